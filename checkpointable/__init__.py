@@ -1,0 +1,42 @@
+"""Checkpointing for PyTorch Lightning: subclass, write ``compute_loss``, kill it, go on."""
+
+from checkpointable._errors import (
+    CheckpointableError,
+    CheckpointableWarning,
+    CheckpointFileError,
+    ComputeLossError,
+    LightningVersionError,
+    MissingComputeLossError,
+    MonitorError,
+    NotInitializedError,
+    PolicyError,
+    ResumeError,
+    SaveError,
+)
+from checkpointable._mixin import CheckpointingMixin
+from checkpointable._module import CheckpointingModule
+from checkpointable._version import __version__
+from checkpointable.catalog.checkpoints import Checkpoints
+from checkpointable.catalog.find import best, latest
+from checkpointable.catalog.info import CheckpointInfo
+
+__all__ = [
+    "CheckpointFileError",
+    "CheckpointInfo",
+    "CheckpointableError",
+    "CheckpointableWarning",
+    "CheckpointingMixin",
+    "CheckpointingModule",
+    "Checkpoints",
+    "ComputeLossError",
+    "LightningVersionError",
+    "MissingComputeLossError",
+    "MonitorError",
+    "NotInitializedError",
+    "PolicyError",
+    "ResumeError",
+    "SaveError",
+    "__version__",
+    "best",
+    "latest",
+]

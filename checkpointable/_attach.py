@@ -1,0 +1,67 @@
+"""At the start of a fit: what Lightning has there by itself makes room for ours."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from checkpointable import _lightning, _loops
+from checkpointable._callback import CheckpointingCallback
+from checkpointable._run import Run
+from checkpointable.policy.options import Options
+from checkpointable.policy.when import Conditions
+from checkpointable.storage.checkpoint_io import DurableCheckpointIO
+
+
+def attach(trainer: Trainer, run: Run) -> None:
+    """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
+    _lightning.check(trainer)
+    _lightning.install_checkpoint_io(trainer, DurableCheckpointIO())
+    if not _lightning.is_fitting(trainer):
+        return
+    attached = next((c for c in _lightning.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
+    if attached is None or attached.run is not run or not _lightning.has_trained_before(trainer):
+        run.begin()
+    run.resumed_at = None
+    _loops.observe(trainer)
+    _attach_early_stopping(trainer, run.options)
+    if not saves_anything(run.options) or not _may_save(trainer):
+        return
+    replaced = attached.replaced if attached is not None else _lightning.take_implicit_checkpoint(trainer)
+    if attached is not None:
+        _lightning.detach(trainer, attached)
+    _lightning.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
+
+
+def saves_anything(options: Options) -> bool:
+    """Whether any condition is on."""
+    return bool(Conditions.of(options)) or options.ranks or options.save_on_exception or options.save_last
+
+
+def _may_save(trainer: Trainer) -> bool:
+    if not trainer.checkpoint_callbacks:
+        rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
+        return False
+    if not _lightning.saves_whole_files(trainer):
+        rank_zero_info(
+            f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."
+            " Lightning's own checkpointing stays as it is."
+        )
+        return False
+    return True
+
+
+def _attach_early_stopping(trainer: Trainer, options: Options) -> None:
+    if options.patience is None:
+        return
+    stopping = EarlyStopping(
+        monitor=str(options.monitor),
+        mode=options.mode,
+        min_delta=options.min_delta,
+        patience=options.patience,
+        strict=not options.ranks,  # a monitor that is not logged is ours to report
+        check_finite=False,  # NaN is no improvement, and no more than that
+    )
+    if all(callback.state_key != stopping.state_key for callback in _lightning.callbacks(trainer)):
+        _lightning.attach(trainer, stopping)

@@ -1,0 +1,118 @@
+"""What only a callback hears, and what others look for in ``trainer.checkpoint_callback``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import proxy
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from checkpointable import _lightning
+
+if TYPE_CHECKING:
+    from checkpointable._run import Run
+
+
+class CheckpointingCallback(ModelCheckpoint):
+    """The run's ear in the trainer. A ``ModelCheckpoint`` by its attributes, since Lightning and loggers ask for one.
+
+    None of ``ModelCheckpoint``'s own saving is left: the module's run saves, at the safe points.
+
+    Args:
+        run: The run of the module that this callback belongs to.
+        replaced: The ``ModelCheckpoint`` that Lightning had added by itself; given back if another module is fitted.
+    """
+
+    def __init__(self, run: Run, replaced: ModelCheckpoint | None) -> None:
+        options = run.options
+        super().__init__(
+            monitor=options.monitor,
+            mode=options.mode,
+            save_top_k=options.save_top_k if options.ranks else 0,
+            save_weights_only=options.save_weights_only,
+            auto_insert_metric_name=options.auto_insert_metric_name,
+            save_last=options.save_last,
+        )
+        self.run = run
+        self.replaced = replaced
+
+    def publish(self, trainer: Trainer) -> None:
+        """Show what is durable now, and tell the loggers."""
+        saver = self.run.saver
+        best = saver.best
+        self.best_k_models = {path: torch.tensor(score) for path, score in best.scores.items()}
+        self.best_model_path = best.name or ""
+        self.best_model_score = self.best_k_models.get(self.best_model_path)
+        self.current_score = self.best_k_models.get(saver.last_path, self.current_score)
+        self.kth_best_model_path = best.worst or ""
+        if best.worst is not None:
+            self.kth_value = self.best_k_models[best.worst]
+        self.last_model_path = saver.last_path
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Step aside for a module that is not ours."""
+        if pl_module.__dict__.get("_checkpointing") is not self.run:
+            _lightning.detach(trainer, self)
+            if self.replaced is not None:
+                _lightning.attach(trainer, self.replaced)
+                self.replaced.setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try the directory before anything is trained."""
+        if not _lightning.fast_dev_run(trainer):
+            self.run.open(trainer)
+            self.dirpath = str(self.run.saver.directory)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for Ctrl-C."""
+        if self.run.options.save_on_exception and trainer.world_size == 1:
+            self.run.ctrl_c.listen()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """From here on the state is that of no finished batch."""
+        self.run.whole = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Nothing: the safe point comes later."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the weights by what this validation has logged."""
+        if _lightning.is_fitting(trainer) and not trainer.sanity_checking:
+            self.run.note_best(self.run.judge.after_validation(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the weights by what this training epoch has logged."""
+        self.run.note_best(self.run.judge.after_training_epoch(trainer))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where nothing could be judged, the last checkpoint is what ``ckpt_path="best"`` means, as in Lightning."""
+        self.run.ctrl_c.close()
+        self.best_model_path = self.best_model_path or self.last_model_path
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep the last consistent state."""
+        self.run.ctrl_c.close()
+        if (
+            self.run.options.save_on_exception
+            and _lightning.is_fitting(trainer)
+            and not _lightning.fast_dev_run(trainer)
+        ):
+            self.run.on_exception(trainer, exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the module's own key in the checkpoint has it all."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """For ``ckpt_path="last"``."""
+        return {self.run.saver.last_path} - {""}

@@ -1,0 +1,75 @@
+"""Every exception and warning of the library.
+
+::
+
+    CheckpointableError(Exception)
+    ├── PolicyError(ValueError)                when, which, what or where to save is not a usable setting
+    ├── ComputeLossError(TypeError)            compute_loss returned something that is not a loss
+    │   └── MissingComputeLossError(NotImplementedError)   the class has no compute_loss
+    ├── MonitorError(LookupError)              the monitored quantity was not logged, or is not a scalar
+    ├── SaveError(OSError)                     a checkpoint could not be made durable, or not be deleted
+    ├── CheckpointFileError(ValueError)        a file is not a checkpoint, or is damaged
+    ├── ResumeError(RuntimeError)              a checkpoint does not fit the run that wants to go on from it
+    ├── NotInitializedError(RuntimeError)      super().__init__() was not called
+    └── LightningVersionError(ImportError)     the installed Lightning lacks something the library stands on
+
+    CheckpointableWarning(UserWarning)         something needs your attention, and nothing was lost
+"""
+
+__all__ = [
+    "CheckpointFileError",
+    "CheckpointableError",
+    "CheckpointableWarning",
+    "ComputeLossError",
+    "LightningVersionError",
+    "MissingComputeLossError",
+    "MonitorError",
+    "NotInitializedError",
+    "PolicyError",
+    "ResumeError",
+    "SaveError",
+]
+
+
+class CheckpointableError(Exception):
+    """Base of every exception the library raises on purpose."""
+
+
+class PolicyError(CheckpointableError, ValueError):
+    """A setting cannot be used. The message lists every bad setting, its value and what is allowed."""
+
+
+class ComputeLossError(CheckpointableError, TypeError):
+    """``compute_loss`` returned something training cannot use."""
+
+
+class MissingComputeLossError(ComputeLossError, NotImplementedError):
+    """A subclass of ``CheckpointingModule`` has no ``compute_loss``."""
+
+
+class MonitorError(CheckpointableError, LookupError):
+    """The monitored quantity was not logged when it should have been, or is not a scalar."""
+
+
+class SaveError(CheckpointableError, OSError):
+    """A checkpoint could not be made durable, or could not be deleted. What was saved before is untouched."""
+
+
+class CheckpointFileError(CheckpointableError, ValueError):
+    """A file is not a checkpoint, or is damaged."""
+
+
+class ResumeError(CheckpointableError, RuntimeError):
+    """A checkpoint does not fit the module or the run that wants to go on from it."""
+
+
+class NotInitializedError(CheckpointableError, RuntimeError):
+    """A subclass does not call ``super().__init__()``."""
+
+
+class LightningVersionError(CheckpointableError, ImportError):
+    """The installed Lightning lacks something the library stands on."""
+
+
+class CheckpointableWarning(UserWarning):
+    """Something needs your attention, and nothing was lost."""

@@ -1,0 +1,98 @@
+"""The losses of a stage, logged: step by step in training, as means over samples and ranks in validation and test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torchmetrics import MeanMetric
+
+from checkpointable import _lightning
+from checkpointable._compile import not_compiled
+
+
+class Means:
+    """Running means of one module, weighted by batch size. No submodules: its state and summary stay its own."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, int | None], MeanMetric] = {}
+
+    def add(self, name: str, loader: int | None, value: torch.Tensor | float, weight: int) -> MeanMetric:
+        """Take one batch into the mean of a quantity, for one loader or (``None``) over all of them."""
+        mean = self._means.get((name, loader))
+        if mean is None:
+            mean = self._means[name, loader] = MeanMetric(
+                nan_strategy=math.nan
+            )  # "disable" forgets the weights (torchmetrics 1.9)
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            if mean.device != value.device:
+                mean.to(value.device)
+        mean.update(value, weight)
+        return mean
+
+    def overall(self) -> dict[str, MeanMetric]:
+        """Means over all loaders that have taken batches in."""
+        return {name: mean for (name, loader), mean in self._means.items() if loader is None and mean.update_called}
+
+    def reset(self) -> None:
+        """Start every mean anew."""
+        for mean in self._means.values():
+            mean.reset()
+
+
+@not_compiled
+def log_training(module: LightningModule, losses: Mapping[str, torch.Tensor | float], batch: Any) -> None:
+    """Log ``train_<name>``, for the step and as the epoch's mean."""
+    trainer = _lightning.logging_trainer(module)
+    if trainer is None:
+        return
+    samples, several_ranks = _lightning.batch_size(batch), trainer.world_size > 1
+    for name, value in losses.items():
+        module.log(
+            f"train_{name}",
+            value,
+            prog_bar=name == "loss",
+            on_step=True,
+            on_epoch=True,
+            sync_dist=several_ranks,
+            batch_size=samples,
+        )
+
+
+@not_compiled
+def log_evaluation(
+    module: Any, losses: Mapping[str, torch.Tensor | float], stage: str, batch: Any, batch_idx: int, loader: int
+) -> None:
+    """Take a batch into the module's means; Lightning logs those of its loaders, each under the name it gives it."""
+    means: Means = module._checkpointing_means
+    trainer = _lightning.logging_trainer(module)
+    if batch_idx == 0 and loader == 0:
+        means.reset()
+    samples = _lightning.batch_size(batch)
+    several = stage == "val" and trainer is not None and _lightning.evaluates_several_loaders(trainer)
+    for name, value in ((f"{stage}_{name}", value) for name, value in losses.items()):
+        mean = means.add(name, loader, value, samples)
+        if several:
+            means.add(name, None, value, samples)
+        if trainer is not None:
+            module.log(
+                name,
+                mean,
+                prog_bar=name == "val_loss",
+                on_step=False,
+                on_epoch=True,
+                batch_size=samples,
+                metric_attribute="compute_loss",
+            )
+
+
+def log_overall(module: Any) -> None:
+    """With several loaders: log the mean over all of them, too, so that there is one quantity to judge by."""
+    if _lightning.logging_trainer(module) is not None:
+        for name, mean in module._checkpointing_means.overall().items():
+            # already the same on every rank; a maximum of equal values says so without rounding
+            module.log(name, mean.compute(), prog_bar=name == "val_loss", sync_dist=True, reduce_fx="max")

@@ -1,0 +1,116 @@
+"""Whether the monitored quantity makes these weights one of the best, told only from a value computed on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from checkpointable import _lightning
+from checkpointable._errors import MonitorError, PolicyError
+from checkpointable.policy import names
+from checkpointable.policy.options import Options
+
+_DEFAULT_MONITOR = Options.monitor
+
+
+class Judge:
+    """Reads the monitored quantity where it is logged. Rank 0's value counts for all ranks.
+
+    What is wrong with it is raised at the next safe point, not at once: there the state is whole, and nothing is lost.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._seen: set[str] = set()
+        self._validated_at: int | None = None
+        self._validated: dict[str, torch.Tensor] = {}
+        self._problem: MonitorError | None = None
+        self._templates_checked = False
+
+    def after_validation(self, trainer: Trainer) -> float | None:
+        """The score to judge by at the end of a validation, or ``None``."""
+        self._validated = logged = _lightning.logged_now(trainer)
+        self._validated_at = trainer.fit_loop.total_batch_idx
+        self._seen.update(logged)
+        when = self._options.save_on_train_epoch_end
+        if when is True:
+            return None
+        if when is False:
+            logged = {**_lightning.logged_in_training(trainer), **logged}
+        return self._score(trainer, logged, expected=when is False)
+
+    def after_training_epoch(self, trainer: Trainer) -> float | None:
+        """The score to judge by at the end of a training epoch, or ``None``."""
+        logged = _lightning.logged_now(trainer)
+        self._seen.update(logged)
+        when = self._options.save_on_train_epoch_end
+        if when is False:
+            return None
+        if when is True and self._validated_at == trainer.fit_loop.total_batch_idx:
+            logged = {**self._validated, **logged}
+        complete = self._validated_at is not None or not _lightning.validates(trainer)
+        return self._score(trainer, logged, expected=complete)
+
+    def raise_problem(self) -> None:
+        """Raise what was found wrong with the monitored quantity.
+
+        Raises:
+            MonitorError: If it was not logged, or is not a scalar.
+        """
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+
+    def check_templates(self, trainer: Trainer) -> None:
+        """Once everything that is logged in an epoch is known: whether it fills the fields of the file names.
+
+        Raises:
+            PolicyError: If a template names a field that does not exist.
+        """
+        if self._templates_checked or (self._validated_at is None and _lightning.validates(trainer)):
+            return
+        self._templates_checked = True
+        options, fields = self._options, (*names.POSITION_FIELDS, *sorted(trainer.callback_metrics))
+        used = {"filename": fields}
+        if options.monitor in trainer.callback_metrics:
+            used["best_filename"] = (*fields, "monitor")
+        found = [
+            f"{argument}={template!r}: nothing called {', '.join(map(repr, unknown))}; there are {', '.join(allowed)}"
+            for argument, allowed in used.items()
+            if (unknown := names.unknown_fields(template := getattr(options, argument), allowed))
+        ]
+        if found:
+            raise PolicyError("\n  ".join(["these templates name fields that do not exist:", *found]))
+
+    def _score(self, trainer: Trainer, logged: Mapping[str, torch.Tensor], *, expected: bool) -> float | None:
+        if not self._options.ranks:
+            return None
+        monitor = str(self._options.monitor)
+        value = logged.get(monitor)
+        if value is None and expected and monitor not in self._seen:
+            self._note_missing(monitor)
+        if value is not None and value.numel() != 1:
+            self._problem = self._problem or MonitorError(
+                f"monitor={monitor!r} is not a scalar: it was logged with shape {tuple(value.shape)}."
+                " Log its mean, or monitor another quantity."
+            )
+            value = None
+        score: float | None = trainer.strategy.broadcast(None if value is None else float(value))
+        return score
+
+    def _note_missing(self, monitor: str) -> None:
+        logged = ", ".join(sorted(self._seen)) or "nothing"
+        if monitor == _DEFAULT_MONITOR:
+            self._seen.add(monitor)  # said once
+            rank_zero_info(
+                f"checkpointable: monitor={monitor!r} (the default) is not logged, so no best checkpoint is kept."
+                f" Logged: {logged}."
+            )
+            return
+        self._problem = MonitorError(
+            f"monitor={monitor!r} was never logged. Logged: {logged}."
+            f" Log it with self.log({monitor!r}, ...), or monitor one of these."
+        )

@@ -1,0 +1,285 @@
+"""The only place that touches what Lightning keeps private: one small function per seam.
+
+Each was read and tried on Lightning 2.6.6. ``check`` says so clearly when the installed one lacks a seam.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loops import _EvaluationLoop, _FitLoop
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from checkpointable._errors import LightningVersionError
+from checkpointable.policy.position import Position
+
+_HIDDEN = "_checkpointing_hidden_step"
+_CHECKPOINT_SETTINGS = (
+    *("dirpath", "filename", "monitor", "verbose", "save_last", "save_top_k", "save_weights_only", "mode"),
+    *("save_on_exception", "auto_insert_metric_name", "state_key"),
+    *("_save_on_train_epoch_end", "_enable_version_counter"),
+)
+_SEAMS = (
+    "fit_loop.epoch_loop.batch_progress.current.completed",
+    "fit_loop.epoch_loop.batch_progress.total.completed",
+    "fit_loop.epoch_loop.val_loop._data_source",
+    "fit_loop.epoch_loop._should_accumulate",
+    "fit_loop.epoch_loop._batches_that_stepped",
+    "fit_loop.epoch_progress.current.completed",
+    "_checkpoint_connector.dump_checkpoint",
+    "_callback_connector._reorder_callbacks",
+    "strategy._checkpoint_io",
+)
+
+
+def check(trainer: Trainer) -> None:
+    """Show that everything the library stands on is there.
+
+    Raises:
+        LightningVersionError: If the installed Lightning lacks a seam.
+    """
+    for seam in _SEAMS:
+        owner: Any = trainer
+        for name in seam.split("."):
+            if not hasattr(owner, name):
+                raise LightningVersionError(
+                    f"lightning {lightning.__version__} has no Trainer.{seam}, which checkpointable stands on."
+                    " Install a version it was tested with: pip install 'lightning>=2.6.6,<2.7'."
+                )
+            owner = getattr(owner, name)
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Whether the trainer is inside ``fit`` (and not ``validate``, ``test`` or ``predict``)."""
+    return trainer.state.fn == TrainerFn.FITTING
+
+
+def attached_trainer(module: LightningModule) -> Trainer | None:
+    """The trainer of a module, or ``None``; Lightning's own property raises."""
+    trainer = module.__dict__.get("_trainer")
+    return trainer if isinstance(trainer, Trainer) else None
+
+
+def callbacks(trainer: Trainer) -> list[Callback]:
+    """The trainer's callbacks. (Lightning sets the attribute where type checkers do not see it.)"""
+    attached: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return attached
+
+
+def detach(trainer: Trainer, callback: Callback) -> None:
+    """Take a callback out. The list is a new one: Lightning may be going through the old."""
+    trainer.callbacks = [other for other in callbacks(trainer) if other is not callback]  # type: ignore[attr-defined]
+
+
+def fast_dev_run(trainer: Trainer) -> bool:
+    """Whether this is a dry run of a few batches."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def attach(trainer: Trainer, callback: Callback, *, first_checkpoint: bool = False) -> None:
+    """Put a callback where Lightning's order wants it: checkpoints last, ours the first of them."""
+    others = [other for other in callbacks(trainer) if other is not callback]
+    place = len(others)
+    if first_checkpoint:
+        place = next((i for i, other in enumerate(others) if isinstance(other, Checkpoint)), place)
+    others.insert(place, callback)
+    ordered = trainer._callback_connector._reorder_callbacks(others)
+    trainer.callbacks = ordered  # type: ignore[attr-defined]
+
+
+def take_implicit_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
+    """Detach the ``ModelCheckpoint`` that Lightning added by itself; one with any setting of its own stays."""
+    blank = _settings(ModelCheckpoint())
+    for callback in callbacks(trainer):
+        if type(callback) is ModelCheckpoint and _settings(callback) == blank:
+            detach(trainer, callback)
+            return callback
+    return None
+
+
+def forget_implicit_checkpoint(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Drop the state of a ``ModelCheckpoint`` with default settings, or Lightning asks the user to add one."""
+    blank = ModelCheckpoint().state_key
+    if all(callback.state_key != blank for callback in callbacks(trainer)):
+        checkpoint.get("callbacks", {}).pop(blank, None)
+
+
+def _settings(callback: ModelCheckpoint) -> dict[str, Any]:
+    return {name: getattr(callback, name) for name in _CHECKPOINT_SETTINGS}
+
+
+def install_checkpoint_io(trainer: Trainer, checkpoint_io: TorchCheckpointIO) -> None:
+    """Put our ``CheckpointIO`` in the place of Lightning's default. One that the user chose stays."""
+    current = trainer.strategy.checkpoint_io
+    if type(current) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = checkpoint_io
+    elif isinstance(current, _WrappingCheckpointIO) and type(current.checkpoint_io) is TorchCheckpointIO:
+        current.checkpoint_io = checkpoint_io
+
+
+def own_checkpoint_io(trainer: Trainer) -> Any:
+    """The ``CheckpointIO`` that writes in the end, without a wrapper that makes it asynchronous."""
+    current = trainer.strategy.checkpoint_io
+    return current.checkpoint_io if isinstance(current, _WrappingCheckpointIO) else current
+
+
+def saves_whole_files(trainer: Trainer) -> bool:
+    """Whether the strategy writes one file from rank 0 (and not a directory of shards)."""
+    return type(trainer.strategy).save_checkpoint is Strategy.save_checkpoint
+
+
+def dump(trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
+    """Lightning's checkpoint of this moment. Collective: every rank calls it."""
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only)
+    if weights_only:
+        checkpoint.pop("loops", None)
+    return checkpoint
+
+
+def counted(trainer: Trainer) -> Position:
+    """Lightning's counters after a whole batch, before the epoch has ended."""
+    fit_loop = trainer.fit_loop
+    progress = fit_loop.epoch_loop.batch_progress
+    return Position(
+        epoch=fit_loop.epoch_progress.current.completed,
+        batch=progress.current.completed,
+        step=trainer.global_step,
+        batches=progress.total.completed,
+    )
+
+
+def has_trained_before(trainer: Trainer) -> bool:
+    """Whether this trainer's counters have moved, in an earlier ``fit`` or from a checkpoint."""
+    return bool(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+
+
+def inside_window(trainer: Trainer) -> bool:
+    """Whether gradients are being accumulated, and the next batch adds to them."""
+    return trainer.lightning_module.automatic_optimization and trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def epoch_is_over(trainer: Trainer) -> bool:
+    """Whether the batch just finished was the last one of its epoch, for whatever reason."""
+    return trainer.fit_loop.epoch_loop.done
+
+
+def validates(trainer: Trainer) -> bool:
+    """Whether this fit has a validation to run."""
+    return trainer.enable_validation and sum(_as_list(trainer.num_val_batches)) > 0
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def logged_now(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What was logged in the loop that is just ending, and not in an earlier one.
+
+    ``trainer.callback_metrics`` keeps values of past loops; a stale value must not decide what is best.
+    """
+    return _logged(trainer, trainer._results)
+
+
+def logged_in_training(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What this training epoch has logged so far."""
+    return _logged(trainer, trainer.fit_loop.epoch_loop._results)
+
+
+def _logged(trainer: Trainer, results: Any) -> dict[str, torch.Tensor]:
+    metrics = trainer.callback_metrics
+    names: set[str] = set()
+    for result in () if results is None else results.result_metrics:
+        if not result.has_reset:
+            names.update(results._forked_name(result, on_step=False))
+            names.update(results._forked_name(result, on_step=True))
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def fitting_trainer(module: LightningModule) -> Trainer | None:
+    """The trainer that is fitting a module, or ``None``."""
+    trainer = attached_trainer(module)
+    return trainer if trainer is not None and is_fitting(trainer) else None
+
+
+def logging_trainer(module: LightningModule) -> Trainer | None:
+    """The trainer that a step can log to: ``None`` without one, or where it has logging switched off."""
+    trainer = attached_trainer(module)
+    return None if trainer is None or trainer.barebones else trainer
+
+
+def evaluates_several_loaders(trainer: Trainer) -> bool:
+    """Whether the running validation or test has more than one loader."""
+    loop = trainer._active_loop
+    loop = loop.epoch_loop.val_loop if isinstance(loop, _FitLoop) else loop
+    return isinstance(loop, _EvaluationLoop) and loop.num_dataloaders > 1
+
+
+def has_val_loader(trainer: Trainer) -> bool:
+    """Whether a validation loader was given, by whatever way."""
+    return bool(trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined())
+
+
+def hide_validation_step(module: LightningModule) -> None:
+    """Let Lightning see no ``validation_step``, until ``show_validation_step``.
+
+    Where it comes from a base class and there is no loader for it, Lightning would warn of the missing loader, and its
+    batch size finder would ask for it.
+    """
+    attributes = module.__dict__
+    attributes.setdefault(_HIDDEN, attributes.get("validation_step"))
+    attributes["validation_step"] = MethodType(LightningModule.validation_step, module)
+
+
+def show_validation_step(module: LightningModule) -> None:
+    """Undo ``hide_validation_step``; also what it hid of ``torch.compile``."""
+    attributes = module.__dict__
+    if _HIDDEN in attributes:
+        compiled = attributes.pop(_HIDDEN)
+        del attributes["validation_step"]
+        if compiled is not None:
+            attributes["validation_step"] = compiled
+
+
+def checkpoint_directory(trainer: Trainer) -> Path:
+    """Where ``ModelCheckpoint`` would save: ``checkpoints`` under the log directory of the first logger."""
+    if not trainer.loggers:
+        return Path(trainer.default_root_dir) / "checkpoints"
+    logger = trainer.loggers[0]
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(logger.log_dir) / "checkpoints"
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version / "checkpoints"
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch, as Lightning finds them; 1 where it finds none."""
+    from lightning.pytorch.utilities.data import extract_batch_size
+
+    try:
+        return extract_batch_size(batch)
+    except MisconfigurationException:
+        return 1
+
+
+def optimizers(trainer: Trainer) -> Iterator[torch.optim.Optimizer]:
+    """The plain optimizers of a fit, without Lightning's wrappers."""
+    return iter(trainer.strategy.optimizers)
+
+
+def resume_path(trainer: Trainer) -> Path | None:
+    """The file that this fit goes on from; ``None`` if it starts anew, or the file is not a local one."""
+    path = trainer.ckpt_path
+    return Path(os.path.realpath(path)) if path and os.path.exists(path) else None

@@ -1,0 +1,236 @@
+"""``CheckpointingMixin``: what a LightningModule needs to be saved, kept and taken up again. Each hook calls a room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from checkpointable import _attach, _lightning
+from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
+from checkpointable._overrides import Parts, guard, part
+from checkpointable._run import Run
+from checkpointable.policy.options import Options
+from checkpointable.resume.state import KEY, make_arguments_plain
+
+if TYPE_CHECKING:
+    _Base = LightningModule
+else:
+    _Base = object
+
+
+class CheckpointingMixin(_Base):
+    """Checkpointing for a module that has its own steps: ``class Net(CheckpointingMixin, LightningModule)``.
+
+    Conditions combine by *or*; one file serves all that are due at a moment. A save waits for the next safe point:
+    after every callback and hook of its batch, outside an accumulation window, not between a batch and its validation,
+    not between an epoch's last batch and the epoch's end.
+
+    Yours to override: every hook, with or without ``super()``.
+    To leave alone: names that start with ``_checkpointing``.
+
+    Args:
+        save_interval: Batches between two saves, counted within the epoch; ``None`` = never.
+        every_n_train_steps: Optimizer steps between two saves (manual optimisation: batches with at least one).
+        train_time_interval: Time between two saves.
+        every_n_epochs: Epochs between two saves at the end of an epoch.
+        save_on_exception: On an exception, Ctrl-C or a termination signal, keep the last consistent state.
+        save_last: Save when training ends, and keep ``last.ckpt`` / ``best.ckpt`` pointing at the newest / best file.
+        monitor: The logged quantity that decides what is best; ``None`` = nothing is judged.
+        mode: ``"min"`` if lower is better, ``"max"`` if higher is.
+        min_delta: By how much a value must be better to count. NaN is never better, nor is an equal value.
+        save_top_k: Best checkpoints kept; 0 none, -1 all.
+        save_last_k: Newest interval, time, step and epoch checkpoints kept; 0 none, -1 all.
+        save_on_train_epoch_end: Judge ``monitor`` at the end of the training epoch (``True``), after validation
+            (``False``), or wherever it is logged (``None``).
+        save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from.
+        dirpath: Directory; ``None`` = ``checkpoints`` under the trainer's log directory, or the directory of the
+            checkpoint resumed from.
+        filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps
+            done), any logged metric, with format specs.
+        best_filename: The same for best checkpoints; ``{monitor}`` is the name of the monitored quantity.
+        auto_insert_metric_name: ``{epoch:02d}`` becomes ``epoch=02``.
+        patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
+        args: Positional arguments of the next class in line.
+        kwargs: Keyword arguments of the next class in line.
+
+    Raises:
+        PolicyError: If arguments cannot be used; the message lists all of them.
+    """
+
+    _checkpointing_parts: ClassVar[Parts]
+    _checkpointing_expects_super: ClassVar[bool] = False  # code written for a LightningModule owes us nothing
+
+    def __init__(
+        self,
+        *args: Any,
+        save_interval: int | None = 100,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        every_n_epochs: int | None = None,
+        save_on_exception: bool = True,
+        save_last: bool = True,
+        monitor: str | None = "val_loss",
+        mode: str = "min",
+        min_delta: float = 0.0,
+        save_top_k: int = 1,
+        save_last_k: int = 1,
+        save_on_train_epoch_end: bool | None = None,
+        save_weights_only: bool = False,
+        dirpath: str | os.PathLike[str] | None = None,
+        filename: str = "epoch_{epoch}_batch_{batch}",
+        best_filename: str = "best_{monitor}_epoch_{epoch}",
+        auto_insert_metric_name: bool = False,
+        patience: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = locals()
+        options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
+        super().__init__(*args, **kwargs)
+        self._checkpointing = Run(options)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard(cls, cls._checkpointing_parts, warn=cls._checkpointing_expects_super)
+
+    @property
+    def save_interval(self) -> int | None:
+        """Batches between two saves, counted within the epoch. May be changed while training."""
+        return _run(self).options.save_interval
+
+    @save_interval.setter
+    def save_interval(self, batches: int | None) -> None:
+        _run(self).change(save_interval=batches)
+
+    @property
+    def best_val_loss(self) -> float:
+        """Lowest ``val_loss`` so far; ``inf`` before the first validation. Restored on resume."""
+        return _run(self).best_val_loss
+
+    @best_val_loss.setter
+    def best_val_loss(self, loss: float) -> None:
+        _run(self).best_val_loss = float(loss)
+
+    @property
+    def best_model_path(self) -> str:
+        """The best checkpoint; ``""`` before there is one."""
+        return _run(self).saver.best.name or ""
+
+    @property
+    def best_model_score(self) -> torch.Tensor | None:
+        """Its value of ``monitor``, shape (); ``None`` before there is one."""
+        return next(iter(self.best_k_models.values()), None)
+
+    @property
+    def best_k_models(self) -> dict[str, torch.Tensor]:
+        """The best checkpoints and their values of ``monitor``, shape (), best first."""
+        return {path: torch.tensor(score) for path, score in _run(self).saver.best.scores.items()}
+
+    @property
+    def last_model_path(self) -> str:
+        """The newest checkpoint; ``""`` before there is one."""
+        return _run(self).saver.last_path
+
+    @part
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Before every fit, validation and test: attaches saving to the trainer. Returns the next class's callbacks."""
+        _attach_saving(self)
+        return super().configure_callbacks()
+
+    @part
+    def on_validation_epoch_end(self) -> None:
+        """After the batches of a validation: moves ``best_val_loss``."""
+        super().on_validation_epoch_end()
+        _note_val_loss(self)
+
+    @part
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Whenever a checkpoint of this module is written, by whoever: adds the key ``"checkpointable"``."""
+        super().on_save_checkpoint(checkpoint)
+        _add_state(self, checkpoint)
+
+    @part
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Whenever one is read: takes that key over. One without it loads, with a warning that says what it lacks."""
+        super().on_load_checkpoint(checkpoint)
+        _take_state(self, checkpoint)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``torch.nn.Module.load_state_dict``; weights of another architecture get an error that says what to do.
+
+        Raises:
+            ResumeError: If keys or shapes differ.
+        """
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except RuntimeError as error:
+            raise ResumeError(
+                f"cannot load these weights into {type(self).__name__}: they are of another architecture.\n{error}\n"
+                "Build the module with the arguments it was saved with, or load what fits with strict=False"
+                " (strict_loading=False on the module, for Trainer.fit)."
+            ) from error
+
+
+def _run(module: Any) -> Run:
+    run: Run | None = module.__dict__.get("_checkpointing")
+    if run is None:
+        raise NotInitializedError(
+            f"{type(module).__name__} was not initialised: its __init__ does not reach CheckpointingMixin.__init__."
+            " Call super().__init__() in the first line of every __init__."
+        )
+    return run
+
+
+def _trainer(module: Any) -> Trainer | None:
+    return _lightning.attached_trainer(module)
+
+
+def _attach_saving(module: Any) -> None:
+    run = _run(module)
+    trainer = _trainer(module)
+    if trainer is not None:
+        _attach.attach(trainer, run)
+
+
+def _note_val_loss(module: Any) -> None:
+    trainer = _lightning.fitting_trainer(module)
+    if trainer is None or trainer.sanity_checking:
+        return
+    value = _lightning.logged_now(trainer).get("val_loss")
+    if value is not None and value.numel() == 1:
+        _run(module).best_val_loss = min(_run(module).best_val_loss, float(value))
+
+
+def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
+    trainer = _trainer(module)
+    make_arguments_plain(checkpoint)
+    if trainer is not None:
+        checkpoint[KEY] = _run(module).snapshot(trainer, weights_only="optimizer_states" not in checkpoint)
+
+
+def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
+    trainer = _trainer(module)
+    if trainer is not None and not _lightning.is_fitting(trainer):
+        return  # validate, test, predict: the run stays as it is
+    if KEY in checkpoint:
+        _run(module).restore(checkpoint[KEY])
+    elif trainer is not None:
+        _lightning.forget_implicit_checkpoint(trainer, checkpoint)
+        rank_zero_warn(
+            f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
+            " Not in it: best_val_loss, the checkpoints kept so far, and the exact position in the data.",
+            category=CheckpointableWarning,
+        )
+
+
+CheckpointingMixin._checkpointing_parts = {
+    "configure_callbacks": (_attach_saving,),
+    "on_validation_epoch_end": (_note_val_loss,),
+    "on_save_checkpoint": (_add_state,),
+    "on_load_checkpoint": (_take_state,),
+}

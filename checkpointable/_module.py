@@ -1,0 +1,154 @@
+"""``CheckpointingModule``: a LightningModule of which only ``compute_loss`` has to be written."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+
+from checkpointable import _lightning
+from checkpointable._compile import compiled_inside
+from checkpointable._errors import PolicyError
+from checkpointable._evaluation import Means, log_evaluation, log_overall, log_training
+from checkpointable._loss import Loss, losses_of, missing
+from checkpointable._mixin import CheckpointingMixin
+from checkpointable._overrides import Parts, part
+
+_theirs = CheckpointingMixin._checkpointing_parts
+
+
+def _prepare(module: CheckpointingModule) -> None:
+    cls = type(module)
+    if cls.compute_loss is CheckpointingModule.compute_loss and cls.training_step is CheckpointingModule.training_step:
+        raise missing(cls)
+    _lightning.show_validation_step(module)
+    trainer = _lightning.fitting_trainer(module)
+    ours = cls.validation_step is CheckpointingModule.validation_step
+    if trainer is not None and ours and not _lightning.has_val_loader(trainer):
+        _lightning.hide_validation_step(module)
+
+
+class CheckpointingModule(CheckpointingMixin, LightningModule):
+    """A LightningModule that saves itself. Write ``compute_loss``; everything else has a default.
+
+    Yours to override: ``compute_loss``, ``configure_optimizers``, and every other hook, best with ``super()``.
+    To leave alone: names that start with ``_checkpointing``.
+
+    Example::
+
+        class LitDigits(CheckpointingModule):
+            def __init__(self):
+                super().__init__(save_interval=100)
+                self.net = torch.nn.Linear(64, 10)
+
+            def compute_loss(self, batch):
+                images, labels = batch
+                return torch.nn.functional.cross_entropy(self.net(images), labels)
+
+    Args:
+        learning_rate: Of the default optimizer. Lightning's ``Tuner`` finds it by this name.
+        args: Passed on.
+        kwargs: When, which, what and where to save: see :class:`CheckpointingMixin`.
+
+    Raises:
+        PolicyError: If arguments cannot be used; the message lists all of them.
+    """
+
+    _checkpointing_expects_super: ClassVar[bool] = True
+    _checkpointing_parts: ClassVar[Parts] = {
+        **_theirs,
+        "configure_callbacks": (_prepare, *_theirs["configure_callbacks"]),
+        "on_validation_epoch_end": (log_overall, *_theirs["on_validation_epoch_end"]),
+    }
+
+    def __init__(self, *args: Any, learning_rate: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < math.inf:
+            raise PolicyError(f"learning_rate={learning_rate!r}: must be a finite number above 0")
+        self.learning_rate = learning_rate
+        self._checkpointing_means = Means()
+
+    def compute_loss(self, batch: Any, batch_idx: int) -> Loss:
+        """The loss of one batch, in training, validation and test. The one method to write.
+
+        Args:
+            batch: What the loader gives.
+            batch_idx: Its number in the epoch, from 0. May be left out: ``compute_loss(self, batch)``.
+
+        Returns:
+            The loss: scalar tensor, shape (); or a mapping whose ``"loss"`` is one. Its other entries are scalars,
+            averaged and logged beside it as ``train_<name>``, ``val_<name>`` and ``test_<name>``.
+        """
+        raise missing(type(self))
+
+    @compiled_inside
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """For every training batch: calls ``compute_loss``, logs ``train_loss`` for the step and as the epoch's mean.
+        An interval save that this batch makes due is taken once the batch is over.
+
+        Returns:
+            The loss, shape ().
+
+        Raises:
+            ComputeLossError: If ``compute_loss`` returned something training cannot use.
+        """
+        losses = losses_of(self, batch, batch_idx, training=True)
+        log_training(self, losses, batch)
+        loss: torch.Tensor = losses["loss"]
+        return loss
+
+    @compiled_inside
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """For every validation batch: calls ``compute_loss``; ``val_loss`` is its mean over samples and ranks.
+
+        Raises:
+            ComputeLossError: If ``compute_loss`` returned something that is not a loss.
+        """
+        losses = losses_of(self, batch, batch_idx, training=False)
+        log_evaluation(self, losses, "val", batch, batch_idx, dataloader_idx)
+
+    @compiled_inside
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """For every test batch: calls ``compute_loss``; ``test_loss`` is its mean over samples and ranks.
+
+        Raises:
+            ComputeLossError: If ``compute_loss`` returned something that is not a loss.
+        """
+        losses = losses_of(self, batch, batch_idx, training=False)
+        log_evaluation(self, losses, "test", batch, batch_idx, dataloader_idx)
+
+    @part
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Before every fit, validation and test: as in :class:`CheckpointingMixin`.
+
+        Raises:
+            MissingComputeLossError: If there is no ``compute_loss``, and a step that needs it.
+        """
+        _prepare(self)
+        return super().configure_callbacks()
+
+    @part
+    def on_validation_epoch_end(self) -> None:
+        """After the batches of a validation: logs ``val_loss`` over all loaders, and moves ``best_val_loss``."""
+        log_overall(self)
+        super().on_validation_epoch_end()
+
+    def configure_optimizers(self) -> Any:
+        """The default optimizer: ``AdamW`` over the parameters that require gradients. Made to be overridden.
+
+        Raises:
+            PolicyError: If there is no such parameter.
+        """
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        if not weights:
+            raise PolicyError(f"{type(self).__name__} has no parameter to train. Make its layers in __init__.")
+        return torch.optim.AdamW(weights, lr=self.learning_rate)
+
+
+_options = list(inspect.signature(CheckpointingMixin.__init__).parameters.values())[:-1]  # without **kwargs
+_rate = inspect.Parameter("learning_rate", inspect.Parameter.KEYWORD_ONLY, default=1e-3, annotation="float")
+CheckpointingModule.__init__.__signature__ = inspect.Signature([*_options, _rate])  # type: ignore[attr-defined]  # for help()

@@ -1,0 +1,260 @@
+"""One training run: what has come due, and the safe point at which it is saved."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+from checkpointable import _lightning
+from checkpointable._errors import CheckpointableWarning, ResumeError, SaveError
+from checkpointable._interrupt import CtrlC
+from checkpointable._judge import Judge
+from checkpointable._saver import Order, Saver
+from checkpointable.policy.options import Options
+from checkpointable.policy.position import Position
+from checkpointable.policy.when import Conditions
+from checkpointable.resume import gradients, state
+
+
+class Run:
+    """Hears of the safe points, decides what is due, and saves it. Holds no trainer, so a module can be pickled.
+
+    Attributes:
+        options: The constructor's arguments.
+        position: Where the run stands: after the last batch that is wholly over.
+        best_val_loss: Lowest validation loss so far; ``inf`` before the first validation.
+        whole: Whether the state is that of ``position``, with nothing begun since.
+        resumed_at: ``"batch"`` or ``"epoch"``, from the restoring of a checkpoint until the loop has taken it up.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.ctrl_c = CtrlC()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything of an earlier fit."""
+        self.run_id = uuid.uuid4().hex[:12]
+        self.position = Position()
+        self.best_val_loss = math.inf
+        self.whole = False
+        self.resumed_at: str | None = None
+        self.saver = Saver(self.options)
+        self.judge = Judge(self.options)
+        self._conditions = Conditions.of(self.options)
+        self._due: set[str] = set()
+        self._order: Order | None = None
+        self._safe_point: str | None = None
+        self._restored: state.State | None = None
+        self._clock = time.monotonic()
+        self._score: float | None = None
+        self._stepped = self._ever_stepped = self._last_batch_stepped = False
+
+    def change(self, **changes: Any) -> None:
+        """Change an argument in the middle of a run.
+
+        Raises:
+            PolicyError: If it cannot be used.
+        """
+        self.options = replace(self.options, **changes)
+        self._conditions = Conditions.of(self.options)
+
+    def open(self, trainer: Trainer) -> None:
+        """Before anything is trained: find and try the directory."""
+        self.run_id = trainer.strategy.broadcast(self.run_id)
+        self.saver.start(trainer, self.run_id, self.position)
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Take up the count where Lightning's stands, and say where a resumed run goes on."""
+        restored, self._restored = self._restored, None
+        if restored is not None:
+            self._check_position(trainer, restored)
+            gradients.restore(trainer.lightning_module, restored.gradients)
+            rank_zero_info(f"checkpointable: goes on after {restored.position}, from {trainer.ckpt_path}")
+        self._clock = time.monotonic() - (restored.seconds if restored is not None else 0.0)
+        if not trainer.lightning_module.automatic_optimization:
+            for optimizer in _lightning.optimizers(trainer):
+                optimizer.register_step_post_hook(self._note_step)
+
+    def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
+        """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end."""
+        before, self.position = self.position, self._count(trainer)
+        self.whole = True
+        self._safe_point = "batch"
+        self._due |= self._conditions.after_batch(before, self.position)
+        if self._conditions.seconds is not None:
+            self._note_time(trainer)
+        if self.ctrl_c.pressed:
+            self._due.add("exception")
+        self.judge.raise_problem()
+        if not self._due or terminating or _lightning.epoch_is_over(trainer):
+            return
+        if not self._in_window(trainer) or "best" in self._due:
+            self._save(trainer)
+            self._stop_if_asked()
+
+    def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
+        """A training that stops inside an epoch is saved before the epoch's end: a longer one goes on there."""
+        if early and self.whole:
+            if self.options.save_last:
+                self._due.add("last")
+            self._save(trainer, final=True)
+        self.whole = False
+
+    def on_epoch_over(self, trainer: Trainer, *, terminating: bool) -> None:
+        """The safe point after an epoch: save what is due."""
+        self.whole = True
+        self._safe_point = "epoch"
+        self._due |= self._conditions.after_epoch(self.position.epoch)
+        if not terminating:
+            self._save(trainer)
+            self.judge.raise_problem()
+            self.judge.check_templates(trainer)
+            self._stop_if_asked()
+
+    def on_end(self, trainer: Trainer) -> None:
+        """The end of training: the last state is saved, whatever else is due."""
+        if self.options.save_last:
+            self._due.add("last")
+            self._save(trainer, final=True)
+
+    def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
+        """Keep the last consistent state, if that is the present one; else say which file has it."""
+        if self.saver.directory is None:
+            return  # nothing has begun
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        if self.whole and together and not isinstance(exception, SaveError):
+            self._due.add("exception")
+            self._save(trainer)
+        if self.saver.last_path:
+            rank_zero_info(
+                f"checkpointable: {type(exception).__name__} after {self.position}."
+                f" Go on from {self.saver.last_path} ({self.saver.saved})."
+            )
+        elif self.position.batches:
+            rank_zero_info(f"checkpointable: {type(exception).__name__} after {self.position}. Nothing was saved yet.")
+
+    def note_best(self, score: float | None) -> None:
+        """A judge found that these weights are one of the best."""
+        if score is not None and self.saver.best.admits(score):
+            self._due.add("best")
+            self._score = score
+
+    def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
+        """What goes into a checkpoint under our key, whoever writes it."""
+        order = self._order
+        window = order is not None and self._in_window(trainer)
+        now = state.State(
+            run_id=self.run_id,
+            position=self.position,
+            safe_point=None if order is None else self._safe_point,
+            best_val_loss=self.best_val_loss,
+            seconds=time.monotonic() - self._clock,
+            gradients=gradients.collect(trainer.lightning_module) if window else {},
+        )
+        score = None if order is None or order.score is None else order.score
+        options = self.options
+        judged = None if score is None else {"monitor": options.monitor, "mode": options.mode, "value": score}
+        metadata = state.describe(
+            now,
+            reasons={"manual"} if order is None else order.reasons,
+            metrics=scalars(trainer.callback_metrics) if order is None else order.metrics,
+            score=judged,
+            resumed_from=str(self.saver.resumed_from) if self.saver.resumed_from is not None else None,
+            weights_only=weights_only,
+        )
+        return now.to_dict(metadata)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint of ours says.
+
+        Raises:
+            ResumeError: If it was written by a later version of the library.
+        """
+        restored = state.State.from_dict(saved)
+        self.run_id = restored.run_id
+        self.position = restored.position
+        self.best_val_loss = restored.best_val_loss
+        self.resumed_at = restored.safe_point
+        self._restored = restored
+        self._due.clear()
+
+    def _save(self, trainer: Trainer, *, final: bool = False) -> None:
+        due, self._due = self._due, set()
+        callback = self._callback(trainer)
+        if not due or callback is None or self.saver.has(self.position, best="best" in due):
+            return
+        score = self._score if "best" in due else None
+        metrics = scalars(trainer.callback_metrics)
+        self._order = Order(reasons=due, position=self.position, metrics=metrics, score=score)
+        try:
+            self.saver.save(trainer, self._order)
+        except SaveError as error:
+            lost = f"the state after {self.position} was not saved: {error}."
+            if final:
+                raise SaveError(f"{lost} Older checkpoints are untouched: {self.saver.last_path or 'none'}.") from error
+            rank_zero_warn(
+                f"{lost} Training goes on, older checkpoints are untouched, and the next save tries again.",
+                category=CheckpointableWarning,
+            )
+        else:
+            callback.publish(trainer)
+        finally:
+            self._order = None
+
+    def _count(self, trainer: Trainer) -> Position:
+        now = _lightning.counted(trainer)
+        if trainer.lightning_module.automatic_optimization:
+            return now
+        stepped, self._stepped = self._stepped or not self._ever_stepped, False
+        self._last_batch_stepped = stepped
+        return replace(now, step=self.position.step + stepped)
+
+    def _note_step(self, *_: Any) -> None:
+        self._stepped = self._ever_stepped = True
+
+    def _in_window(self, trainer: Trainer) -> bool:
+        if trainer.lightning_module.automatic_optimization:
+            return _lightning.inside_window(trainer)
+        return self._ever_stepped and not self._last_batch_stepped
+
+    def _note_time(self, trainer: Trainer) -> None:
+        seconds = time.monotonic() - self._clock
+        if trainer.strategy.broadcast(self._conditions.after_seconds(seconds)):
+            self._due.add("time")
+            self._clock = time.monotonic()
+
+    def _stop_if_asked(self) -> None:
+        if self.ctrl_c.pressed:
+            raise KeyboardInterrupt
+
+    def _callback(self, trainer: Trainer) -> Any:
+        """Our callback, if this is a fit that we save in: not one inside a tuner, which sets all callbacks aside."""
+        if _lightning.fast_dev_run(trainer):
+            return None
+        return next((c for c in _lightning.callbacks(trainer) if getattr(c, "run", None) is self), None)
+
+    def _check_position(self, trainer: Trainer, restored: state.State) -> None:
+        if restored.safe_point is None:
+            return
+        ours = (restored.position.epoch + (restored.safe_point == "epoch"), restored.position.batch)
+        counted = _lightning.counted(trainer)
+        if ours != (counted.epoch, counted.batch):
+            raise ResumeError(
+                f"cannot go on from {trainer.ckpt_path}: it was saved after {restored.position}, and Lightning's"
+                f" counters in it say {counted}. Its parts are not of one moment; go on from another checkpoint."
+            )
+
+
+def scalars(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Logged values as plain numbers; those that are not scalar are left out."""
+    return {name: float(value) for name, value in metrics.items() if value.numel() == 1}

@@ -1,0 +1,1 @@
+"""The reading side: what lies on disk, and which of it to use."""

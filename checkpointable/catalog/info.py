@@ -1,0 +1,194 @@
+"""One checkpoint file, as its own metadata describes it."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpointable._errors import CheckpointFileError
+from checkpointable.policy.names import SUFFIX
+from checkpointable.policy.position import Position
+from checkpointable.storage import archive
+
+_COPIED = (
+    *("kind", "epoch", "batch", "step", "batches", "metrics", "created", "run_id"),
+    *("resumed_from", "exactness", "weights_only"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What a checkpoint file tells about itself, without a tensor being read.
+
+    Attributes:
+        path: Where it lies.
+        kind: ``"best"``, ``"epoch"``, ``"step"``, ``"time"``, ``"interval"``, ``"last"`` (end of training),
+            ``"exception"`` or ``"manual"`` (written by ``trainer.save_checkpoint`` or another callback).
+        reasons: Every condition that it was saved for; ``kind`` is the first of them.
+        epoch: Epoch, from 0.
+        batch: Batches done in that epoch.
+        step: Optimizer steps done.
+        batches: Batches done in all epochs together.
+        metrics: Logged scalars when it was saved.
+        monitor: The quantity it was judged by, if it was saved for being one of the best.
+        mode: ``"min"`` or ``"max"``, likewise.
+        score: The value of that quantity on exactly these weights.
+        created: Seconds since the epoch of Unix time.
+        size: Bytes.
+        run_id: The run it belongs to, the same over all restarts.
+        resumed_from: The file its run had gone on from, if any.
+        exactness: How exactly a run goes on from it; ``None`` where that was not recorded.
+        weights_only: Whether it lacks what resuming needs.
+    """
+
+    path: str
+    kind: str
+    reasons: tuple[str, ...]
+    epoch: int
+    batch: int
+    step: int
+    batches: int
+    metrics: dict[str, float]
+    monitor: str | None
+    mode: str | None
+    score: float | None
+    created: float
+    size: int
+    run_id: str
+    resumed_from: str | None
+    exactness: str | None
+    weights_only: bool
+
+    @property
+    def at(self) -> Position:
+        """Where its run stood."""
+        return Position(self.epoch, self.batch, self.step, self.batches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """Something that should tell what it holds, and does not.
+
+    Attributes:
+        path: The file; or the folder, if that cannot be listed.
+        problem: What is wrong with it.
+        modified: When it was last changed, in seconds since the epoch of Unix time; infinite where unknown.
+    """
+
+    path: str
+    problem: str
+    modified: float = math.inf
+
+
+def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
+    """The description of one file.
+
+    Raises:
+        CheckpointFileError: If it is not a checkpoint of this library, or is damaged.
+        OSError: If it cannot be opened.
+    """
+    metadata = archive.read_metadata(path)
+    score = metadata.get("score") or {}
+    try:
+        return CheckpointInfo(
+            path=os.fspath(path),
+            reasons=tuple(metadata["reasons"]),
+            monitor=score.get("monitor"),
+            mode=score.get("mode"),
+            score=score.get("value"),
+            size=os.path.getsize(path),
+            **{name: metadata[name] for name in _COPIED},
+        )
+    except KeyError as error:
+        raise CheckpointFileError(f"{os.fspath(path)} has metadata without {error}.") from error
+
+
+def inspect(path: str) -> CheckpointInfo | Unreadable | None:
+    """What one file is: a checkpoint of this library, one that does not tell, or (``None``) one that others wrote.
+
+    Raises:
+        FileNotFoundError: If it is gone.
+    """
+    try:
+        return read_info(path)
+    except FileNotFoundError:
+        raise
+    except (CheckpointFileError, OSError) as error:
+        names = _members(path) or set()
+        if "data.pkl" in names and not _names_our_member(path):
+            return None
+        why = str(error).removeprefix(f"{path} ").rstrip(".") if archive.MEMBER in names else "its directory is damaged"
+        problem = archive.problem(path) or why
+        return Unreadable(path=path, problem=problem, modified=os.stat(path).st_mtime)
+
+
+def may_be_checkpoint(path: str) -> bool:
+    """Whether a file is a checkpoint, or what damage could have made of one; a text file is neither.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        start = file.read(2)
+    names = _members(path)
+    return start in (b"", b"PK") if names is None else not names.isdisjoint({"data.pkl", archive.MEMBER})
+
+
+def _names_our_member(path: str) -> bool:
+    """By the bytes at its end: damage can take a member out of the archive's directory, and no checksum covers that."""
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - (1 << 16), 0))
+        return archive.MEMBER.encode() in file.read()
+
+
+def _members(path: str) -> set[str] | None:
+    """What is in an archive, or ``None`` if it is not one that can be opened."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name.rpartition("/")[2] for name in file.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+
+
+def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
+    """Newest last: runs by the time of their newest file, then by position, then by time."""
+    infos = list(infos)
+    active: dict[str, float] = {}
+    for info in infos:
+        active[info.run_id] = max(info.created, active.get(info.run_id, info.created))
+    return sorted(infos, key=lambda it: (active[it.run_id], it.run_id, it.at, it.kind != "manual", it.created, it.path))
+
+
+def infos(directory: Path, *, below: bool = True) -> Iterator[CheckpointInfo]:
+    """The checkpoints of this library in a directory; links, files of others and unreadable ones are passed over.
+
+    Args:
+        directory: Where to look.
+        below: Whether to look in its subdirectories, too.
+    """
+    for path in checkpoint_files(directory, below=below):
+        try:
+            yield read_info(path)
+        except (CheckpointFileError, OSError):
+            continue
+
+
+def checkpoint_files(
+    directory: str | os.PathLike[str], *, below: bool = True, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
+    """Every ``*.ckpt`` file in a directory that is not a link, in a fixed order; ``on_error`` as in ``os.walk``."""
+    for folder, subfolders, files in os.walk(directory, onerror=on_error):
+        subfolders[:] = sorted(subfolders) if below else []
+        for name in sorted(files):
+            path = os.path.join(folder, name)
+            if name.endswith(SUFFIX) and not os.path.islink(path):
+                yield path

@@ -1,0 +1,107 @@
+"""Checkpoints for the eyes: as text, as HTML, as a plot."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from checkpointable._errors import MonitorError
+from checkpointable.catalog.info import CheckpointInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HEADER = ("kind", "epoch", "batch", "step", "score", "size", "created", "name")
+_NUMBERS = {"epoch", "batch", "step", "size"}
+
+
+def as_text(infos: Sequence[CheckpointInfo], root: str) -> str:
+    """A table in plain text, one line for each checkpoint.
+
+    Args:
+        infos: What to show.
+        root: The names are shown relative to this path.
+    """
+    rows = [_HEADER, *(_row(info, root) for info in infos)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
+            for name, cell, width in zip(_HEADER, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def as_html(infos: Sequence[CheckpointInfo], root: str) -> str:
+    """The same table as HTML, all text escaped."""
+    head = _html_row("th", _HEADER)
+    body = "".join(_html_row("td", _row(info, root)) for info in infos)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def as_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> Axes:
+    """A metric against the batches done in all, one line for each run.
+
+    Args:
+        infos: What to show, newest last.
+        metric: Its name; ``None`` means the one that the newest scored file was judged by.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        MonitorError: If no checkpoint has that metric.
+    """
+    try:
+        from matplotlib import pyplot  # an extra, so only those who plot need it
+    except ImportError as error:
+        raise ImportError('plotting needs matplotlib: pip install "checkpointable[plot]"') from error
+    if metric is None:
+        metric = next((info.monitor for info in reversed(infos) if info.score is not None), None)
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for info in infos:
+        value = info.score if info.monitor == metric and info.score is not None else info.metrics.get(metric or "")
+        if value is not None:
+            lines.setdefault(info.run_id, []).append((info.batches, value))
+    if metric is None or not lines:
+        raise MonitorError(_nothing_to_plot(infos, metric))
+    _, axes = pyplot.subplots()
+    for run_id, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=run_id)
+    axes.set(xlabel="batches", ylabel=metric)
+    if len(lines) > 1:
+        axes.legend(title="run")
+    return axes
+
+
+def _nothing_to_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> str:
+    logged = sorted({name for info in infos for name in info.metrics})
+    missing = "no checkpoint has a score" if metric is None else f"no checkpoint has {metric!r}"
+    advice = f"Choose one of {', '.join(map(repr, logged))}." if logged else "Log one with self.log first."
+    return f"cannot plot: {missing}. {advice}"
+
+
+def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
+    return (
+        f"{info.kind}, weights only" if info.weights_only else info.kind,
+        str(info.epoch),
+        str(info.batch),
+        str(info.step),
+        "" if info.score is None else f"{info.monitor}={info.score:.4g}",
+        _size(info.size),
+        datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M:%S"),
+        os.path.relpath(info.path, root) if os.path.isdir(root) else os.path.basename(info.path),
+    )
+
+
+def _size(size_bytes: int) -> str:
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -1,0 +1,91 @@
+"""What a checkpoint file is called: templates with positions and logged metrics as fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from string import Formatter
+
+from checkpointable._errors import PolicyError
+
+SUFFIX = ".ckpt"
+POSITION_FIELDS = ("epoch", "batch", "step")
+LAST, BEST = "last", "best"
+
+
+def problems(template: object, argument: str) -> list[str]:
+    """What is wrong with a template, as far as it can be told before anything is logged."""
+    allowed = f"allowed: a name with fields like {{epoch}}, {{batch:05d}}, {{val_loss:.3f}}, without {SUFFIX!r}"
+    if not isinstance(template, str) or not template.strip():
+        return [f"{argument}={template!r}: not a template; {allowed}"]
+    try:
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        return [f"{argument}={template!r}: {error}; {allowed}"]
+    found = [wrong for name, spec, _ in fields if (wrong := _wrong_spec(f"{argument}={template!r}", name, spec))]
+    if any(not name or not name.strip() or name.isdigit() for name, _, _ in fields):
+        found.append(f"{argument}={template!r}: a field without a name; {allowed}")
+    if any(conversion for _, _, conversion in fields):
+        found.append(f"{argument}={template!r}: conversions like '!r' are not for file names; {allowed}")
+    if template in (LAST, BEST):
+        found.append(f"{argument}={template!r}: {template}{SUFFIX} is the link to the {template} file; choose another")
+    if template.startswith(("/", "~")) or ".." in template.split("/"):
+        found.append(f"{argument}={template!r}: leads out of the directory; use dirpath to choose another")
+    return found
+
+
+def _wrong_spec(shown: str, name: str | None, spec: str | None) -> str | None:
+    example: float | int | str = 0 if name in POSITION_FIELDS else "name" if name == "monitor" else 0.0
+    try:
+        format(int(example) if isinstance(example, float) and (spec or "").endswith("d") else example, spec or "")
+    except ValueError as error:
+        return f"{shown}: {name} cannot be written as {spec!r}: {error}"
+    return None
+
+
+def unknown_fields(template: str, values: Collection[str]) -> list[str]:
+    """Fields of a template that nothing fills."""
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None and name not in values]
+
+
+def render(template: str, values: Mapping[str, int | float | str], *, insert_names: bool = False) -> str:
+    """The file name without its suffix.
+
+    A field that is not there yet gives ``nan``. A ``/`` in a field's name or value becomes ``_``: a metric called
+    ``val/loss`` does not leave the directory.
+
+    Args:
+        template: For example ``"epoch_{epoch:02d}_{val/loss:.3f}"``.
+        values: What the fields stand for.
+        insert_names: ``{epoch:02d}`` becomes ``epoch=02`` (``auto_insert_metric_name``).
+
+    Raises:
+        PolicyError: If a format spec does not fit its value.
+    """
+    parts = []
+    for literal, name, spec, _ in Formatter().parse(template):
+        parts.append(literal)
+        if name is None:
+            continue
+        text = _format(template, name, spec or "", values)
+        if insert_names and name != "monitor":
+            text = f"{name}={text}"
+        parts.append(re.sub(r"[/\\\0]", "_", text))
+    return "".join(parts)
+
+
+def _format(template: str, name: str, spec: str, values: Mapping[str, int | float | str]) -> str:
+    if name not in values:
+        return "nan"
+    value = values[name]
+    if isinstance(value, float) and value.is_integer() and spec.endswith("d"):
+        value = int(value)
+    try:
+        return format(value, spec)
+    except ValueError as error:
+        raise PolicyError(f"cannot name a checkpoint with {template!r}: {name} is {value!r}, and {error}.") from error
+
+
+def versioned(stem: str, version: int) -> str:
+    """``stem``, ``stem-v1``, ``stem-v2`` ... as Lightning numbers names that are taken."""
+    return f"{stem}{SUFFIX}" if version == 0 else f"{stem}-v{version}{SUFFIX}"

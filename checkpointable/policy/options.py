@@ -1,0 +1,124 @@
+"""The constructor's arguments: one home for their names, defaults and limits."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any
+
+from checkpointable._errors import PolicyError
+from checkpointable.policy import names
+
+
+@dataclass(kw_only=True)
+class Options:
+    """When, which, what and where to save. See :class:`checkpointable.CheckpointingMixin` for each argument.
+
+    Raises:
+        PolicyError: If an argument cannot be used; the message lists all that cannot.
+    """
+
+    save_interval: int | None = 100
+    every_n_train_steps: int | None = None
+    train_time_interval: timedelta | None = None
+    every_n_epochs: int | None = None
+    save_on_exception: bool = True
+    save_last: bool = True
+    monitor: str | None = "val_loss"
+    mode: str = "min"
+    min_delta: float = 0.0
+    save_top_k: int = 1
+    save_last_k: int = 1
+    save_on_train_epoch_end: bool | None = None
+    save_weights_only: bool = False
+    dirpath: str | os.PathLike[str] | None = None
+    filename: str = "epoch_{epoch}_batch_{batch}"
+    best_filename: str = "best_{monitor}_epoch_{epoch}"
+    auto_insert_metric_name: bool = False
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        found = list(self._problems())
+        if found:
+            raise PolicyError("\n  ".join(["these arguments cannot be used:", *found]))
+
+    @property
+    def ranks(self) -> bool:
+        """Whether checkpoints are kept for being the best."""
+        return self.save_top_k != 0 and self.monitor is not None
+
+    def _problems(self) -> Iterator[str]:
+        for field in fields(self):
+            allowed = _LIMITS.get(field.name)
+            value = getattr(self, field.name)
+            if allowed is not None and not allowed[0](value):
+                yield f"{field.name}={value!r}: {allowed[1]}"
+        for argument in ("filename", "best_filename"):
+            yield from names.problems(getattr(self, argument), argument)
+        if self.patience is not None and self.monitor is None:
+            yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _count_or_none(value: Any) -> bool:
+    return value is None or _whole(value, 0)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_directory_name(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, os.PathLike)) and str(value) != "" and "://" not in str(value))
+
+
+_KEPT = (lambda value: _whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
+_EVERY = (_count_or_none, "must be a whole number of at least 1, or None for never")
+_TRUE_OR_FALSE = (_flag, "must be True or False")
+_LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "save_interval": (
+        lambda value: value is None or _whole(value, 1),
+        "must be a whole number of batches, at least 1, or None for never",
+    ),
+    "every_n_train_steps": _EVERY,
+    "every_n_epochs": _EVERY,
+    "train_time_interval": (
+        lambda value: value is None or (isinstance(value, timedelta) and value >= timedelta(0)),
+        "must be a datetime.timedelta that is not negative, or None for never",
+    ),
+    "save_on_exception": _TRUE_OR_FALSE,
+    "save_last": _TRUE_OR_FALSE,
+    "monitor": (
+        lambda value: value is None or (isinstance(value, str) and value.strip() != ""),
+        "must be the name of a logged quantity, or None to judge nothing",
+    ),
+    "mode": (lambda value: value in ("min", "max"), "must be 'min' or 'max'"),
+    "min_delta": (
+        lambda value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+        ),
+        "must be a number that is not negative",
+    ),
+    "save_top_k": _KEPT,
+    "save_last_k": _KEPT,
+    "save_on_train_epoch_end": (
+        lambda value: value is None or _flag(value),
+        "must be True (end of the training epoch), False (after validation) or None (wherever it is logged)",
+    ),
+    "save_weights_only": _TRUE_OR_FALSE,
+    "dirpath": (
+        _is_directory_name,
+        "must be a directory, or None for 'checkpoints' under the trainer's log directory (URLs are not supported yet)",
+    ),
+    "auto_insert_metric_name": _TRUE_OR_FALSE,
+    "patience": (
+        lambda value: value is None or _whole(value, 1),
+        "must be a whole number of validations, at least 1, or None for no early stopping",
+    ),
+}

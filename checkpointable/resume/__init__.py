@@ -1,0 +1,1 @@
+"""What a checkpoint carries for going on, beside what Lightning saves."""

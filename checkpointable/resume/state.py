@@ -1,0 +1,127 @@
+"""The key ``"checkpointable"`` of a checkpoint: where the run stood, and what describes the file.
+
+Plain containers, numbers, strings and tensors only, so that ``torch.load(weights_only=True)`` always reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import lightning
+import torch
+
+from checkpointable._errors import ResumeError
+from checkpointable._version import __version__
+from checkpointable.policy.options import Options
+from checkpointable.policy.position import Position
+
+KEY = "checkpointable"
+FORMAT = 1
+_KINDS = ("best", "epoch", "step", "time", "interval", "last", "exception", "manual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a run stood when a checkpoint was taken.
+
+    Attributes:
+        run_id: The run, the same over all its restarts.
+        position: Epoch, batch, step.
+        safe_point: ``"batch"`` or ``"epoch"``: what had just ended; ``None``: taken elsewhere, by somebody else.
+        best_val_loss: Lowest validation loss so far.
+        seconds: Training time since the last save that ``train_time_interval`` asked for.
+        gradients: Of an open accumulation window, by parameter name.
+    """
+
+    run_id: str
+    position: Position
+    safe_point: str | None
+    best_val_loss: float
+    seconds: float = 0.0
+    gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def to_dict(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of the key, as it goes into a checkpoint."""
+        return {
+            "format": FORMAT,
+            "metadata": dict(metadata),
+            "run_id": self.run_id,
+            "position": self.position.to_dict(),
+            "safe_point": self.safe_point,
+            "best_val_loss": self.best_val_loss,
+            "seconds": self.seconds,
+            "gradients": dict(self.gradients),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> State:
+        """The state that ``to_dict`` gave.
+
+        Raises:
+            ResumeError: If it was written by a later version of the library.
+        """
+        if saved["format"] > FORMAT:
+            raise ResumeError(
+                f"cannot read the state in this checkpoint: it has format {saved['format']}, and checkpointable"
+                f" {__version__} knows up to {FORMAT}. Upgrade: pip install --upgrade checkpointable."
+            )
+        return cls(
+            run_id=saved["run_id"],
+            position=Position.from_dict(saved["position"]),
+            safe_point=saved["safe_point"],
+            best_val_loss=float(saved["best_val_loss"]),
+            seconds=float(saved["seconds"]),
+            gradients=saved["gradients"],
+        )
+
+
+def describe(
+    state: State,
+    *,
+    reasons: Set[str],
+    metrics: Mapping[str, float],
+    score: Mapping[str, Any] | None,
+    resumed_from: str | None,
+    weights_only: bool,
+) -> dict[str, Any]:
+    """The metadata of a checkpoint file: what its reader needs to know without opening a tensor."""
+    return {
+        "format": FORMAT,
+        "kind": next(kind for kind in _KINDS if kind in reasons),
+        "reasons": sorted(reasons),
+        "run_id": state.run_id,
+        **state.position.to_dict(),
+        "safe_point": state.safe_point,
+        "metrics": dict(metrics),
+        "score": None if score is None else dict(score),
+        "created": time.time(),
+        "weights_only": weights_only,
+        "resumed_from": resumed_from,
+        "exactness": None,
+        "versions": {
+            "checkpointable": __version__,
+            "lightning": lightning.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def make_arguments_plain(checkpoint: dict[str, Any]) -> None:
+    """Our arguments among the saved hyper-parameters, in types that ``weights_only=True`` reads.
+
+    A path becomes a string. A ``timedelta`` has no such type, and is left out: what it governs is how to train, and not
+    how to build the module.
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    for name in Options.__dataclass_fields__:
+        if isinstance(saved.get(name), os.PathLike):
+            saved[name] = os.fspath(saved[name])
+        elif isinstance(saved.get(name), timedelta):
+            del saved[name]

@@ -1,0 +1,1 @@
+"""How bytes become durable: the archive with its metadata, the commit, the directory."""

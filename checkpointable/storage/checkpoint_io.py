@@ -1,0 +1,91 @@
+"""Lightning's door to storage: every file that the trainer writes or reads goes through the commit and its checks."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fsspec.utils import get_protocol
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from checkpointable._errors import CheckpointFileError
+from checkpointable.storage import archive
+from checkpointable.storage.commit import commit
+
+KEY = "checkpointable"
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's default ``CheckpointIO``, with durable writes, metadata in the file, and damage found before loading.
+
+    Paths on other file systems than the local one are Lightning's, unchanged.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint durably, over any file of that name.
+
+        Raises:
+            TypeError: If ``storage_options`` is given, as in Lightning.
+            OSError: If the file system refuses.
+        """
+        if storage_options is not None or not _is_local(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        write_checkpoint(checkpoint, Path(path), overwrite=True)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
+        """
+        if not _is_local(path) or not Path(path).is_file():
+            return super().load_checkpoint(path, map_location, weights_only)
+        wrong = archive.problem(path)
+        try:
+            if wrong is not None and _is_archive(path):
+                raise CheckpointFileError(_cannot_load(path, wrong))
+            return super().load_checkpoint(path, map_location, weights_only)
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            if wrong is None or isinstance(error, CheckpointFileError):
+                raise
+            raise CheckpointFileError(_cannot_load(path, wrong)) from error
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
+    """Commit a checkpoint, with the metadata it carries as a member of its own.
+
+    Raises:
+        FileExistsError: If the name is taken and ``overwrite`` is false.
+        OSError: If the file system refuses.
+    """
+    metadata = checkpoint.get(KEY, {}).get("metadata")
+
+    def write(file: BinaryIO) -> None:
+        archive.write(checkpoint, file, metadata)
+
+    commit(path, write, problem=archive.problem, overwrite=overwrite)
+
+
+def _is_local(path: str | Path) -> bool:
+    return bool(get_protocol(str(path)) == "file")
+
+
+def _is_archive(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _cannot_load(path: str | Path, wrong: str) -> str:
+    return (
+        f"cannot load {path}: {wrong}.\n"
+        f"Go on from another file: checkpointable.latest({str(Path(path).parent)!r}) gives the newest that is whole."
+    )

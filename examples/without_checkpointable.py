@@ -1,0 +1,93 @@
+"""Checkpoints with Lightning alone, as a careful user sets them up. Compare with ``with_checkpointable.py``.
+
+You learn what there is to write and to know: two steps that share one computation, an optimizer, one callback for the
+safety net and one for the best weights, the trick that keeps only the newest file, and the search for it. The images of
+the interrupted epoch are drawn anew: some are trained on twice, some not at all. Lightning warns of that.
+"""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*does not have many workers|.*exists and is not empty|.*treespec")
+
+
+class LitDigits(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+
+    def compute_loss(self, batch):
+        images, labels = batch
+        return F.cross_entropy(self.net(images), labels)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.compute_loss(batch)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.compute_loss(batch), prog_bar=True, batch_size=len(batch[0]))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+class PowerCut(Callback):
+    """Says where training starts, and stops it in the middle of an epoch."""
+
+    def __init__(self, epoch=None, batch=None):
+        self.at = (epoch, batch)
+        self.started = False
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if not self.started:
+            print(f"training starts at epoch {trainer.current_epoch}, batch {batch_idx}")
+        self.started = True
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise RuntimeError(f"power cut in epoch {trainer.current_epoch}, before batch {batch_idx}")
+
+
+def train(directory, train_loader, val_loader, callback):
+    model = LitDigits()
+    folder = f"{directory}/checkpoints"
+    newest_only = {"monitor": "step", "mode": "max", "save_top_k": 1}
+    interval = ModelCheckpoint(folder, "interval-{epoch}-{step}", every_n_train_steps=10, **newest_only)
+    best = ModelCheckpoint(folder, "best-{epoch}-{val_loss:.3f}", monitor="val_loss", mode="min", save_top_k=1)
+    newest = max(Path(folder).glob("interval-*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(max_epochs=5, accelerator="cpu", callbacks=[callback, interval, best], **quiet)
+    trainer.fit(model, train_loader, val_loader, ckpt_path=newest)
+    return model
+
+
+def main(directory):
+    L.seed_everything(1, verbose=False)
+    images, labels = load_digits(return_X_y=True)
+    digits = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
+    training, held_out = random_split(digits, [1500, 297])
+    loaders = DataLoader(training, batch_size=32, shuffle=True), DataLoader(held_out, batch_size=297)
+
+    try:
+        train(directory, *loaders, PowerCut(epoch=2, batch=25))
+    except RuntimeError as error:
+        print(error)
+    model = train(directory, *loaders, PowerCut())
+
+    print("files:", *sorted(file.name for file in Path(directory).rglob("*.ckpt")), sep="\n  ")
+    images, labels = next(iter(loaders[1]))
+    print(f"accuracy on held-out images: {(model.net(images).argmax(1) == labels).float().mean():.1%}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        main(temporary)

@@ -1,0 +1,38 @@
+"""What the package is called, what it needs, and its extras. Tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
+test = ["pytest>=8", "pytest-xdist>=3", "scikit-learn>=1.4", "jsonargparse[signatures]>=4.35", "matplotlib>=3.8"]
+examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
+
+setup(
+    name="checkpointable",
+    version=version.group(1) if version else "0",
+    description="The best checkpointing there is, for PyTorch Lightning: subclass, write compute_loss, kill it, go on.",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["checkpointable", "checkpointable.*"]),
+    package_data={"checkpointable": ["py.typed"]},
+    python_requires=">=3.10,<3.14",
+    # lightning: 2.6.2 and 2.6.3 carried malware, and below 2.6.6 a checkpoint can execute code when it is loaded
+    # (GHSA-qqmf-gpg7-g8gw); the safe points stand on loops that are private, so a new minor version is looked at first.
+    install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
+    extras_require={
+        "plot": ["matplotlib>=3.8"],
+        "examples": examples,
+        "test": test,
+        "dev": [*test, *examples, "ruff==0.17.6", "mypy==2.4.1"],
+    },
+    classifiers=[
+        "Framework :: Jupyter",
+        "Typing :: Typed",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ]
+    + [f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
+)

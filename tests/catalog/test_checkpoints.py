@@ -1,0 +1,174 @@
+"""``Checkpoints`` as a sequence: its order, what it verifies, how it looks."""
+
+from __future__ import annotations
+
+import json
+import linecache
+import math
+import os
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from catalog.conftest import DAMAGE, Make, fill_with_text, flip_a_bit
+
+from checkpointable import CheckpointableWarning, CheckpointFileError, MonitorError
+from checkpointable.catalog.checkpoints import Checkpoints
+from checkpointable.catalog.find import best, latest
+
+matplotlib.use("Agg")
+
+
+def test_checkpoints_are_in_the_order_of_latest_newest_last(make: Make, tmp_path: Path) -> None:
+    new = make("new.ckpt", run_id="new", created=2000.0)
+    far = make("far.ckpt", epoch=2, created=100.0)
+    near = make("near.ckpt", epoch=1, created=900.0)
+    manual = make("manual.ckpt", epoch=1, created=950.0, kind="manual")
+    assert [info.path for info in Checkpoints(tmp_path)] == [manual, near, far, new]
+
+
+def test_checkpoints_index_gives_one_and_slice_a_list(make: Make, tmp_path: Path) -> None:
+    paths = [make(f"{number}.ckpt", batch=number) for number in range(3)]
+    found = Checkpoints(str(tmp_path))
+    assert (len(found), found[-1].path, found[0].batch) == (3, paths[2], 0)
+    assert found[1:] == [found[1], found[2]]
+    assert isinstance(found[1:], list)
+
+
+def test_checkpoints_missing_path_is_empty_and_says_so_with_the_path(tmp_path: Path) -> None:
+    found = Checkpoints(tmp_path / "no<runs>")
+    assert len(found) == 0
+    assert repr(found) == f"no checkpoints at {tmp_path}/no<runs>"
+    assert "no&lt;runs&gt;" in found._repr_html_()
+    assert found.latest() is found.best() is None
+
+
+def test_checkpoints_file_of_another_kind_raises_and_says_what_to_pass(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("these are no weights\n")
+    with pytest.raises(CheckpointFileError, match="Pass the directory that the checkpoints are in"):
+        Checkpoints(tmp_path / "notes.txt")
+
+
+def test_checkpoints_latest_and_best_agree_with_the_functions(make: Make, tmp_path: Path) -> None:
+    make("a.ckpt", batch=1, score=0.1)
+    make("b.ckpt", batch=2, score=0.2)
+    flip_a_bit(make("c.ckpt", batch=3, score=0.05))
+    found = Checkpoints(tmp_path)
+    with pytest.warns(CheckpointableWarning, match=r"c\.ckpt"):
+        assert found.latest().path == latest(tmp_path)  # type: ignore[union-attr]
+    with pytest.warns(CheckpointableWarning, match=r"c\.ckpt"):
+        assert found.best("val_loss").path == best(tmp_path)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", ["latest", "best"])
+def test_checkpoints_warning_points_at_the_callers_line(make: Make, tmp_path: Path, method: str) -> None:
+    flip_a_bit(make("a.ckpt", score=0.1))
+    found = Checkpoints(tmp_path)
+    with pytest.warns(CheckpointableWarning) as caught:
+        getattr(found, method)()
+    assert caught[0].filename == __file__
+    assert "getattr(found, method)()" in linecache.getline(__file__, caught[0].lineno)
+
+
+def test_checkpoints_file_deleted_since_is_named(make: Make, tmp_path: Path) -> None:
+    older, newer = make("a.ckpt", batch=1), make("b.ckpt", batch=2)
+    found = Checkpoints(tmp_path)
+    os.remove(newer)
+    with pytest.warns(CheckpointableWarning, match=r"b\.ckpt: there is no such file"):
+        assert found.latest().path == older  # type: ignore[union-attr]
+
+
+def test_verify_names_the_problem_of_each_file(make: Make, tmp_path: Path) -> None:
+    whole = make("whole.ckpt")
+    for name, (spoil, _) in DAMAGE.items():
+        spoil(make(f"{name}.ckpt"))
+    torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
+    verdict = Checkpoints(tmp_path).verify()
+    assert verdict.pop(whole) is None
+    assert {os.path.basename(path) for path in verdict} == {f"{name}.ckpt" for name in DAMAGE}
+    for name, (_, why) in DAMAGE.items():
+        assert why in str(verdict[str(tmp_path / f"{name}.ckpt")])
+
+
+def test_to_dicts_can_become_json(make: Make, tmp_path: Path) -> None:
+    path = make("a.ckpt", batch=7, score=0.5)
+    (only,) = json.loads(json.dumps(Checkpoints(tmp_path).to_dicts()))
+    assert (only["path"], only["batch"], only["metrics"]) == (path, 7, {"val_loss": 0.5})
+
+
+def test_repr_is_a_table_with_a_line_for_each(make: Make, tmp_path: Path) -> None:
+    make("runs/a.ckpt", epoch=1, batch=20, step=120, score=0.25, kind="best")
+    make("runs/b.ckpt", epoch=1, batch=30, step=130, weights_only=True)
+    header, first, second = repr(Checkpoints(tmp_path)).splitlines()
+    assert header.split() == ["kind", "epoch", "batch", "step", "score", "size", "created", "name"]
+    assert first.split()[:5] == ["best", "1", "20", "120", "val_loss=0.25"]
+    assert first.endswith(" runs/a.ckpt")
+    assert second.startswith("interval, weights only ")
+    assert header.index("batch") + len("batch") == first.index("20") + len("20")
+
+
+def test_repr_of_one_file_shows_its_name(make: Make) -> None:
+    assert repr(Checkpoints(make("runs/a.ckpt"))).endswith("  a.ckpt")
+
+
+def test_repr_of_a_score_that_is_nan_says_nan(make: Make, tmp_path: Path) -> None:
+    make("a.ckpt", score=math.nan)
+    assert "val_loss=nan" in repr(Checkpoints(tmp_path))
+
+
+def test_repr_counts_what_is_not_readable(make: Make, tmp_path: Path) -> None:
+    fill_with_text(make("a.ckpt"))
+    found = Checkpoints(tmp_path)
+    note = "not readable: 1; verify() says which and why"
+    assert repr(found) == f"no checkpoints at {tmp_path}\n{note}"
+    assert note in found._repr_html_()
+
+
+def test_html_is_a_table_with_escaped_text(make: Make, tmp_path: Path) -> None:
+    make("<b>.ckpt", score=0.5, monitor="a<b")
+    shown = Checkpoints(tmp_path)._repr_html_()
+    assert "<td>&lt;b&gt;.ckpt</td>" in shown
+    assert "<td>a&lt;b=0.5</td>" in shown
+    assert shown.count("<tr>") == 2
+
+
+def test_plot_shows_each_runs_scores_against_batches(make: Make, tmp_path: Path) -> None:
+    make("a1.ckpt", run_id="a", created=1.0, batch=10, score=0.5)
+    make("a2.ckpt", run_id="a", created=2.0, batch=20, score=0.0)
+    make("a3.ckpt", run_id="a", created=3.0, batch=30)
+    make("b1.ckpt", run_id="b", created=4.0, batch=10, metrics={"val_loss": 0.75})
+    axes = Checkpoints(tmp_path).plot()
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 0.5], [20, 0.0]], [[10, 0.75]]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("batches", "val_loss")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_plot_of_a_named_metric_shows_it(make: Make, tmp_path: Path) -> None:
+    make("a.ckpt", batch=10, score=0.5, metrics={"val_loss": 0.5, "accuracy": 0.25})
+    axes = Checkpoints(tmp_path).plot("accuracy")
+    assert axes.lines[0].get_xydata().tolist() == [[10, 0.25]]
+    assert axes.get_legend() is None
+
+
+def test_plot_of_an_unknown_metric_raises_and_names_those_there_are(make: Make, tmp_path: Path) -> None:
+    make("a.ckpt", metrics={"val_loss": 0.5, "accuracy": 0.25})
+    with pytest.raises(MonitorError, match=r"has 'f1'\. Choose one of 'accuracy', 'val_loss'\."):
+        Checkpoints(tmp_path).plot("f1")
+    with pytest.raises(MonitorError, match=r"has a score\. Choose one of 'accuracy', 'val_loss'\."):
+        Checkpoints(tmp_path).plot()
+
+
+def test_plot_without_any_metric_raises_and_says_to_log_one(tmp_path: Path) -> None:
+    with pytest.raises(MonitorError, match=r"Log one with self\.log first"):
+        Checkpoints(tmp_path).plot()
+
+
+def test_plot_without_matplotlib_raises_and_says_what_to_install(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("a.ckpt", score=0.5)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "checkpointable\[plot\]"'):
+        Checkpoints(tmp_path).plot()

@@ -1,0 +1,313 @@
+"""What ``latest`` gives, and what it says about the files it passes over."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from catalog.conftest import DAMAGE, Make, flip_a_bit, truncate
+
+from checkpointable import CheckpointableWarning, CheckpointFileError
+from checkpointable.catalog.find import latest
+
+FUTURE = 1e12
+
+
+def test_latest_missing_path_is_none(tmp_path: Path) -> None:
+    assert latest(tmp_path / "not" / "there") is None
+
+
+def test_latest_path_below_a_file_is_none(make: Make) -> None:
+    assert latest(os.path.join(make("a.ckpt"), "below")) is None
+
+
+def test_latest_empty_directory_is_none(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+
+
+def test_latest_searches_below_and_takes_str_or_path(make: Make, tmp_path: Path) -> None:
+    path = make("version_0/checkpoints/a.ckpt")
+    assert latest(tmp_path) == latest(str(tmp_path)) == path
+
+
+def test_latest_home_directory_is_expanded(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert latest("~/runs") is None
+    path = make("runs/a.ckpt")
+    assert latest("~") == path
+
+
+def test_latest_within_a_run_position_decides_even_if_clocks_were_off(make: Make, tmp_path: Path) -> None:
+    far = make("far.ckpt", epoch=2, batch=1, created=100.0)
+    make("near.ckpt", epoch=1, batch=9, created=900.0)
+    assert latest(tmp_path) == far
+
+
+def test_latest_same_position_the_later_one_is_returned(make: Make, tmp_path: Path) -> None:
+    make("b.ckpt", batch=1, created=1.0)
+    later = make("a.ckpt", batch=1, created=2.0)
+    assert latest(tmp_path) == later
+
+
+def test_latest_new_run_beats_an_older_longer_one(make: Make, tmp_path: Path) -> None:
+    make("old.ckpt", run_id="old", epoch=90, created=1000.0)
+    new = make("new.ckpt", run_id="new", epoch=0, created=1001.0)
+    assert latest(tmp_path) == new
+
+
+def test_latest_run_order_counts_its_newest_file_not_its_furthest(make: Make, tmp_path: Path) -> None:
+    furthest = make("a2.ckpt", run_id="a", batch=2, created=10.0)
+    make("a1.ckpt", run_id="a", batch=1, created=30.0)
+    make("b.ckpt", run_id="b", batch=9, created=20.0)
+    assert latest(tmp_path) == furthest
+
+
+def test_latest_weights_only_is_passed_over(make: Make, tmp_path: Path) -> None:
+    make("weights.ckpt", batch=9, weights_only=True)
+    whole = make("whole.ckpt", batch=1)
+    assert latest(tmp_path) == whole
+
+
+def test_latest_manual_file_counts(make: Make, tmp_path: Path) -> None:
+    make("interval.ckpt", batch=1)
+    mine = make("mine.ckpt", batch=2, kind="manual")
+    assert latest(tmp_path) == mine
+
+
+def test_latest_manual_file_comes_after_a_safe_point_of_the_same_position(make: Make, tmp_path: Path) -> None:
+    safe = make("interval.ckpt", batch=1, created=1.0)
+    make("mine.ckpt", batch=1, created=2.0, kind="manual")
+    assert latest(tmp_path) == safe
+
+
+def test_latest_files_of_plain_lightning_are_passed_over_silently(make: Make, tmp_path: Path) -> None:
+    ours = make("ours.ckpt", created=0.0)
+    torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
+    assert latest(tmp_path) == ours
+    os.remove(ours)
+    assert latest(tmp_path) is None
+
+
+def test_latest_links_in_a_directory_are_passed_over(make: Make, tmp_path: Path) -> None:
+    path = make("a.ckpt")
+    os.symlink("a.ckpt", tmp_path / "z_last.ckpt")
+    os.symlink("gone.ckpt", tmp_path / "dangling.ckpt")
+    assert latest(tmp_path) == path
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_latest_newer_file_that_does_not_verify_is_named_with_why(make: Make, tmp_path: Path, damage: str) -> None:
+    good = make("good.ckpt", batch=1)
+    spoil, why = DAMAGE[damage]
+    spoil(make("bad.ckpt", batch=2))
+    with pytest.warns(CheckpointableWarning, match=rf"bad\.ckpt: .*{why}.*good\.ckpt comes next\. Replace") as caught:
+        assert latest(tmp_path) == good
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_latest_older_file_that_does_not_verify_is_passed_over_silently(
+    make: Make, tmp_path: Path, damage: str
+) -> None:
+    bad, good = make("bad.ckpt", batch=1), make("good.ckpt", batch=2, created=FUTURE)
+    DAMAGE[damage][0](bad)
+    assert latest(tmp_path) == good
+
+
+def test_latest_two_damaged_newer_files_give_a_warning_each(make: Make, tmp_path: Path) -> None:
+    good = make("good.ckpt", batch=1)
+    flip_a_bit(make("bad.ckpt", batch=2))
+    truncate(make("worse.ckpt", batch=3))
+    with pytest.warns(CheckpointableWarning) as caught:
+        assert latest(tmp_path) == good
+    assert sorted(os.path.basename(str(w.message).split(": ")[0]) for w in caught) == ["bad.ckpt", "worse.ckpt"]
+
+
+def test_latest_nothing_verifies_is_none_after_the_warnings(make: Make, tmp_path: Path) -> None:
+    flip_a_bit(make("bad.ckpt"))
+    with pytest.warns(CheckpointableWarning, match="pass a path where a whole checkpoint lies"):
+        assert latest(tmp_path) is None
+
+
+def test_latest_zip_that_torch_did_not_write_is_named(make: Make, tmp_path: Path) -> None:
+    good = make("good.ckpt")
+    with zipfile.ZipFile(tmp_path / "other.ckpt", "w") as other:
+        other.writestr("notes.txt", "hello")
+    with pytest.warns(CheckpointableWarning, match="not one that torch.save wrote"):
+        assert latest(tmp_path) == good
+
+
+def test_latest_metadata_without_a_field_is_named(make: Make, tmp_path: Path) -> None:
+    good = make("good.ckpt")
+    odd = make("odd.ckpt")
+    with zipfile.ZipFile(odd) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(odd, "w") as less:
+        for name, data in members.items():
+            less.writestr(name, b"{}" if name.endswith(".json") else data)
+    with pytest.warns(CheckpointableWarning, match=r"odd\.ckpt: has metadata without 'reasons'\. "):
+        assert latest(tmp_path) == good
+
+
+def test_latest_warning_points_at_the_callers_line(make: Make, tmp_path: Path) -> None:
+    flip_a_bit(make("bad.ckpt"))
+    with pytest.warns(CheckpointableWarning) as caught:
+        latest(tmp_path)
+    assert caught[0].filename == __file__
+    assert "latest(tmp_path)" in linecache.getline(__file__, caught[0].lineno)
+
+
+def test_latest_file_is_judged_itself(make: Make) -> None:
+    older = make("older.ckpt", batch=1)
+    make("newer.ckpt", batch=2)
+    assert latest(older) == older
+
+
+def test_latest_file_of_any_name_is_judged(make: Make) -> None:
+    path = make("mine.pt", kind="manual")
+    assert latest(path) == path
+
+
+def test_latest_link_to_a_file_gives_the_file(make: Make, tmp_path: Path) -> None:
+    path = make("a.ckpt", batch=1)
+    make("b.ckpt", batch=2)
+    os.symlink("a.ckpt", tmp_path / "last.ckpt")
+    assert latest(tmp_path / "last.ckpt") == os.path.realpath(path)
+
+
+def test_latest_link_to_a_directory_is_searched(make: Make, tmp_path: Path) -> None:
+    make("runs/a.ckpt")
+    os.symlink("runs", tmp_path / "current")
+    assert latest(tmp_path / "current") == str(tmp_path / "current" / "a.ckpt")
+
+
+def test_latest_link_that_leads_nowhere_is_none_with_a_warning(tmp_path: Path) -> None:
+    os.symlink("gone.ckpt", tmp_path / "last.ckpt")
+    with pytest.warns(CheckpointableWarning, match=r"links to .*gone\.ckpt, which is not there.*pass a path"):
+        assert latest(tmp_path / "last.ckpt") is None
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty"])
+def test_latest_damaged_file_is_none_with_a_warning(make: Make, damage: str) -> None:
+    path = make("bad.ckpt")
+    spoil, why = DAMAGE[damage]
+    spoil(path)
+    with pytest.warns(CheckpointableWarning, match=f"{why}.*pass a path where a whole checkpoint lies"):
+        assert latest(path) is None
+
+
+def test_latest_weights_only_file_is_none_with_a_warning(make: Make) -> None:
+    with pytest.warns(CheckpointableWarning, match="weights only.*pass a path where a whole checkpoint lies"):
+        assert latest(make("weights.ckpt", weights_only=True)) is None
+
+
+def test_latest_text_file_raises_and_says_what_to_pass(tmp_path: Path) -> None:
+    (tmp_path / "notes.ckpt").write_text("these are no weights\n")
+    with pytest.raises(
+        CheckpointFileError, match=r"not a checkpoint.*\. Pass the directory that the checkpoints are in"
+    ):
+        latest(tmp_path / "notes.ckpt")
+
+
+def test_latest_other_zip_raises_and_says_what_to_pass(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("notes.txt", "hello")
+    with pytest.raises(CheckpointFileError, match=r"not a checkpoint.*Pass the directory"):
+        latest(tmp_path / "other.zip")
+
+
+def test_latest_pipe_raises_and_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(CheckpointFileError, match="Pass the directory"):
+        latest(tmp_path / "pipe.ckpt")
+
+
+def test_latest_file_of_plain_lightning_raises_and_says_where_to_give_it(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
+    with pytest.raises(CheckpointFileError, match=r"Give it to Trainer\.fit\(ckpt_path=\.\.\.\) itself"):
+        latest(tmp_path / "plain.ckpt")
+
+
+def test_latest_url_raises_rather_than_start_anew() -> None:
+    with pytest.raises(CheckpointFileError, match=r"only local paths are searched\. Pass the directory"):
+        latest("s3://bucket/runs")
+
+
+def test_latest_folder_that_cannot_be_listed_is_named(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("runs/a.ckpt")
+    make("runs/private/b.ckpt")
+    (tmp_path / "runs" / "private").chmod(0)
+    monkeypatch.chdir(tmp_path)
+    with _nobody(tmp_path), pytest.warns(CheckpointableWarning, match=r"private: cannot be listed: Permission denied"):
+        assert latest("runs") == "runs/a.ckpt"
+
+
+def test_latest_file_that_cannot_be_opened_is_named(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("runs/a.ckpt", batch=1)
+    os.chmod(make("runs/b.ckpt", batch=2), 0)
+    monkeypatch.chdir(tmp_path)
+    with _nobody(tmp_path), pytest.warns(CheckpointableWarning, match=r"b\.ckpt: .*Permission denied"):
+        assert latest("runs") == "runs/a.ckpt"
+
+
+def test_latest_directory_that_cannot_be_listed_raises(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("runs/a.ckpt")
+    (tmp_path / "runs").chmod(0)
+    monkeypatch.chdir(tmp_path)
+    with _nobody(tmp_path), pytest.raises(PermissionError, match="runs"):
+        latest("runs")
+
+
+def test_latest_while_another_process_saves_and_deletes_always_finds_one(make: Make, tmp_path: Path) -> None:
+    data = Path(make("runs/0.ckpt")).read_bytes()
+    stop = threading.Event()
+    saver = threading.Thread(target=_save_and_delete, args=(tmp_path / "runs", data, stop))
+    saver.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointableWarning)  # it saves faster than anything could be looked at
+            found = [latest(tmp_path / "runs") for _ in range(300)]
+    finally:
+        stop.set()
+        saver.join()
+    assert None not in found
+
+
+def _save_and_delete(directory: Path, data: bytes, stop: threading.Event) -> None:
+    number = 0
+    while not stop.wait(0.0005):
+        number += 1
+        temporary = directory / "new.tmp"
+        temporary.write_bytes(data)
+        temporary.rename(directory / f"{number}.ckpt")
+        os.remove(directory / f"{number - 1}.ckpt")
+
+
+@contextlib.contextmanager
+def _nobody(tmp_path: Path) -> Iterator[None]:
+    """As a user who is not allowed everything, also where the tests run as root."""
+    tmp_path.chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in tmp_path.rglob("*"):
+            path.chmod(0o700)

@@ -1,0 +1,229 @@
+"""What Lightning writes and reads goes through the commit and its checks."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import re
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from checkpointable._errors import CheckpointableError, CheckpointFileError
+from checkpointable.storage import archive
+from checkpointable.storage.checkpoint_io import DurableCheckpointIO, write_checkpoint
+
+WEIGHT = torch.arange(4000, dtype=torch.float32)
+PLAIN = {
+    "epoch": 1,
+    "global_step": 40,
+    "pytorch-lightning_version": "2.6.6",
+    "state_dict": {"layer.weight": WEIGHT},
+    "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}],
+    "lr_schedulers": [],
+    "callbacks": {},
+}
+OURS = {**PLAIN, "checkpointable": {"metadata": {"epoch": 1, "kind": "interval"}}}
+
+
+def same(loaded: dict) -> bool:
+    return loaded["global_step"] == 40 and torch.equal(loaded["state_dict"]["layer.weight"], WEIGHT)
+
+
+def saved(path: Path) -> Path:
+    DurableCheckpointIO().save_checkpoint(OURS, path)
+    return path
+
+
+class Evil:
+    """Unpickling it makes a directory."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return (Path.mkdir, (self.trace,))
+
+
+def assert_refused_with_advice(path: Path, reason: str) -> None:
+    with pytest.raises(CheckpointFileError) as caught:
+        DurableCheckpointIO().load_checkpoint(path)
+    text = str(caught.value)
+    assert text.startswith(f"cannot load {path}: ")
+    assert reason in text
+    assert f"Go on from another file: checkpointable.latest({str(path.parent)!r}) gives the newest" in text
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_checkpoint_through_our_io_comes_back_equal(tmp_path, as_text):
+    path = saved(tmp_path / "below" / "a.ckpt")
+    assert same(DurableCheckpointIO().load_checkpoint(str(path) if as_text else path))
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_checkpoint_of_ours_carries_its_metadata_as_a_member(tmp_path):
+    assert archive.read_metadata(saved(tmp_path / "a.ckpt")) == {"epoch": 1, "kind": "interval"}
+
+
+def test_checkpoint_without_our_key_is_written_without_metadata(tmp_path):
+    DurableCheckpointIO().save_checkpoint(PLAIN, tmp_path / "a.ckpt")
+    assert archive.problem(tmp_path / "a.ckpt") is None
+    with pytest.raises(CheckpointFileError, match="it was not written by checkpointable"):
+        archive.read_metadata(tmp_path / "a.ckpt")
+
+
+def test_file_of_ours_loads_with_lightnings_io_and_plain_torch(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    assert same(TorchCheckpointIO().load_checkpoint(path))
+    assert same(torch.load(path, weights_only=True))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("weights_only", [None, True, False])
+def test_file_of_plain_torch_loads_with_our_io(tmp_path, zipped, weights_only):
+    path = tmp_path / "plain.ckpt"
+    torch.save(PLAIN, path, _use_new_zipfile_serialization=zipped)
+    assert same(DurableCheckpointIO().load_checkpoint(path, weights_only=weights_only))
+
+
+def test_file_of_lightnings_io_loads_with_our_io(tmp_path):
+    TorchCheckpointIO().save_checkpoint(PLAIN, tmp_path / "plain.ckpt")
+    assert same(DurableCheckpointIO().load_checkpoint(tmp_path / "plain.ckpt"))
+
+
+def test_load_with_a_device_as_map_location_puts_tensors_there(tmp_path):
+    loaded = DurableCheckpointIO().load_checkpoint(saved(tmp_path / "a.ckpt"), map_location=torch.device("meta"))
+    assert loaded["state_dict"]["layer.weight"].device.type == "meta"
+
+
+def test_save_over_an_existing_file_replaces_it(tmp_path):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(b"old")
+    assert same(DurableCheckpointIO().load_checkpoint(saved(path)))
+
+
+def test_save_with_storage_options_is_refused_as_in_lightning(tmp_path):
+    with pytest.raises(TypeError, match="implement your custom `CheckpointIO`"):
+        DurableCheckpointIO().save_checkpoint(OURS, tmp_path / "a.ckpt", storage_options={"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_of_what_cannot_be_pickled_leaves_the_old_file_whole(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    before = path.read_bytes()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        DurableCheckpointIO().save_checkpoint({**OURS, "hook": lambda: None}, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_write_checkpoint_to_a_taken_name_leaves_the_other_file_untouched(tmp_path):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(b"of another run")
+    with pytest.raises(FileExistsError):
+        write_checkpoint(OURS, path, overwrite=False)
+    assert path.read_bytes() == b"of another run"
+    write_checkpoint(OURS, path, overwrite=True)  # the twin: asked to, it does
+    assert archive.problem(path) is None
+
+
+def test_remote_path_is_left_to_lightning(tmp_path):
+    ours = DurableCheckpointIO()
+    ours.save_checkpoint(OURS, "memory://checkpoint_io/a.ckpt")
+    assert same(ours.load_checkpoint("memory://checkpoint_io/a.ckpt"))
+    ours.remove_checkpoint("memory://checkpoint_io/a.ckpt")
+
+
+def test_remove_of_a_file_of_ours_deletes_it(tmp_path):
+    DurableCheckpointIO().remove_checkpoint(saved(tmp_path / "a.ckpt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_of_a_missing_file_is_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.ckpt"))):
+        DurableCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_load_of_a_file_with_a_flipped_bit_is_refused_with_the_cure(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    data = bytearray(path.read_bytes())
+    start = data.index(WEIGHT.numpy().tobytes())
+    data[start + 5000] ^= 4
+    path.write_bytes(data)
+    assert_refused_with_advice(path, "the checksum of its member archive/data/0 does not match")
+    assert not same(TorchCheckpointIO().load_checkpoint(path))  # the twin: Lightning's own loads it without a word
+
+
+def test_load_of_a_truncated_file_is_refused_with_the_cure_at_every_length(tmp_path):
+    path, rng = saved(tmp_path / "a.ckpt"), random.Random(7)
+    whole = path.read_bytes()
+    for length in sorted({2, 3, 4, 100, len(whole) - 1, *(rng.randrange(2, len(whole)) for _ in range(40))}):
+        path.write_bytes(whole[:length])
+        assert_refused_with_advice(path, f"not a whole zip archive ({length:,} bytes")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"hello, this is no checkpoint", "not a whole zip archive (28 bytes"),
+        (bytes(4096), "not a whole zip archive (4,096 bytes"),
+        (b"PK\x03\x04" + bytes(4096), "not a whole zip archive (4,100 bytes"),
+    ],
+    ids=["empty", "text", "zeros", "zip signature only"],
+)
+def test_load_of_what_is_no_checkpoint_is_refused_with_the_cure(tmp_path, content, reason):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    assert_refused_with_advice(path, reason)
+
+
+def test_load_of_an_archive_that_torch_did_not_write_is_refused_with_the_cure(tmp_path):
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w") as other:
+        other.writestr("notes/readme.txt", "hello")
+    assert_refused_with_advice(path, "a zip archive, but not one")
+
+
+def test_checkpoint_file_error_is_a_value_error_and_one_of_ours():
+    assert issubclass(CheckpointFileError, ValueError)
+    assert issubclass(CheckpointFileError, CheckpointableError)
+
+
+@pytest.mark.parametrize("weights_only", [None, True])
+def test_load_of_a_malicious_archive_executes_nothing(tmp_path, weights_only):
+    path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
+    torch.save({**PLAIN, "evil": Evil(trace)}, path)
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        DurableCheckpointIO().load_checkpoint(path, weights_only=weights_only)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)  # the twin: the file is as bad as it claims to be
+    assert trace.exists()
+
+
+def test_load_of_a_malicious_bare_pickle_executes_nothing(tmp_path):
+    path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
+    path.write_bytes(pickle.dumps(Evil(trace), protocol=2))
+    assert_refused_with_advice(path, "not a whole zip archive")
+    assert not trace.exists()
+    pickle.loads(path.read_bytes())
+    assert trace.exists()
+
+
+def test_metadata_of_a_malicious_archive_executes_nothing(tmp_path):
+    path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
+    torch.save({"evil": Evil(trace)}, path)
+    assert archive.problem(path) is None
+    with pytest.raises(CheckpointFileError):
+        archive.read_metadata(path)
+    assert not trace.exists()
+
+
+def test_saved_file_is_a_regular_file_and_not_executable(tmp_path):
+    mode = saved(tmp_path / "a.ckpt").stat().st_mode
+    assert stat.S_ISREG(mode)
+    assert not mode & 0o111

@@ -1,0 +1,162 @@
+"""A directory that cannot be used is refused in the first second; what dead processes left is swept."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkpointable._errors import CheckpointableError, SaveError
+from checkpointable.storage.commit import prepare
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def without_privileges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody in particular, in a directory of the one who runs the tests; paths are relative to it."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(NOBODY)
+    except OSError as error:
+        pytest.skip(f"root, and cannot step down: {error}")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+@pytest.fixture
+def process_of_somebody() -> Iterator[int]:
+    """The number of a living process that belongs neither to the tests nor to nobody."""
+    if os.geteuid() != 0:
+        yield 1
+        return
+    with subprocess.Popen(["sleep", "60"], user=NOBODY - 1) as sleeping:
+        yield sleeping.pid
+        sleeping.kill()
+
+
+def temporary(directory: Path, process: object, host: str | None = None) -> Path:
+    path = directory / f".checkpointable-{host or socket.gethostname()}-{process}-0123abcd.tmp"
+    path.write_bytes(b"half")
+    return path
+
+
+def test_prepare_of_a_directory_that_is_not_there_makes_it(tmp_path):
+    prepare(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_prepare_of_a_directory_with_files_leaves_them(tmp_path):
+    for name in ("a.ckpt", "notes.txt", ".hidden", ".checkpointable"):
+        (tmp_path / name).write_bytes(name.encode())
+    prepare(tmp_path)
+    assert {entry.name: entry.read_bytes().decode() for entry in tmp_path.iterdir()} == {
+        name: name for name in ("a.ckpt", "notes.txt", ".hidden", ".checkpointable")
+    }
+
+
+@pytest.mark.parametrize("below", ["file", "file/runs", "file/runs/a"])
+def test_prepare_where_a_part_is_a_file_names_the_directory_and_the_cure(tmp_path, below):
+    (tmp_path / "file").write_bytes(b"kept")
+    expected = f"cannot save checkpoints in {tmp_path / below}: a part of that path is a file. Choose another dirpath."
+    with pytest.raises(SaveError, match=re.escape(expected)) as caught:
+        prepare(tmp_path / below)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("directory", ["locked", "locked/runs"])
+def test_prepare_where_nothing_can_be_written_names_the_reason_and_the_cure(tmp_path, request, directory):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    request.getfixturevalue("without_privileges")
+    expected = (
+        f"cannot save checkpoints in {directory}: Permission denied."
+        " Choose a dirpath that this process can write, or free space there."
+    )
+    with pytest.raises(SaveError, match=re.escape(expected)) as caught:
+        prepare(Path(directory))
+    assert isinstance(caught.value.__cause__, PermissionError)
+    assert isinstance(caught.value, CheckpointableError)
+
+
+def test_prepare_where_everybody_can_write_is_fine_for_nobody_too(tmp_path, request):
+    """The twin: it is the permission that the test above is about."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    request.getfixturevalue("without_privileges")
+    prepare(Path("open/runs"))
+
+
+def test_prepare_with_a_name_that_is_too_long_names_the_reason_and_the_cure(tmp_path):
+    with pytest.raises(SaveError, match=r"File name too long\. Choose a dirpath that this process can write"):
+        prepare(tmp_path / ("x" * 300))
+
+
+def test_prepare_sweeps_the_temporary_of_a_dead_process(tmp_path, dead_process):
+    leftover = temporary(tmp_path, dead_process)
+    prepare(tmp_path)
+    assert not leftover.exists()
+
+
+def test_prepare_sweeps_what_this_process_left(tmp_path):
+    leftover = temporary(tmp_path, os.getpid())
+    prepare(tmp_path)
+    assert not leftover.exists()
+
+
+def test_prepare_leaves_the_temporary_of_a_living_process(tmp_path):
+    other = temporary(tmp_path, os.getppid())
+    prepare(tmp_path)
+    assert other.read_bytes() == b"half"
+
+
+def test_prepare_leaves_the_temporary_of_a_living_process_of_another_user(tmp_path, request):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    other = temporary(tmp_path / "open", request.getfixturevalue("process_of_somebody"))
+    request.getfixturevalue("without_privileges")
+    prepare(Path("open"))
+    assert Path("open", other.name).exists()
+
+
+def test_prepare_leaves_the_temporary_of_another_host(tmp_path, dead_process):
+    other = temporary(tmp_path, dead_process, host="another-host")
+    prepare(tmp_path)
+    assert other.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("host", ["node-3", "node-3-17", "a.b-c"])
+def test_prepare_on_a_host_with_dashes_in_its_name_sweeps_its_own(tmp_path, monkeypatch, dead_process, host):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    mine, other = temporary(tmp_path, dead_process), temporary(tmp_path, dead_process, host="node")
+    prepare(tmp_path)
+    assert not mine.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("name", [".checkpointable-", ".checkpointable-x", ".checkpointable-a-b-c.tmp"])
+def test_prepare_leaves_files_that_only_look_like_temporaries(tmp_path, name):
+    (tmp_path / name).write_bytes(b"somebody's")
+    prepare(tmp_path)
+    assert (tmp_path / name).read_bytes() == b"somebody's"

@@ -1,0 +1,168 @@
+"""The contract: names, signatures, defaults, and what importing costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from datetime import timedelta
+from types import ModuleType
+from typing import Any
+
+import lightning as L
+import pytest
+
+import checkpointable
+from checkpointable import CheckpointingMixin, CheckpointingModule, PolicyError
+from checkpointable.policy.options import Options
+
+ARGUMENTS: dict[str, Any] = {
+    "save_interval": 100,
+    "every_n_train_steps": None,
+    "train_time_interval": None,
+    "every_n_epochs": None,
+    "save_on_exception": True,
+    "save_last": True,
+    "monitor": "val_loss",
+    "mode": "min",
+    "min_delta": 0.0,
+    "save_top_k": 1,
+    "save_last_k": 1,
+    "save_on_train_epoch_end": None,
+    "save_weights_only": False,
+    "dirpath": None,
+    "filename": "epoch_{epoch}_batch_{batch}",
+    "best_filename": "best_{monitor}_epoch_{epoch}",
+    "auto_insert_metric_name": False,
+    "patience": None,
+}
+ERRORS = {
+    "CheckpointFileError",
+    "CheckpointableError",
+    "CheckpointableWarning",
+    "ComputeLossError",
+    "LightningVersionError",
+    "MissingComputeLossError",
+    "MonitorError",
+    "NotInitializedError",
+    "PolicyError",
+    "ResumeError",
+    "SaveError",
+}
+NAMES = {"CheckpointingModule", "CheckpointingMixin", "Checkpoints", "CheckpointInfo", "latest", "best", "__version__"}
+METHODS = {
+    "compute_loss": ["self", "batch", "batch_idx"],
+    "training_step": ["self", "batch", "batch_idx"],
+    "validation_step": ["self", "batch", "batch_idx", "dataloader_idx"],
+    "test_step": ["self", "batch", "batch_idx", "dataloader_idx"],
+    "on_validation_epoch_end": ["self"],
+    "configure_optimizers": ["self"],
+}
+
+
+def keyword_only(cls):
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_front_door_shows_exactly_the_contract():
+    assert set(checkpointable.__all__) == NAMES | ERRORS
+    shown = {name for name in vars(checkpointable) if not name.startswith("_")}
+    modules = {name for name in shown if isinstance(getattr(checkpointable, name), ModuleType)}
+    assert shown - modules == set(checkpointable.__all__) - {"__version__"}
+
+
+def test_arguments_are_keyword_only_with_the_contracts_names_and_defaults():
+    assert keyword_only(CheckpointingMixin) == ARGUMENTS
+    assert keyword_only(CheckpointingModule) == {**ARGUMENTS, "learning_rate": 1e-3}
+
+
+def test_arguments_have_one_home():
+    home = Options()
+    assert {name: getattr(home, name) for name in Options.__dataclass_fields__} == ARGUMENTS
+
+
+@pytest.mark.parametrize("later", ["async_save", "overhead_budget", "strict_resume"])
+def test_arguments_that_do_not_work_yet_are_not_accepted(later):
+    with pytest.raises(TypeError, match=later):
+        CheckpointingModule(**{later: 0.01})
+
+
+def test_save_interval_auto_is_not_accepted_yet():
+    with pytest.raises(PolicyError, match="save_interval='auto'"):
+        CheckpointingModule(save_interval="auto")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_the_contract_have_their_parameters(name):
+    assert list(inspect.signature(getattr(CheckpointingModule, name)).parameters) == METHODS[name]
+
+
+def test_bases_are_as_the_contract_says():
+    assert CheckpointingModule.__mro__[1:3] == (CheckpointingMixin, L.LightningModule)
+    assert not issubclass(CheckpointingMixin, L.LightningModule)
+
+
+def test_every_error_derives_from_ours_and_from_the_one_it_refines():
+    refined = {
+        "PolicyError": ValueError,
+        "ComputeLossError": TypeError,
+        "MissingComputeLossError": NotImplementedError,
+        "MonitorError": LookupError,
+        "SaveError": OSError,
+        "CheckpointFileError": ValueError,
+        "ResumeError": RuntimeError,
+        "NotInitializedError": RuntimeError,
+        "LightningVersionError": ImportError,
+        "CheckpointableWarning": UserWarning,
+    }
+    for name, builtin in refined.items():
+        error = getattr(checkpointable, name)
+        assert issubclass(error, builtin)
+        assert name == "CheckpointableWarning" or issubclass(error, checkpointable.CheckpointableError)
+
+
+def test_bad_arguments_are_reported_all_at_once_with_what_is_allowed():
+    with pytest.raises(PolicyError) as caught:
+        CheckpointingModule(mode="lowest", filename="{epoch", save_interval=0, train_time_interval=5)
+    for part in ("mode='lowest': must be 'min' or 'max'", "filename='{epoch'", "save_interval=0", "timedelta"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, "10", True])
+def test_save_interval_that_is_no_count_is_refused(value):
+    with pytest.raises(PolicyError, match=r"save_interval=.*whole number of batches, at least 1, or None"):
+        CheckpointingModule(save_interval=value)
+
+
+def test_changing_save_interval_to_a_bad_value_is_refused_and_changes_nothing():
+    net = CheckpointingModule(save_interval=7)
+    with pytest.raises(PolicyError, match="save_interval=-1"):
+        net.save_interval = -1
+    assert net.save_interval == 7
+
+
+def test_attributes_before_the_first_fit():
+    net = CheckpointingModule(train_time_interval=timedelta(minutes=5))
+    assert (net.save_interval, net.best_val_loss, net.best_model_path, net.last_model_path) == (
+        100,
+        float("inf"),
+        "",
+        "",
+    )
+    assert (net.best_model_score, net.best_k_models) == (None, {})
+
+
+def test_names_that_change_model_checkpoints_behaviour_are_not_used():
+    assert not hasattr(CheckpointingModule(), "saved_models")
+    assert not hasattr(CheckpointingModule(), "layer")
+
+
+def test_import_loads_nothing_that_lightning_has_not_loaded():
+    script = (
+        "import lightning, sys; before = set(sys.modules); import checkpointable;"
+        "new = {m.partition('.')[0] for m in set(sys.modules) - before} - {'checkpointable'};"
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120)
+    assert found.stdout.strip() == "[]", found.stderr

@@ -1,0 +1,161 @@
+"""What the rest of Lightning's world sees of us."""
+
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
+from nets import MixedNet, Net, PlainNet, files, loader, trainer
+
+from checkpointable._callback import CheckpointingCallback
+
+MID_EPOCH = "ignore:You're resuming from a checkpoint that ended before the epoch ended"
+
+
+def kinds(own):
+    return [type(callback) for callback in own.checkpoint_callbacks]
+
+
+def test_implicit_model_checkpoint_is_replaced(tmp_path):
+    own = trainer(tmp_path)
+    own.fit(Net(dirpath=tmp_path), loader(2), loader(1))
+    assert kinds(own) == [CheckpointingCallback]
+
+
+def test_configured_model_checkpoint_stays_and_saves_as_it_did(tmp_path):
+    theirs = ModelCheckpoint(dirpath=tmp_path / "theirs", monitor="val_loss", filename="{epoch}")
+    own = trainer(tmp_path, callbacks=[theirs])
+    own.fit(Net(dirpath=tmp_path / "ours"), loader(2), loader(1))
+    assert kinds(own) == [CheckpointingCallback, ModelCheckpoint]
+    assert files(tmp_path / "theirs") == ["epoch=0.ckpt"]
+    assert theirs.best_model_path == str(tmp_path / "theirs" / "epoch=0.ckpt")
+
+
+def test_callback_shows_what_the_module_shows(tmp_path):
+    net = Net(dirpath=tmp_path, save_top_k=2, save_interval=2)
+    own = trainer(tmp_path, max_epochs=3)
+    own.fit(net, loader(3), loader(1))
+    callback = own.checkpoint_callback
+    assert callback.best_model_path == net.best_model_path
+    assert callback.best_model_score == net.best_model_score
+    assert callback.best_k_models == net.best_k_models
+    assert callback.last_model_path == net.last_model_path
+    assert callback.dirpath == str(tmp_path)
+    assert callback.kth_best_model_path == list(net.best_k_models)[-1]
+
+
+def test_test_with_best_uses_the_best_weights(tmp_path):
+    net = Net(dirpath=tmp_path, learning_rate=0.5)
+    own = trainer(tmp_path, max_epochs=3)
+    own.fit(net, loader(3, seed=2), loader(2))
+    before = (net.best_val_loss, net.last_model_path)
+    tested = own.test(net, loader(2), ckpt_path="best", verbose=False)[0]["test_loss"]
+    assert tested == pytest.approx(float(net.best_model_score))
+    assert (net.best_val_loss, net.last_model_path) == before
+
+
+def test_test_without_a_path_works_where_nothing_was_judged(tmp_path):
+    own = trainer(tmp_path)
+    own.fit(Net(dirpath=tmp_path), loader(2))
+    with pytest.warns(UserWarning, match="The best model of the previous `fit` call will be used"):
+        assert own.test(dataloaders=loader(1), verbose=False)
+
+
+@pytest.mark.filterwarnings(MID_EPOCH)
+def test_fit_with_last_goes_on_from_the_newest_file(tmp_path):
+    net = Net(dirpath=tmp_path, save_interval=2)
+    own = trainer(tmp_path)
+    own.fit(net, loader(3), loader(1))
+    own.fit_loop.max_epochs = 2
+    own.fit(net, loader(3), loader(1), ckpt_path="last")
+    assert own.current_epoch == 2
+    assert own.global_step == 6
+
+
+class Unvalidated(PlainNet):
+    validation_step = L.LightningModule.validation_step
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+
+def test_trainer_gives_the_implicit_callback_back_to_a_plain_module(tmp_path):
+    own = trainer(tmp_path)
+    own.fit(Net(dirpath=tmp_path / "ours"), loader(2), loader(1))
+    own.fit_loop.max_epochs = 2
+    own.fit(Unvalidated(), loader(2))
+    assert kinds(own) == [ModelCheckpoint]
+    assert files(tmp_path / "checkpoints") == ["epoch=1-step=4.ckpt"]
+
+
+def test_two_modules_in_one_trainer_each_save_their_own(tmp_path):
+    own = trainer(tmp_path)
+    first, second = Net(dirpath=tmp_path / "a"), Net(dirpath=tmp_path / "b")
+    own.fit(first, loader(2), loader(1))
+    own.fit_loop.max_epochs = 2
+    own.fit(second, loader(2), loader(1))
+    assert kinds(own) == [CheckpointingCallback]
+    assert files(tmp_path / "b") == ["best_val_loss_epoch_1.ckpt"]
+    assert files(tmp_path / "a") == ["best_val_loss_epoch_0.ckpt"]
+
+
+def test_tuner_saves_nothing_and_finds_the_learning_rate_by_its_name(tmp_path):
+    net = Net(dirpath=tmp_path / "ours", save_interval=1, save_last_k=-1)
+    own = trainer(tmp_path, max_epochs=1)
+    found = Tuner(own).lr_find(net, loader(20), loader(1), num_training=15)
+    assert net.learning_rate == found.suggestion()
+    assert files(tmp_path / "ours") == []
+    own.fit(net, loader(3), loader(1))
+    assert len(files(tmp_path / "ours")) == 3
+    assert own.global_step == 3
+
+
+def test_batch_size_finder_saves_nothing(tmp_path):
+    class Sized(Net):
+        batch_size = 2
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader(loader(50).dataset, batch_size=self.batch_size)
+
+    net = Sized(dirpath=tmp_path / "ours", save_interval=1)
+    Tuner(trainer(tmp_path)).scale_batch_size(net, max_trials=2, steps_per_trial=2)
+    assert files(tmp_path / "ours") == []
+
+
+class Unlogged(MixedNet):
+    """Lightning's own ``self.log`` cannot be compiled with this torch."""
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        return None
+
+
+@pytest.mark.parametrize("base", [Net, Unlogged])
+def test_compiled_module_is_saved_and_taken_up(tmp_path, base):
+    net = base(dirpath=tmp_path, save_interval=2)
+    trainer(tmp_path).fit(torch.compile(net, backend="eager"), loader(3), loader(1))
+    assert net.last_model_path
+    again = base()
+    own = trainer(tmp_path, max_epochs=2)
+    own.fit(torch.compile(again, backend="eager"), loader(3), loader(1), ckpt_path=net.last_model_path)
+    assert own.global_step == 6
+
+
+def test_early_stopping_of_the_users_own_is_not_doubled(tmp_path):
+    theirs = L.pytorch.callbacks.EarlyStopping("val_loss", patience=7)
+    own = trainer(tmp_path, callbacks=[theirs])
+    own.fit(Net(dirpath=tmp_path, patience=3), loader(2), loader(1))
+    assert own.early_stopping_callbacks == [theirs]
+
+
+def test_check_names_the_seam_that_a_lightning_lacks(tmp_path):
+    from checkpointable import LightningVersionError, _lightning
+
+    own = trainer(tmp_path)
+    del own.fit_loop.epoch_loop._batches_that_stepped
+    with pytest.raises(LightningVersionError, match=r"has no Trainer\.fit_loop.*Install a version it was tested with"):
+        _lightning.check(own)

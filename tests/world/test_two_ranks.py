@@ -1,0 +1,36 @@
+"""DDP on two real processes: one file, written once, and every rank knows the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from nets import files
+
+from checkpointable.catalog.info import read_info
+
+SCRIPT = Path(__file__).parent / "two_ranks.py"
+
+
+def run(where, epochs):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, str(where), str(epochs)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_ranks_save_together_resume_together_and_know_the_same(tmp_path):
+    zero, one = run(tmp_path, 2)
+    assert zero == one
+    assert zero["best"] == "best_score_epoch_1.ckpt"
+    assert zero["step"] == 8
+    assert files(tmp_path) == ["best_score_epoch_1.ckpt", "epoch_1_batch_3.ckpt"]
+    assert read_info(tmp_path / "best_score_epoch_1.ckpt").score == 1.0
+    again, other = run(tmp_path, 3)
+    assert again == other
+    assert again["run"] == zero["run"]
+    assert again["step"] == 12
+    assert again["best"] == "best_score_epoch_2.ckpt"
