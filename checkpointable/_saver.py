@@ -115,11 +115,11 @@ class Saver:
             directory = resumed_from.parent
         else:
             directory = _lightning.checkpoint_directory(trainer).absolute()
-        commit.prepare(directory)
+        below = "/" in self.options.filename + self.options.best_filename
+        commit.prepare(directory, below=below)
         if resumed_from is None:
             return directory, None, []
         places = {directory, resumed_from.parent}
-        below = "/" in self.options.filename + self.options.best_filename
         return directory, resumed_from, [info for place in places for info in infos(place, below=below)]
 
     def _take_up(self, mine: Iterable[CheckpointInfo], position: Position) -> None:

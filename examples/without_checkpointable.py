@@ -1,8 +1,7 @@
 """Checkpoints with Lightning alone, as a careful user sets them up. Compare with ``with_checkpointable.py``.
 
 You learn what there is to write and to know: two steps that share one computation, an optimizer, one callback for the
-safety net and one for the best weights, the trick that keeps only the newest file, and the search for it. The images of
-the interrupted epoch are drawn anew: some are trained on twice, some not at all. Lightning warns of that.
+safety net and one for the best weights, the trick that keeps only the newest file, and the search for it.
 """
 
 import logging

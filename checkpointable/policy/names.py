@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Collection, Mapping
 from string import Formatter
@@ -27,8 +28,11 @@ def problems(template: object, argument: str) -> list[str]:
         found.append(f"{argument}={template!r}: a field without a name; {allowed}")
     if any(conversion for _, _, conversion in fields):
         found.append(f"{argument}={template!r}: conversions like '!r' are not for file names; {allowed}")
-    if template in (LAST, BEST):
-        found.append(f"{argument}={template!r}: {template}{SUFFIX} is the link to the {template} file; choose another")
+    path = posixpath.normpath(template)
+    if path in (LAST, BEST):
+        found.append(f"{argument}={template!r}: {path}{SUFFIX} is the link to the {path} file; choose another name")
+    if template.endswith(("/", SUFFIX)) or any(ord(character) < 32 for character in template):
+        found.append(f"{argument}={template!r}: not a file name; {allowed}")
     if template.startswith(("/", "~")) or ".." in template.split("/"):
         found.append(f"{argument}={template!r}: leads out of the directory; use dirpath to choose another")
     return found
@@ -38,7 +42,7 @@ def _wrong_spec(shown: str, name: str | None, spec: str | None) -> str | None:
     example: float | int | str = 0 if name in POSITION_FIELDS else "name" if name == "monitor" else 0.0
     try:
         format(int(example) if isinstance(example, float) and (spec or "").endswith("d") else example, spec or "")
-    except ValueError as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         return f"{shown}: {name} cannot be written as {spec!r}: {error}"
     return None
 
@@ -68,6 +72,7 @@ def render(template: str, values: Mapping[str, int | float | str], *, insert_nam
         if name is None:
             continue
         text = _format(template, name, spec or "", values)
+        text = "_" if text in (".", "..") else text
         if insert_names and name != "monitor":
             text = f"{name}={text}"
         parts.append(re.sub(r"[/\\\0]", "_", text))

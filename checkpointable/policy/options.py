@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -75,11 +76,13 @@ def _flag(value: Any) -> bool:
 
 
 def _is_directory_name(value: Any) -> bool:
-    return value is None or (isinstance(value, (str, os.PathLike)) and str(value) != "" and "://" not in str(value))
+    if value is None:
+        return True
+    return isinstance(value, (str, os.PathLike)) and str(value) != "" and not re.match(r"\w{2,}:/", str(value))
 
 
 _KEPT = (lambda value: _whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
-_EVERY = (_count_or_none, "must be a whole number of at least 1, or None for never")
+_EVERY = (_count_or_none, "must be a whole number of at least 1; 0 or None for never")
 _TRUE_OR_FALSE = (_flag, "must be True or False")
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "save_interval": (
@@ -100,9 +103,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "mode": (lambda value: value in ("min", "max"), "must be 'min' or 'max'"),
     "min_delta": (
-        lambda value: (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-        ),
+        lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf,
         "must be a number that is not negative",
     ),
     "save_top_k": _KEPT,

@@ -36,6 +36,8 @@ class Best:
 
     def add(self, name: str, score: float) -> Best:
         """With this checkpoint in its place, and the one that falls out gone. Among equals the earlier stays ahead."""
+        if math.isnan(score):
+            return self
         others = {other: value for other, value in self.scores.items() if other != name}
         sign = 1.0 if self.mode == "min" else -1.0
         ranked = sorted({**others, name: score}.items(), key=lambda item: sign * item[1])

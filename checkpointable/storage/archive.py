@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,27 +20,36 @@ from checkpointable._errors import CheckpointFileError
 
 MEMBER = "checkpointable.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
-# The end of a zip archive (APPNOTE.TXT 4.3.14 to 4.3.16): how many members, where the directory lies.
-_END = struct.Struct("<4s4H2LH")
-_ZIP64_END = struct.Struct("<4sQ2H2L4Q")
-_ZIP64_LOCATOR_SIZE = 20
+_SEAL = b"checkpointable crc32 "
+_FLOAT = "__float__"  # JSON has no infinity and no NaN
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def write(checkpoint: Mapping[str, Any], file: BinaryIO, metadata: Mapping[str, Any] | None) -> None:
-    """Write a checkpoint, and its metadata as the archive's last member.
+    """Write a checkpoint; with its metadata as the archive's last member, and a seal on the archive's directory.
 
     Args:
         checkpoint: What ``torch.save`` is to pickle.
         file: Open for reading and writing, empty.
         metadata: Plain numbers, strings, lists and mappings; ``None`` writes no member.
+
+    Raises:
+        OSError: If the file system refuses.
     """
-    torch.save(checkpoint, file)
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        raise _behind(error) from error
     if metadata is None:
         return
     with zipfile.ZipFile(file, "a") as archive:
         root = archive.namelist()[0].split("/", 1)[0]
         archive.writestr(f"{root}/{MEMBER}", json.dumps(_encode(metadata), allow_nan=False))
+        archive.comment = _seal(0)
+    size = file.seek(0, os.SEEK_END)
+    seal = _seal(_directory_checksum(file, archive.start_dir, size))
+    file.seek(size - len(seal))
+    file.write(seal)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -90,8 +98,9 @@ def _problem(file: BinaryIO) -> str | None:
         return f"cannot be read through: {type(error).__name__}: {error}"
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
-    if len(names) != _listed(file, size):
-        return "its directory does not list the members that it counts: the bytes were changed after they were written"
+    ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
+    if ours and archive.comment != _seal(_directory_checksum(file, archive.start_dir, size)):
+        return "the checksum of its directory does not match: the bytes were changed after they were written"
     return (
         None
         if any(name.endswith("/data.pkl") for name in names)
@@ -99,14 +108,23 @@ def _problem(file: BinaryIO) -> str | None:
     )
 
 
-def _listed(file: BinaryIO, size: int) -> int:
-    """How many members the archive's last record counts; the standard library reads on without comparing."""
-    file.seek(size - _END.size)
-    count: int = _END.unpack(file.read(_END.size))[4]
-    if count < 0xFFFF:
-        return count
-    file.seek(size - _END.size - _ZIP64_LOCATOR_SIZE - _ZIP64_END.size)
-    return int(_ZIP64_END.unpack(file.read(_ZIP64_END.size))[7])
+def _seal(checksum: int) -> bytes:
+    """The archive's comment. The members have checksums of their own; what lists them has this one."""
+    return _SEAL + f"{checksum:08x}".encode()
+
+
+def _directory_checksum(file: BinaryIO, start: int, size: int) -> int:
+    """CRC-32 of an archive from its directory to its end, without the seal."""
+    file.seek(start)
+    return zlib.crc32(file.read(size - start - len(_seal(0))))
+
+
+def _behind(error: BaseException) -> BaseException:
+    """The ``OSError`` that torch's writer hides behind one of its own when a disk is full; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
 
 
 def _encode(value: Any) -> Any:
@@ -115,14 +133,14 @@ def _encode(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
+        return {_FLOAT: str(value)}
     return value
 
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
-        if len(value) == 1 and value.get("float") in _NOT_FINITE:
-            return _NOT_FINITE[value["float"]]
+        if len(value) == 1 and isinstance(text := value.get(_FLOAT), str) and text in _NOT_FINITE:
+            return _NOT_FINITE[text]
         return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_decode(item) for item in value]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -33,7 +34,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or not _is_local(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        write_checkpoint(checkpoint, Path(path), overwrite=True)
+        write_checkpoint(checkpoint, Path(LocalFileSystem._strip_protocol(str(path))), overwrite=True)
 
     def load_checkpoint(
         self,
@@ -47,17 +48,16 @@ class DurableCheckpointIO(TorchCheckpointIO):
             FileNotFoundError: If there is no such file.
             CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
         """
-        if not _is_local(path) or not Path(path).is_file():
-            return super().load_checkpoint(path, map_location, weights_only)
-        wrong = archive.problem(path)
+        local = LocalFileSystem._strip_protocol(str(path)) if _is_local(path) else ""
+        wrong = archive.problem(local) if os.path.isfile(local) else None
+        if wrong is not None and _is_archive(local):
+            raise CheckpointFileError(_cannot_load(local, wrong))
         try:
-            if wrong is not None and _is_archive(path):
-                raise CheckpointFileError(_cannot_load(path, wrong))
             return super().load_checkpoint(path, map_location, weights_only)
-        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            if wrong is None or isinstance(error, CheckpointFileError):
+        except Exception as error:  # what is no archive may be torch's old format, or fail in any way
+            if wrong is None:
                 raise
-            raise CheckpointFileError(_cannot_load(path, wrong)) from error
+            raise CheckpointFileError(_cannot_load(local, wrong)) from error
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
@@ -79,13 +79,13 @@ def _is_local(path: str | Path) -> bool:
     return bool(get_protocol(str(path)) == "file")
 
 
-def _is_archive(path: str | Path) -> bool:
+def _is_archive(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
 
 
-def _cannot_load(path: str | Path, wrong: str) -> str:
+def _cannot_load(path: str, wrong: str) -> str:
     return (
         f"cannot load {path}: {wrong}.\n"
-        f"Go on from another file: checkpointable.latest({str(Path(path).parent)!r}) gives the newest that is whole."
+        f"Go on from another file: checkpointable.latest({os.path.dirname(path)!r}) gives the newest that is whole."
     )

@@ -41,7 +41,7 @@ def commit(
         SaveError: If the file does not verify.
         OSError: If the file system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     with _temporary(path.parent) as temporary:
         with open(temporary, "x+b") as file:
             write(file)
@@ -49,7 +49,7 @@ def commit(
             os.fsync(file.fileno())
         wrong = problem(temporary)
         if wrong is not None:
-            raise SaveError(f"{path} was written but does not verify: {wrong}.")
+            raise SaveError(f"{path} was written, and does not verify: {wrong}. It was not kept; save to another disk.")
         _publish(temporary, path, overwrite=overwrite)
     sync_directory(path.parent)
 
@@ -87,14 +87,18 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def prepare(directory: Path) -> None:
+def prepare(directory: Path, *, below: bool = False) -> None:
     """Make the directory, show that it can be written, and sweep what dead processes left half-written.
+
+    Args:
+        directory: Where checkpoints will be saved.
+        below: Whether they will be in its subdirectories, too.
 
     Raises:
         SaveError: If the directory cannot be used; the message says what to do.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
         with _temporary(directory) as temporary:
             temporary.write_bytes(b"probe")
     except (FileExistsError, NotADirectoryError) as error:
@@ -106,9 +110,18 @@ def prepare(directory: Path) -> None:
             f"cannot save checkpoints in {directory}: {error.strerror or error}."
             " Choose a dirpath that this process can write, or free space there."
         ) from error
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
+    for leftover in directory.glob(f"{'**/' if below else ''}{_TEMPORARY}*"):
         if _is_abandoned(leftover):
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's; it stays theirs
+                leftover.unlink(missing_ok=True)
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and what is missing above it, each name durable."""
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        sync_directory(place.parent)
 
 
 @contextlib.contextmanager
@@ -127,7 +140,8 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         os.replace(temporary, path)
         return
     try:
-        os.link(temporary, path)  # fails if the name is taken, even by a run that took it a moment ago
+        os.link(temporary, path)  # fails if the name is taken, even by a run that took it a moment ago; the other way
+        # below, for file systems without hard links, cannot tell that
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
@@ -153,6 +167,6 @@ def _is_abandoned(leftover: Path) -> bool:
         os.kill(int(rest), 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return int(rest) == os.getpid()

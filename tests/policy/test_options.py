@@ -17,8 +17,8 @@ NOT_A_FLAG = [None, 0, 1, "True", 1.0, []]
 
 BAD = {
     "save_interval": ([0, -1, *NOT_WHOLE], "must be a whole number of batches, at least 1, or None for never"),
-    "every_n_train_steps": ([-1, *NOT_WHOLE], "must be a whole number of at least 1, or None for never"),
-    "every_n_epochs": ([-1, *NOT_WHOLE], "must be a whole number of at least 1, or None for never"),
+    "every_n_train_steps": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
+    "every_n_epochs": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
     "train_time_interval": (
         [timedelta(seconds=-1), 60, 1.5, "60", True],
         "must be a datetime.timedelta that is not negative, or None for never",

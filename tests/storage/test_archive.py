@@ -89,7 +89,7 @@ def test_metadata_with_nan_is_json_that_any_reader_takes(tmp_path):
         raise AssertionError(f"{constant} is not JSON")
 
     stored = members(path)["archive/checkpointable.json"]
-    assert json.loads(stored, parse_constant=refuse) == {"a": {"float": "nan"}, "b": {"float": "inf"}}
+    assert json.loads(stored, parse_constant=refuse) == {"a": {"__float__": "nan"}, "b": {"__float__": "inf"}}
     with pytest.raises(AssertionError, match="NaN is not JSON"):  # the twin: what json alone would have stored
         json.loads(json.dumps({"a": math.nan}), parse_constant=refuse)
 
@@ -185,7 +185,9 @@ def test_truncated_file_is_found_at_every_length(tmp_path):
     short = tmp_path / "short.ckpt"
     for length in sorted(lengths):
         short.write_bytes(whole[:length])
-        assert f"not a whole zip archive ({length:,} bytes" in str(archive.problem(short))
+        assert re.search(
+            rf"not a whole zip archive \({length:,} bytes|checksum of its directory", archive.problem(short)
+        )
 
 
 def test_block_of_zeros_in_a_tensor_is_found(tmp_path):

@@ -140,7 +140,9 @@ def test_commit_without_the_cleaning_leaves_a_temporary(tmp_path, monkeypatch):
 def test_commit_that_does_not_verify_says_why_and_leaves_everything_as_it_was(tmp_path, overwrite):
     path = tmp_path / "a.ckpt"
     (tmp_path / "b.ckpt").write_bytes(b"other")
-    with pytest.raises(SaveError, match=r"a\.ckpt was written but does not verify: a bit is wrong\.") as caught:
+    with pytest.raises(
+        SaveError, match=r"a\.ckpt was written, and does not verify: a bit is wrong\. .*save to another disk"
+    ) as caught:
         commit(path, fill, problem=lambda _: "a bit is wrong", overwrite=overwrite)
     assert isinstance(caught.value, OSError)
     assert isinstance(caught.value, CheckpointableError)

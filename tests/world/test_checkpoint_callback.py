@@ -102,9 +102,10 @@ def test_two_modules_in_one_trainer_each_save_their_own(tmp_path):
 
 
 def test_tuner_saves_nothing_and_finds_the_learning_rate_by_its_name(tmp_path):
+    torch.manual_seed(0)
     net = Net(dirpath=tmp_path / "ours", save_interval=1, save_last_k=-1)
     own = trainer(tmp_path, max_epochs=1)
-    found = Tuner(own).lr_find(net, loader(20), loader(1), num_training=15)
+    found = Tuner(own).lr_find(net, loader(40), loader(1), num_training=30, early_stop_threshold=None)
     assert net.learning_rate == found.suggestion()
     assert files(tmp_path / "ours") == []
     own.fit(net, loader(3), loader(1))
