@@ -18,6 +18,7 @@ def attach(trainer: Trainer, run: Run) -> None:
     """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
     _lightning.check(trainer)
     _lightning.install_checkpoint_io(trainer, DurableCheckpointIO())
+    _lightning.mark_implicit_checkpoint(trainer)
     if not _lightning.is_fitting(trainer):
         return
     attached = next((c for c in _lightning.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
@@ -25,7 +26,7 @@ def attach(trainer: Trainer, run: Run) -> None:
         run.begin()
     run.resumed_at = None
     _loops.observe(trainer)
-    _attach_early_stopping(trainer, run.options)
+    _attach_early_stopping(trainer, run)
     if not saves_anything(run.options) or not _may_save(trainer):
         return
     replaced = attached.replaced if attached is not None else _lightning.take_implicit_checkpoint(trainer)
@@ -52,7 +53,11 @@ def _may_save(trainer: Trainer) -> bool:
     return True
 
 
-def _attach_early_stopping(trainer: Trainer, options: Options) -> None:
+def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
+    options = run.options
+    for callback in trainer.early_stopping_callbacks:
+        if getattr(callback, "_checkpointable_run", run) is not run:
+            _lightning.detach(trainer, callback)  # ours, for a module that was fitted before
     if options.patience is None:
         return
     stopping = EarlyStopping(
@@ -63,5 +68,6 @@ def _attach_early_stopping(trainer: Trainer, options: Options) -> None:
         strict=not options.ranks,  # a monitor that is not logged is ours to report
         check_finite=False,  # NaN is no improvement, and no more than that
     )
+    stopping._checkpointable_run = run  # type: ignore[attr-defined]  # whose it is
     if all(callback.state_key != stopping.state_key for callback in _lightning.callbacks(trainer)):
         _lightning.attach(trainer, stopping)

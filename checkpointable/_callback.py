@@ -45,7 +45,7 @@ class CheckpointingCallback(ModelCheckpoint):
         self.best_k_models = {path: torch.tensor(score) for path, score in best.scores.items()}
         self.best_model_path = best.name or ""
         self.best_model_score = self.best_k_models.get(self.best_model_path)
-        self.current_score = self.best_k_models.get(saver.last_path, self.current_score)
+        self.current_score = self.best_k_models.get(saver.last_path)
         self.kth_best_model_path = best.worst or ""
         if best.worst is not None:
             self.kth_value = self.best_k_models[best.worst]
@@ -85,6 +85,7 @@ class CheckpointingCallback(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights by what this validation has logged."""
         if _lightning.is_fitting(trainer) and not trainer.sanity_checking:
+            self.run.note_val_loss(trainer)  # again: an override may log it after its super()
             self.run.note_best(self.run.judge.after_validation(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,7 +24,7 @@ class Judge:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
         self._validated_at: int | None = None
         self._validated: dict[str, torch.Tensor] = {}
         self._problem: MonitorError | None = None
@@ -34,7 +34,7 @@ class Judge:
         """The score to judge by at the end of a validation, or ``None``."""
         self._validated = logged = _lightning.logged_now(trainer)
         self._validated_at = trainer.fit_loop.total_batch_idx
-        self._seen.update(logged)
+        self.seen.update(logged)
         when = self._options.save_on_train_epoch_end
         if when is True:
             return None
@@ -45,7 +45,7 @@ class Judge:
     def after_training_epoch(self, trainer: Trainer) -> float | None:
         """The score to judge by at the end of a training epoch, or ``None``."""
         logged = _lightning.logged_now(trainer)
-        self._seen.update(logged)
+        self.seen.update(logged)
         when = self._options.save_on_train_epoch_end
         if when is False:
             return None
@@ -73,9 +73,10 @@ class Judge:
         if self._templates_checked or (self._validated_at is None and _lightning.validates(trainer)):
             return
         self._templates_checked = True
-        options, fields = self._options, (*names.POSITION_FIELDS, *sorted(trainer.callback_metrics))
+        logged = self.seen | set(trainer.callback_metrics)
+        options, fields = self._options, (*names.POSITION_FIELDS, *sorted(logged))
         used = {"filename": fields}
-        if options.monitor in trainer.callback_metrics:
+        if options.monitor in logged:
             used["best_filename"] = (*fields, "monitor")
         found = [
             f"{argument}={template!r}: nothing called {', '.join(map(repr, unknown))}; there are {', '.join(allowed)}"
@@ -90,7 +91,7 @@ class Judge:
             return None
         monitor = str(self._options.monitor)
         value = logged.get(monitor)
-        if value is None and expected and monitor not in self._seen:
+        if value is None and expected and monitor not in self.seen:
             self._note_missing(monitor)
         if value is not None and value.numel() != 1:
             self._problem = self._problem or MonitorError(
@@ -102,9 +103,9 @@ class Judge:
         return score
 
     def _note_missing(self, monitor: str) -> None:
-        logged = ", ".join(sorted(self._seen)) or "nothing"
-        if monitor == _DEFAULT_MONITOR:
-            self._seen.add(monitor)  # said once
+        logged = ", ".join(sorted(self.seen)) or "nothing"
+        if monitor == _DEFAULT_MONITOR and self._options.patience is None:
+            self.seen.add(monitor)  # said once
             rank_zero_info(
                 f"checkpointable: monitor={monitor!r} (the default) is not logged, so no best checkpoint is kept."
                 f" Logged: {logged}."

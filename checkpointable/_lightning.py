@@ -6,7 +6,7 @@ Each was read and tried on Lightning 2.6.6. ``check`` says so clearly when the i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -21,12 +21,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from checkpointable._errors import LightningVersionError
 from checkpointable.policy.position import Position
 
 _HIDDEN = "_checkpointing_hidden_step"
+_IMPLICIT = "_checkpointing_implicit"
 _CHECKPOINT_SETTINGS = (
     *("dirpath", "filename", "monitor", "verbose", "save_last", "save_top_k", "save_weights_only", "mode"),
     *("save_on_exception", "auto_insert_metric_name", "state_key"),
@@ -102,12 +104,20 @@ def attach(trainer: Trainer, callback: Callback, *, first_checkpoint: bool = Fal
 
 def take_implicit_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
     """Detach the ``ModelCheckpoint`` that Lightning added by itself; one with any setting of its own stays."""
-    blank = _settings(ModelCheckpoint())
+    mark_implicit_checkpoint(trainer)
     for callback in callbacks(trainer):
-        if type(callback) is ModelCheckpoint and _settings(callback) == blank:
+        if isinstance(callback, ModelCheckpoint) and getattr(callback, _IMPLICIT, False):
             detach(trainer, callback)
             return callback
     return None
+
+
+def mark_implicit_checkpoint(trainer: Trainer) -> None:
+    """Remember which ``ModelCheckpoint`` Lightning added by itself; once it is set up, it has settings, too."""
+    blank = _settings(ModelCheckpoint())
+    for callback in callbacks(trainer):
+        if type(callback) is ModelCheckpoint and _settings(callback) == blank:
+            setattr(callback, _IMPLICIT, True)
 
 
 def forget_implicit_checkpoint(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
@@ -159,6 +169,46 @@ def counted(trainer: Trainer) -> Position:
         step=trainer.global_step,
         batches=progress.total.completed,
     )
+
+
+def training_loader(trainer: Trainer) -> CombinedLoader | None:
+    """The loaders of training, once they are made."""
+    return trainer.fit_loop._combined_loader
+
+
+def validation_loader(trainer: Trainer) -> CombinedLoader | None:
+    """The loaders of the validation inside a fit, once they are made."""
+    return trainer.fit_loop.epoch_loop.val_loop._combined_loader
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """What Lightning hands to ``set_epoch`` of the samplers."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
+def reloaded_epoch(trainer: Trainer) -> float:
+    """The epoch in which the training loaders were made, for ``reload_dataloaders_every_n_epochs``."""
+    return trainer.fit_loop._last_train_dl_reload_epoch
+
+
+def set_reloaded_epoch(trainer: Trainer, epoch: float) -> None:
+    """Put it back after the first making of the loaders, which has changed it."""
+    trainer.fit_loop._last_train_dl_reload_epoch = epoch
+
+
+def ended(checkpoint: Mapping[str, Any]) -> str | None:
+    """``"batch"`` or ``"epoch"``: what had just ended by the counters in a checkpoint; ``None`` without counters."""
+    if "loops" not in checkpoint:
+        return None
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return "epoch" if progress["processed"] == progress["ready"] else "batch"
+
+
+def stopped_early(trainer: Trainer) -> bool:
+    """Whether an ``EarlyStopping`` has ended the training; a longer one would have ended here, too."""
+    stopped = any(callback.stopping_reason.value != 0 for callback in trainer.early_stopping_callbacks)
+    return bool(trainer.should_stop) and stopped
 
 
 def has_trained_before(trainer: Trainer) -> bool:

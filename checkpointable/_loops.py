@@ -10,24 +10,43 @@ stay, since profilers print them.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from checkpointable import _lightning
 
 
 class Listener(Protocol):
-    """What a module has to offer to hear of the safe points."""
+    """What a module has to offer to hear of the safe points, and of the moments at which a resumed run comes back."""
 
     resumed_at: str | None
 
+    def on_run(self, trainer: Trainer) -> None:
+        """The training loop is about to look whether there is anything left to train."""
+
+    def after_run(self, trainer: Trainer) -> None:
+        """The training loop is left, after its end or because there was nothing left to train."""
+
+    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
+        """Training loaders are made, their iterators not yet; returns whether places are restored by the listener."""
+
+    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
+        """Validation loaders are made."""
+
     def on_start(self, trainer: Trainer) -> None:
         """A fit is about to call its first hook of training."""
+
+    def before(self, trainer: Trainer, what: str) -> bool:
+        """A loop's first ``"batch"`` is about to be fetched, or an ``"epoch"`` to start; whether after a resume."""
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """A batch is over; if ``terminating``, a signal ends the training right here."""
@@ -46,6 +65,7 @@ def observe(trainer: Trainer) -> None:
     """Let the modules of this trainer hear of the safe points. Doing it again changes nothing."""
     _become(trainer.fit_loop, _ObservedFitLoop, _FitLoop)
     _become(trainer.fit_loop.epoch_loop, _ObservedEpochLoop, _TrainingEpochLoop)
+    _become(trainer.fit_loop.epoch_loop.val_loop, _ObservedEvaluationLoop, _EvaluationLoop)
 
 
 def _become(loop: _Loop, observed: type[_Loop], plain: type[_Loop]) -> None:
@@ -66,15 +86,20 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
     def reset(self) -> None:
         """Go on after a batch that is wholly over: none of Lightning's repairs for hooks cut short applies."""
         listener = _listener(self)
+        if listener is None:
+            super().reset()
+            return
         stepped = self._batches_that_stepped
-        super().reset()
-        if listener is not None and listener.resumed_at == "batch" and self._restarting:
+        with _quiet_about_resumable_loaders(self.trainer):
+            super().reset()
+        if listener.resumed_at == "batch" and self._restarting:
             self.restarting = False
             self.reset_restart_stage()
             self.val_loop.reset_restart_stage()
             self._batches_that_stepped = stepped
-        if listener is not None:
-            listener.resumed_at = None
+            self.trainer.fit_loop._restarting = False  # or the epoch's plateau schedulers are passed over at its end
+        listener.resumed_at = None
+        listener.before(self.trainer, "batch")
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
@@ -88,7 +113,45 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
             listener.on_batch_over(self.trainer, terminating=False)
 
 
+class _ObservedEvaluationLoop(_EvaluationLoop):
+    def setup_data(self) -> None:
+        super().setup_data()
+        listener = _listener(self)
+        if listener is not None and self._combined_loader is not None:
+            listener.on_validation_loaders(self.trainer, self._combined_loader)
+
+
 class _ObservedFitLoop(_FitLoop):
+    def run(self) -> None:
+        listener = _listener(self)
+        if listener is None:
+            super().run()
+            return
+        listener.on_run(self.trainer)
+        super().run()
+        listener.after_run(self.trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """A resumed run needs no sanity check; Lightning runs one where the checkpoint was taken after an epoch."""
+        super().load_state_dict(state_dict, prefix)
+        listener = _listener(self)
+        if listener is not None and listener.resumed_at == "epoch":
+            self.epoch_loop.val_loop._restarting = True  # until reset, below
+
+    def _load_combined_loader_states(self) -> None:
+        """Called between the making of the loaders and that of their iterators."""
+        listener = _listener(self)
+        loader = self._combined_loader
+        if listener is not None and loader is not None and listener.on_training_loaders(self.trainer, loader):
+            self._combined_loader_states_to_load = []
+        super()._load_combined_loader_states()
+
+    def on_advance_start(self) -> None:
+        listener = _listener(self)
+        if listener is not None and listener.before(self.trainer, "epoch"):
+            self._resuming_from_checkpoint = False  # so that the epoch's iterator is made where it always is
+        super().on_advance_start()
+
     def teardown(self) -> None:
         _lightning.show_validation_step(self.trainer.lightning_module)
         super().teardown()
@@ -126,5 +189,21 @@ class _ObservedFitLoop(_FitLoop):
         super().on_run_end()
 
 
-for _observed, _plain in ((_ObservedEpochLoop, _TrainingEpochLoop), (_ObservedFitLoop, _FitLoop)):
+@contextlib.contextmanager
+def _quiet_about_resumable_loaders(trainer: Trainer) -> Iterator[None]:
+    """Lightning warns of every loader without a state of its own when it resumes inside an epoch; ours keep theirs."""
+    loader = trainer.fit_loop._combined_loader
+    assert loader is not None
+    flattened, loader._flattened = loader._flattened, []
+    try:
+        yield
+    finally:
+        loader._flattened = flattened
+
+
+for _observed, _plain in (
+    (_ObservedEpochLoop, _TrainingEpochLoop),
+    (_ObservedEvaluationLoop, _EvaluationLoop),
+    (_ObservedFitLoop, _FitLoop),
+):
     _observed.__name__ = _plain.__name__

@@ -27,8 +27,11 @@ def losses_of(module: Any, batch: Any, batch_idx: int, *, training: bool) -> dic
     Raises:
         ComputeLossError: If it returned something that is not a loss.
     """
-    takes_both = _takes_batch_idx(type(module).compute_loss)
-    returned = module.compute_loss(batch, batch_idx) if takes_both else module.compute_loss(batch)
+    how = _how_batch_idx(module.compute_loss)
+    if how == "by name":
+        returned = module.compute_loss(batch, batch_idx=batch_idx)
+    else:
+        returned = module.compute_loss(batch, batch_idx) if how == "by place" else module.compute_loss(batch)
     return parse(returned, owner=type(module).__name__, training=training)
 
 
@@ -77,12 +80,23 @@ def parse(returned: Any, *, owner: str, training: bool) -> dict[str, Any]:
 
 
 @not_compiled
+def _how_batch_idx(compute_loss: Callable[..., Any]) -> str:
+    """How a bound ``compute_loss`` takes ``batch_idx`` beside the batch: ``"by place"``, ``"by name"``, ``"not"``."""
+    function = getattr(compute_loss, "__func__", compute_loss)
+    return _parameters(function, function is not compute_loss)
+
+
 @cache
-def _takes_batch_idx(compute_loss: Callable[..., Any]) -> bool:
-    """Whether a ``compute_loss``, as a plain function with ``self``, takes ``batch_idx`` beside the batch."""
-    kinds = [parameter.kind for parameter in inspect.signature(compute_loss).parameters.values()]
+def _parameters(function: Callable[..., Any], bound: bool) -> str:
+    parameters = list(inspect.signature(function).parameters.values())[bound:]
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) >= 3
+    places = [p for p in parameters if p.kind in positional]
+    second = places[1] if len(places) > 1 else None
+    if second is not None and (second.name == "batch_idx" or second.default is inspect.Parameter.empty):
+        return "by place"
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return "by place"
+    return "by name" if any(p.name == "batch_idx" for p in parameters) else "not"
 
 
 def _what(value: Any) -> str:

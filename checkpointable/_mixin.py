@@ -179,9 +179,15 @@ class CheckpointingMixin(_Base):
 def _run(module: Any) -> Run:
     run: Run | None = module.__dict__.get("_checkpointing")
     if run is None:
+        name, order = type(module).__name__, type(module).__mro__
+        late = order.index(LightningModule) < order.index(CheckpointingMixin)
         raise NotInitializedError(
-            f"{type(module).__name__} was not initialised: its __init__ does not reach CheckpointingMixin.__init__."
-            " Call super().__init__() in the first line of every __init__."
+            f"{name} was not initialised: its __init__ does not reach CheckpointingMixin.__init__. "
+            + (
+                f"Put the mixin first: class {name}(CheckpointingMixin, LightningModule)."
+                if late
+                else "Call super().__init__() in the first line of every __init__."
+            )
         )
     return run
 
@@ -199,11 +205,8 @@ def _attach_saving(module: Any) -> None:
 
 def _note_val_loss(module: Any) -> None:
     trainer = _lightning.fitting_trainer(module)
-    if trainer is None or trainer.sanity_checking:
-        return
-    value = _lightning.logged_now(trainer).get("val_loss")
-    if value is not None and value.numel() == 1:
-        _run(module).best_val_loss = min(_run(module).best_val_loss, float(value))
+    if trainer is not None and not trainer.sanity_checking:
+        _run(module).note_val_loss(trainer)
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
@@ -217,8 +220,16 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = _trainer(module)
     if trainer is not None and not _lightning.is_fitting(trainer):
         return  # validate, test, predict: the run stays as it is
+    if trainer is not None and "optimizer_states" not in checkpoint:
+        raise ResumeError(
+            f"cannot go on from {trainer.ckpt_path}: it holds weights only (save_weights_only=True)."
+            f" Start anew with {type(module).__name__}.load_from_checkpoint(...), or go on from another file."
+        )
     if KEY in checkpoint:
-        _run(module).restore(checkpoint[KEY])
+        if trainer is None:
+            _run(module).restore(checkpoint[KEY])
+        else:
+            _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=_lightning.ended(checkpoint))
     elif trainer is not None:
         _lightning.forget_implicit_checkpoint(trainer, checkpoint)
         rank_zero_warn(

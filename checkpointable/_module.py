@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -67,9 +68,9 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
 
     def __init__(self, *args: Any, learning_rate: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < math.inf:
+        if isinstance(learning_rate, bool) or not isinstance(learning_rate, Real) or not 0 < learning_rate < math.inf:
             raise PolicyError(f"learning_rate={learning_rate!r}: must be a finite number above 0")
-        self.learning_rate = learning_rate
+        self.learning_rate: float = learning_rate
         self._checkpointing_means = Means()
 
     def compute_loss(self, batch: Any, batch_idx: int) -> Loss:

@@ -108,7 +108,7 @@ def _check_init(cls: type) -> None:
 def _names(function: Any) -> set[str]:
     """Every attribute and global that a function's code mentions, its inner functions included."""
     code = getattr(function, "__code__", None)
-    if code is None:
-        return {"__init__"}
+    if code is None or set(code.co_freevars) - {"__class__"}:
+        return {"__init__"}  # a wrapper around the real one: nothing can be told
     inner = {name for const in code.co_consts if inspect.iscode(const) for name in const.co_names}
     return {*code.co_names, *inner}

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -22,7 +23,9 @@ from checkpointable._saver import Order, Saver
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
-from checkpointable.resume import gradients, state
+from checkpointable.resume import gradients, rank_state, state
+from checkpointable.resume.loaders import observe
+from checkpointable.resume.way_back import WayBack
 
 
 class Run:
@@ -52,9 +55,11 @@ class Run:
         self.judge = Judge(self.options)
         self._conditions = Conditions.of(self.options)
         self._due: set[str] = set()
+        self._generation = 0
         self._order: Order | None = None
         self._safe_point: str | None = None
         self._restored: state.State | None = None
+        self._way_back: WayBack | None = None
         self._clock = time.monotonic()
         self._score: float | None = None
         self._stepped = self._ever_stepped = self._last_batch_stepped = False
@@ -73,12 +78,40 @@ class Run:
         self.run_id = trainer.strategy.broadcast(self.run_id)
         self.saver.start(trainer, self.run_id, self.position)
 
+    def on_run(self, trainer: Trainer) -> None:
+        """The loop is about to look whether there is anything left to train."""
+        if self._way_back is not None:
+            self._way_back.on_run(trainer)
+
+    def after_run(self, trainer: Trainer) -> None:
+        """The loop is left, after its end or because there was nothing left to train."""
+        way_back, self._way_back = self._way_back, None
+        if way_back is not None:
+            way_back.after_run(trainer)
+
+    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
+        """Observe the loaders, and go back to where they stood."""
+        observe(loader)
+        if self._way_back is not None:
+            self._way_back.on_training_loaders(loader, _lightning.epochs_done(trainer))
+        return self._way_back is not None
+
+    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
+        """Observe the loaders, and bring back the generators they own."""
+        observe(loader)
+        if self._way_back is not None and not trainer.sanity_checking:
+            self._way_back.on_validation_loaders(loader)
+
+    def before(self, trainer: Trainer, what: str) -> bool:
+        """The next batch is about to be fetched, or the next epoch to start."""
+        return self._way_back is not None and self._way_back.before(trainer, what)
+
     def on_start(self, trainer: Trainer) -> None:
         """Take up the count where Lightning's stands, and say where a resumed run goes on."""
         restored, self._restored = self._restored, None
-        if restored is not None:
+        if restored is not None and self._way_back is not None:
             self._check_position(trainer, restored)
-            gradients.restore(trainer.lightning_module, restored.gradients)
+            self._way_back.on_start(trainer)
             rank_zero_info(f"checkpointable: goes on after {restored.position}, from {trainer.ckpt_path}")
         self._clock = time.monotonic() - (restored.seconds if restored is not None else 0.0)
         if not trainer.lightning_module.automatic_optimization:
@@ -143,6 +176,12 @@ class Run:
         elif self.position.batches:
             rank_zero_info(f"checkpointable: {type(exception).__name__} after {self.position}. Nothing was saved yet.")
 
+    def note_val_loss(self, trainer: Trainer) -> None:
+        """Move ``best_val_loss``, by what the validation that is ending has logged."""
+        value = _lightning.logged_now(trainer).get("val_loss")
+        if value is not None and value.numel() == 1:
+            self.best_val_loss = min(self.best_val_loss, float(value))
+
     def note_best(self, score: float | None) -> None:
         """A judge found that these weights are one of the best."""
         if score is not None and self.saver.best.admits(score):
@@ -160,6 +199,11 @@ class Run:
             best_val_loss=self.best_val_loss,
             seconds=time.monotonic() - self._clock,
             gradients=gradients.collect(trainer.lightning_module) if window else {},
+            stopped_early=_lightning.stopped_early(trainer),
+            reloaded_epoch=_lightning.reloaded_epoch(trainer),
+            generation=self._generation,
+            logged=sorted(self.judge.seen),
+            ranks=() if weights_only or not _lightning.is_fitting(trainer) else rank_state.gather(trainer),
         )
         score = None if order is None or order.score is None else order.score
         options = self.options
@@ -174,8 +218,13 @@ class Run:
         )
         return now.to_dict(metadata)
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Mapping[str, Any], *, rank: int = 0, after: str | None = None) -> None:
         """Take over what a checkpoint of ours says.
+
+        Args:
+            saved: The value of our key.
+            rank: Of this process.
+            after: ``"batch"`` or ``"epoch"``: what had just ended, by Lightning's counters.
 
         Raises:
             ResumeError: If it was written by a later version of the library.
@@ -186,12 +235,16 @@ class Run:
         self.best_val_loss = restored.best_val_loss
         self.resumed_at = restored.safe_point
         self._restored = restored
+        self._generation = restored.generation + (after is not None)
+        self.judge.seen.update(restored.logged)
         self._due.clear()
+        here = restored.ranks[rank] if rank < len(restored.ranks) else {}
+        self._way_back = WayBack(restored, here, after)
 
     def _save(self, trainer: Trainer, *, final: bool = False) -> None:
         due, self._due = self._due, set()
         callback = self._callback(trainer)
-        if not due or callback is None or self.saver.has(self.position, best="best" in due):
+        if not due or callback is None or self.saver.has(self.position, due):
             return
         score = self._score if "best" in due else None
         metrics = scalars(trainer.callback_metrics)

@@ -59,8 +59,8 @@ class Saver:
         self.newest = Newest(keep=options.save_last_k)
         self.last_path = ""
         self.saved: Position | None = None
+        self.saved_reasons: Set[str] = frozenset()
         self._written: set[str] = set()
-        self._links: dict[str, Path] = {}
 
     def start(self, trainer: Trainer, run_id: str, position: Position) -> None:
         """Find and try the directory, and take up what this run has saved there before.
@@ -70,7 +70,6 @@ class Saver:
         """
         resumed_from = _lightning.resume_path(trainer)
         self.run_id = run_id
-        self._links = {}
         self.directory, self.resumed_from, found = self._on_rank_zero(
             trainer, lambda: self._look(trainer, resumed_from)
         )
@@ -87,7 +86,7 @@ class Saver:
         path, gone = self._on_rank_zero(trainer, lambda: self._write(trainer, checkpoint, order))
         self.best, self.newest = self.best.without(gone), self.newest.without(gone)
         before = self.kept
-        self.saved = order.position
+        self.saved, self.saved_reasons = order.position, order.reasons
         self.last_path = path
         self._written.add(path)
         if order.score is not None:
@@ -99,9 +98,11 @@ class Saver:
             self._delete((before | self._written) - self.kept)
         self._written &= self.kept
 
-    def has(self, position: Position, *, best: bool) -> bool:
-        """Whether this moment is saved already, if need be as one of the best."""
-        return self.saved == position and (not best or self.last_path in self.best.scores)
+    def has(self, position: Position, due: Set[str]) -> bool:
+        """Whether this moment is saved already; if it is to be one of the best, or the end of an epoch: as that."""
+        if self.saved != position or ("best" in due and self.last_path not in self.best.scores):
+            return False
+        return "epoch" not in due or self.saved_reasons.isdisjoint({"interval", "step", "time"})
 
     @property
     def kept(self) -> set[str]:
@@ -110,11 +111,12 @@ class Saver:
 
     def _look(self, trainer: Trainer, resumed_from: Path | None) -> tuple[Path, Path | None, list[CheckpointInfo]]:
         if self.options.dirpath is not None:
-            directory = Path(os.path.abspath(os.path.expanduser(self.options.dirpath)))
+            directory = Path(os.path.expanduser(self.options.dirpath))
         elif resumed_from is not None:
             directory = resumed_from.parent
         else:
-            directory = _lightning.checkpoint_directory(trainer).absolute()
+            directory = _lightning.checkpoint_directory(trainer)
+        directory = Path(os.path.realpath(directory))  # one name for one place: what is kept is compared by name
         below = "/" in self.options.filename + self.options.best_filename
         commit.prepare(directory, below=below)
         if resumed_from is None:
@@ -176,7 +178,11 @@ class Saver:
         best = self.best if order.score is None else self.best.add(_NEW, order.score)
         newest = self.newest.add(_NEW) if order.reasons - {"best"} else self.newest
         stays = {*best.scores, *newest.names, str(self.resumed_from)}
-        return str(path) not in stays and path.is_file() and _owner(path) == (self.run_id, False)
+        return str(path) in self._written - stays and self._is_mine(path)
+
+    def _is_mine(self, path: Path) -> bool:
+        """Whether this run wrote a file, and nobody has since written another of that name."""
+        return path.is_file() and _owner(path) == (self.run_id, False)
 
     def _point(self) -> None:
         """Move ``last.ckpt`` and ``best.ckpt``."""
@@ -184,7 +190,7 @@ class Saver:
             return
         for role, target in ((names.LAST, self.last_path), (names.BEST, self.best.name)):
             if target and os.path.exists(target):
-                link = self._links.setdefault(role, self._free_link(role))
+                link = self._free_link(role)
                 try:
                     commit.point(link, Path(target))
                 except OSError as error:
@@ -203,7 +209,7 @@ class Saver:
 
     def _delete(self, outdated: Iterable[str]) -> None:
         for path in sorted(set(outdated) - {str(self.resumed_from)}):
-            if Path(path).is_relative_to(self.directory or ""):
+            if Path(path).is_relative_to(self.directory or "") and self._is_mine(Path(path)):
                 try:
                     commit.remove(Path(path))
                 except OSError as error:

@@ -17,7 +17,7 @@ from checkpointable.storage import archive
 
 _COPIED = (
     *("kind", "epoch", "batch", "step", "batches", "metrics", "created", "run_id"),
-    *("resumed_from", "exactness", "weights_only"),
+    *("generation", "resumed_from", "exactness", "weights_only"),
 )
 
 
@@ -41,6 +41,7 @@ class CheckpointInfo:
         created: Seconds since the epoch of Unix time.
         size: Bytes.
         run_id: The run it belongs to, the same over all restarts.
+        generation: How often that run had been resumed.
         resumed_from: The file its run had gone on from, if any.
         exactness: How exactly a run goes on from it; ``None`` where that was not recorded.
         weights_only: Whether it lacks what resuming needs.
@@ -60,6 +61,7 @@ class CheckpointInfo:
     created: float
     size: int
     run_id: str
+    generation: int
     resumed_from: str | None
     exactness: str | None
     weights_only: bool
@@ -160,12 +162,18 @@ def _members(path: str) -> set[str] | None:
 
 
 def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
-    """Newest last: runs by the time of their newest file, then by position, then by time."""
+    """Newest last: runs by the time of their newest file; in a run what came of a later resume, then by position, time.
+
+    A run that was taken up again at an older file goes on from there; what had come after that file is older, then.
+    """
     infos = list(infos)
     active: dict[str, float] = {}
     for info in infos:
         active[info.run_id] = max(info.created, active.get(info.run_id, info.created))
-    return sorted(infos, key=lambda it: (active[it.run_id], it.run_id, it.at, it.kind != "manual", it.created, it.path))
+    return sorted(
+        infos,
+        key=lambda it: (active[it.run_id], it.run_id, it.generation, it.at, it.kind != "manual", it.created, it.path),
+    )
 
 
 def infos(directory: Path, *, below: bool = True) -> Iterator[CheckpointInfo]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from numbers import Integral, Real
 from typing import Any
 
 from checkpointable._errors import PolicyError
@@ -64,7 +65,7 @@ class Options:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def _count_or_none(value: Any) -> bool:
@@ -103,7 +104,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "mode": (lambda value: value in ("min", "max"), "must be 'min' or 'max'"),
     "min_delta": (
-        lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf,
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf,
         "must be a number that is not negative",
     ),
     "save_top_k": _KEPT,

@@ -5,10 +5,11 @@ Plain containers, numbers, strings and tensors only, so that ``torch.load(weight
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,11 @@ class State:
         best_val_loss: Lowest validation loss so far.
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an open accumulation window, by parameter name.
+        stopped_early: Whether an ``EarlyStopping`` had ended the training.
+        reloaded_epoch: The epoch in which the training loaders were made.
+        generation: How often the run has been resumed.
+        logged: Names of everything that was ever logged where it is judged.
+        ranks: What each rank needs to go on as the same run; see ``rank_state``.
     """
 
     run_id: str
@@ -45,6 +51,11 @@ class State:
     best_val_loss: float
     seconds: float = 0.0
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    stopped_early: bool = False
+    reloaded_epoch: float = -math.inf
+    generation: int = 0
+    logged: Sequence[str] = ()
+    ranks: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The value of the key, as it goes into a checkpoint."""
@@ -57,6 +68,11 @@ class State:
             "best_val_loss": self.best_val_loss,
             "seconds": self.seconds,
             "gradients": dict(self.gradients),
+            "stopped_early": self.stopped_early,
+            "reloaded_epoch": self.reloaded_epoch,
+            "generation": self.generation,
+            "logged": list(self.logged),
+            "ranks": list(self.ranks),
         }
 
     @classmethod
@@ -78,6 +94,11 @@ class State:
             best_val_loss=float(saved["best_val_loss"]),
             seconds=float(saved["seconds"]),
             gradients=saved["gradients"],
+            stopped_early=saved["stopped_early"],
+            reloaded_epoch=saved["reloaded_epoch"],
+            generation=saved["generation"],
+            logged=saved["logged"],
+            ranks=saved["ranks"],
         )
 
 
@@ -96,6 +117,7 @@ def describe(
         "kind": next(kind for kind in _KINDS if kind in reasons),
         "reasons": sorted(reasons),
         "run_id": state.run_id,
+        "generation": state.generation,
         **state.position.to_dict(),
         "safe_point": state.safe_point,
         "metrics": dict(metrics),

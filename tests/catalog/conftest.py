@@ -19,6 +19,7 @@ def metadata(**changed: Any) -> dict[str, Any]:
         "format": 1,
         "kind": "interval",
         "run_id": "run",
+        "generation": 0,
         "epoch": 0,
         "batch": 0,
         "step": 0,

@@ -180,3 +180,41 @@ def test_ranks_of_weights_follow_the_file_not_the_moment(tmp_path):
     net.load_state_dict(best)
     validated = own.validate(net, loader(3), verbose=False)[0]["val_loss"]
     assert validated == pytest.approx(float(net.best_model_score), rel=1e-6)
+
+
+def test_val_loss_logged_after_super_moves_best_val_loss(tmp_path):
+    class Late(MixedNet):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+        def on_validation_epoch_end(self):
+            super().on_validation_epoch_end()
+            self.log("val_loss", 0.25)
+
+    net = Late(dirpath=tmp_path)
+    trainer(tmp_path).fit(net, loader(2), loader(1))
+    assert net.best_val_loss == 0.25
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming")
+def test_monitor_and_field_that_are_logged_now_and_then_are_known_after_a_resume(tmp_path):
+    class Sporadic(Net):
+        def on_validation_epoch_end(self):
+            super().on_validation_epoch_end()
+            if self.current_epoch % 3 == 0:
+                self.log("fid", 1.0 / (1 + self.current_epoch))
+
+    options = {"monitor": "fid", "filename": "e{epoch}_{fid:.2f}", "dirpath": tmp_path, "every_n_epochs": 1}
+    trainer(tmp_path, max_epochs=2).fit(Sporadic(**options), loader(2), loader(1))
+    again = Sporadic(**options)
+    trainer(tmp_path, max_epochs=4).fit(again, loader(2), loader(1), ckpt_path=tmp_path / "last.ckpt")
+    assert read_info(again.best_model_path).epoch == 3
+
+
+def test_patience_without_a_value_to_watch_is_an_error(tmp_path):
+    class Other(MixedNet):
+        def validation_step(self, batch, batch_idx):
+            self.log("accuracy", 0.5)
+
+    with pytest.raises(MonitorError, match=r"'val_loss' was never logged"):
+        trainer(tmp_path, max_epochs=3).fit(Other(dirpath=tmp_path, patience=1), loader(2), loader(1))

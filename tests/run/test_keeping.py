@@ -195,3 +195,27 @@ def test_loggers_are_told_of_files_that_are_there(tmp_path):
     net = Net(dirpath=tmp_path, save_interval=2)
     trainer(tmp_path, logger=Uploading(tmp_path)).fit(net, loader(4), loader(1))
     assert Uploading.uploaded == [("epoch_0_batch_2.ckpt", True), ("best_val_loss_epoch_0.ckpt", True)]
+
+
+def test_directory_behind_a_link_is_one_place(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    net = Net(dirpath=tmp_path / "link", save_interval=2)
+    trainer(tmp_path).fit(net, loader(5), loader(1))
+    again = Net(dirpath=tmp_path / "link", save_interval=2)
+    trainer(tmp_path, max_epochs=2).fit(again, loader(5), loader(1), ckpt_path=tmp_path / "link" / "last.ckpt")
+    assert os.path.exists(net.last_model_path), "the file resumed from"
+    assert links(tmp_path / "real")["last.ckpt"] == os.path.basename(again.last_model_path)
+
+
+def test_file_that_the_user_writes_over_one_of_ours_is_his(tmp_path):
+    class Own(Net):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 4:
+                self.trainer.save_checkpoint(tmp_path / "last.ckpt")
+                self.trainer.save_checkpoint(tmp_path / "epoch_0_batch_4.ckpt")
+
+    trainer(tmp_path).fit(Own(dirpath=tmp_path, save_interval=2, save_top_k=0), loader(8))
+    assert read_info(tmp_path / "last.ckpt").kind == "manual"
+    assert read_info(tmp_path / "epoch_0_batch_4.ckpt").kind == "manual"
+    assert links(tmp_path) == {"last-v1.ckpt": "epoch_0_batch_8.ckpt"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from nets import MixedNet, Net, PlainNet, Scripted, files, links, load, loader, trainer
 
-from checkpointable import CheckpointableWarning, CheckpointFileError, ResumeError
+from checkpointable import CheckpointableWarning, CheckpointFileError, ResumeError, latest
 from checkpointable.catalog.info import read_info
 
 MID_EPOCH = "ignore:You're resuming from a checkpoint that ended before the epoch ended"
@@ -124,7 +124,8 @@ def test_leftover_of_a_run_killed_between_commit_and_delete_goes_with_the_next_s
     trainer(tmp_path, limit_train_batches=3).fit(net, loader(5))
     second = Net(save_interval=1, save_top_k=0, save_last=False)
     trainer(tmp_path).fit(second, loader(5), ckpt_path=tmp_path / "epoch_0_batch_2.ckpt")
-    assert files(tmp_path) == ["epoch_0_batch_2.ckpt", "epoch_0_batch_5.ckpt"]
+    kept = ["epoch_0_batch_2.ckpt", "epoch_0_batch_3.ckpt", "epoch_0_batch_5.ckpt"]
+    assert files(tmp_path) == kept, "what came after the file resumed from belongs to another future, and is let be"
 
 
 def test_nothing_is_saved_twice_at_the_position_resumed_from(tmp_path):
@@ -253,3 +254,20 @@ def test_state_of_a_later_version_is_refused(tmp_path):
     torch.save(saved, tmp_path / "later.ckpt")
     with pytest.raises(ResumeError, match="Upgrade: pip install --upgrade checkpointable"):
         trainer(tmp_path).fit(Net(), loader(2), ckpt_path=tmp_path / "later.ckpt")
+
+
+def test_weights_only_file_is_refused_with_what_to_do(tmp_path):
+    net = Net(dirpath=tmp_path, save_weights_only=True)
+    trainer(tmp_path).fit(net, loader(2), loader(1))
+    with pytest.raises(ResumeError, match=r"holds weights only.*Start anew with Net\.load_from_checkpoint"):
+        trainer(tmp_path).fit(Net(), loader(2), loader(1), ckpt_path=net.last_model_path)
+
+
+def test_run_taken_up_again_at_an_older_file_is_the_newest_from_there_on(tmp_path):
+    first = Net(dirpath=tmp_path, every_n_epochs=1, save_last_k=-1, save_top_k=0)
+    trainer(tmp_path, max_epochs=4).fit(first, loader(2))
+    again = Net(every_n_epochs=1, save_last_k=-1, save_top_k=0)
+    trainer(tmp_path, max_epochs=3).fit(again, loader(2), ckpt_path=tmp_path / "epoch_0_batch_2.ckpt")
+    assert latest(tmp_path) == again.last_model_path
+    assert read_info(again.last_model_path).epoch == 2
+    assert "epoch_3_batch_2.ckpt" in files(tmp_path)

@@ -160,3 +160,18 @@ def test_check_names_the_seam_that_a_lightning_lacks(tmp_path):
     del own.fit_loop.epoch_loop._batches_that_stepped
     with pytest.raises(LightningVersionError, match=r"has no Trainer\.fit_loop.*Install a version it was tested with"):
         _lightning.check(own)
+
+
+def test_early_stopping_of_one_module_does_not_watch_the_next(tmp_path):
+    own = trainer(tmp_path)
+    own.fit(Net(dirpath=tmp_path / "a", patience=1), loader(2), loader(1))
+    own.fit_loop.max_epochs = 2
+    own.fit(Net(dirpath=tmp_path / "b"), loader(2), loader(1))
+    assert own.early_stopping_callbacks == []
+
+
+def test_implicit_model_checkpoint_is_replaced_after_a_validation_too(tmp_path):
+    own, net = trainer(tmp_path), Net(dirpath=tmp_path / "ours")
+    own.validate(net, loader(1), verbose=False)
+    own.fit(net, loader(2), loader(1))
+    assert kinds(own) == [CheckpointingCallback]

@@ -144,3 +144,17 @@ def test_module_without_parameters_is_refused():
 def test_learning_rate_that_cannot_be_used_is_refused(rate):
     with pytest.raises(PolicyError, match=r"learning_rate=.*must be a finite number above 0"):
         Net(learning_rate=rate)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, batch, stage="x": self.layer(batch[0]).sum() if stage == "x" else None,
+        lambda self, batch, *, batch_idx: self.layer(batch[0]).sum() + batch_idx,
+        lambda self, *both: self.layer(both[0][0]).sum() + both[1],
+        lambda self, batch, number: self.layer(batch[0]).sum() + number,
+    ],
+    ids=["default", "by name", "args", "other name"],
+)
+def test_compute_loss_gets_batch_idx_only_where_it_asks_for_it(tmp_path, function):
+    trainer(tmp_path).fit(type("Asking", (Net,), {"compute_loss": function})(), loader(2))

@@ -1,0 +1,115 @@
+"""Lightning's running means of logged values, and what its loggers and callbacks are shown: out, and in again.
+
+Lightning saves none of it, so after a resume inside an epoch the epoch's means start from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
+from torchmetrics import Metric
+
+_PLAIN = (
+    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
+    *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
+)
+_SHOWN = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
+
+
+def capture(trainer: Trainer) -> dict[str, Any]:
+    """The training epoch's running values so far, and the values that are shown."""
+    connector = trainer._logger_connector
+    results = trainer.fit_loop.epoch_loop._results
+    means = {key: _pack(result) for key, result in results.items() if not result.has_reset}
+    shown = {name: dict(getattr(connector, name)) for name in _SHOWN}
+    return {"means": means, "shown": shown, "first_loop_iter": connector._first_loop_iter}
+
+
+def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
+    """Put them back, as if the training had never stopped."""
+    connector = trainer._logger_connector
+    results = trainer.fit_loop.epoch_loop._results
+    for key, packed in saved["means"].items():
+        results[key] = _unpack(trainer, packed)
+    connector._first_loop_iter = saved["first_loop_iter"]
+    restore_shown(trainer, saved)
+
+
+def restore_shown(trainer: Trainer, saved: Mapping[str, Any]) -> None:
+    """Put back only what is shown: at the start of an epoch there is nothing running."""
+    for name in _SHOWN:
+        getattr(trainer._logger_connector, name).update(saved["shown"][name])
+
+
+def capture_metrics(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
+    """The states of the ``torchmetrics`` metrics in a module, by name; Lightning's checkpoint has none of them."""
+    return {name: _metric_state(metric) for name, metric in _metrics(module)}
+
+
+def restore_metrics(module: torch.nn.Module, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put them back, on the devices where the metrics are."""
+    for name, metric in _metrics(module):
+        if name in saved:
+            _set_metric_state(metric, saved[name])
+
+
+def _metrics(module: torch.nn.Module) -> list[tuple[str, Metric]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
+
+
+def _metric_state(metric: Metric) -> dict[str, Any]:
+    states = {name: getattr(metric, name) for name in metric._defaults}
+    copied = {name: list(value) if isinstance(value, list) else value for name, value in states.items()}
+    return {"states": copied, "updates": metric._update_count}
+
+
+def _set_metric_state(metric: Metric, saved: Mapping[str, Any]) -> None:
+    for name, value in saved["states"].items():
+        moved = [item.to(metric.device) for item in value] if isinstance(value, list) else value.to(metric.device)
+        setattr(metric, name, moved)
+    metric._update_count = saved["updates"]
+    metric._computed = None
+
+
+def _pack(result: _ResultMetric) -> dict[str, Any]:
+    meta, sync = result.meta, result.meta.sync
+    packed = {
+        "meta": {name: getattr(meta, name) for name in _PLAIN},
+        "reduce_fx": meta.reduce_fx.__name__,
+        "sync": {"should": sync.should, "rank_zero_only": sync.rank_zero_only},
+        "is_tensor": result.is_tensor,
+        "cache": result._forward_cache,
+    }
+    if result.is_tensor:
+        packed["value"] = result.value
+        packed["batch_size"] = getattr(result, "cumulated_batch_size", None)
+        packed["updates"] = result._update_count
+    return packed
+
+
+def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
+    meta = _Metadata(**packed["meta"], reduce_fx=getattr(torch, packed["reduce_fx"]))
+    meta.sync = _Sync(
+        _should=packed["sync"]["should"],
+        fn=trainer.strategy.reduce,
+        rank_zero_only=packed["sync"]["rank_zero_only"],
+    )
+    result = _ResultMetric(meta, packed["is_tensor"])
+    device = trainer.strategy.root_device
+    if packed["is_tensor"]:
+        result.value = packed["value"].to(device)
+        if packed["batch_size"] is not None:
+            result.cumulated_batch_size = packed["batch_size"].to(device)
+        result._update_count = packed["updates"]
+    else:
+        result.value = dict(trainer.lightning_module.named_modules())[packed["meta"]["metric_attribute"]]
+    result._forward_cache = packed["cache"]
+    return result.to(device)
+
+
+assert {field.name for field in fields(_Metadata)} == {*_PLAIN, "reduce_fx", "_sync"}, "Lightning logs something new"

@@ -1,0 +1,76 @@
+"""The loaders of a fit, each behind a stream. Lightning's ``CombinedLoader`` goes through the streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.utilities import CombinedLoader
+
+from checkpointable.resume import generators
+from checkpointable.resume.stream import Stream
+
+
+class ObservedLoader(CombinedLoader):
+    """A ``CombinedLoader`` whose iterators are made from streams. User code sees its own loaders, unchanged."""
+
+    streams: list[Stream]
+
+    def __iter__(self) -> Any:
+        """Start a pass through every loader."""
+        plain = self._flattened
+        self._flattened = self.streams
+        try:
+            super().__iter__()
+        finally:
+            self._flattened = plain
+        ahead = sized_len(self) is None
+        for stream in self.streams:
+            stream.ahead = ahead
+        return self
+
+
+def observe(loader: CombinedLoader) -> ObservedLoader:
+    """Put streams before the loaders. Doing it again changes nothing, as long as they are the same ones."""
+    if not isinstance(loader, ObservedLoader):
+        loader.__class__ = ObservedLoader
+        loader.streams = []  # type: ignore[attr-defined]  # it is an ObservedLoader now
+    observed: ObservedLoader = loader  # type: ignore[assignment]  # the same
+    if [stream.loader for stream in observed.streams] != list(observed.flattened):
+        observed.streams = [Stream(part) for part in observed.flattened]
+    return observed
+
+
+def places(loader: CombinedLoader | None) -> list[dict[str, Any]]:
+    """Where every loader stands, with the present states of the generators it owns."""
+    if not isinstance(loader, ObservedLoader):
+        return []
+    return [{**stream.place(), "generators": generators.capture(stream.loader)} for stream in loader.streams]
+
+
+def go_back_to(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch: int) -> None:
+    """Start the next pass where an earlier run stood."""
+    for stream, place in zip(loader.streams, saved, strict=False):
+        stream.go_back_to(place, epoch)
+
+
+def restore_generators(loader: CombinedLoader | None, saved: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
+    """Put the loaders' own generators into the states they had when the checkpoint was taken.
+
+    Args:
+        loader: Of one loop; ``None`` if it has none yet.
+        saved: What ``places`` gave.
+        whole: Also those that draw the order. Not in the middle of a pass: there the order was drawn again.
+    """
+    if isinstance(loader, ObservedLoader):
+        for stream, place in zip(loader.streams, saved, strict=False):
+            states = place["generators"].items()
+            generators.restore(stream.loader, {at: s for at, s in states if whole or at.startswith("dataset.")})
+
+
+def start_persistent_workers(loader: CombinedLoader, saved: Sequence[Mapping[str, Any]]) -> None:
+    """Start the workers that were running already, without a trace in the generators: they drew their seed long ago."""
+    for stream, place in zip(observe(loader).streams, saved, strict=False):
+        if place["created"] is not None:
+            stream.start_persistent_workers(place["created"])

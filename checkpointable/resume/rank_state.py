@@ -1,0 +1,35 @@
+"""What one process needs to go on as the same run: randomness, places in the data, running means, metrics.
+
+Each rank of a distributed training has its own; the checkpoint has one for every rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from checkpointable import _lightning, _logged
+from checkpointable.resume import loaders, randomness
+
+
+def capture(trainer: Trainer) -> dict[str, Any]:
+    """The state of this rank."""
+    return {
+        "random": randomness.capture(),
+        "training": loaders.places(_lightning.training_loader(trainer)),
+        "validation": loaders.places(_lightning.validation_loader(trainer)),
+        "logged": _logged.capture(trainer),
+        "metrics": _logged.capture_metrics(trainer.lightning_module),
+    }
+
+
+def gather(trainer: Trainer) -> list[dict[str, Any]]:
+    """The states of all ranks, in their order. Collective: every rank calls it."""
+    mine = capture(trainer)
+    if trainer.world_size == 1:
+        return [mine]
+    everyone: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone

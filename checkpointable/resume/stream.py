@@ -1,0 +1,305 @@
+"""One loader's place in its data, in batches that were delivered, and the way back to it.
+
+An ordinary ``DataLoader`` goes back by its sampler: the order is drawn again from the random states of the time it was
+drawn, the index batches that were delivered are skipped, and no data is read for them. Anything else that can only be
+iterated is read forward.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import sampler as samplers
+from torch.utils.data.distributed import DistributedSampler
+
+from checkpointable.resume import generators, randomness
+
+_DRAW_AT_ONCE = {
+    *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
+    *(samplers.SubsetRandomSampler, samplers.WeightedRandomSampler),
+}
+
+
+class Stream:
+    """A loader, as a loop goes through it, pass after pass.
+
+    Args:
+        loader: Anything that can be iterated.
+
+    Attributes:
+        ahead: Whether Lightning fetches one batch ahead, as it does where it knows no length.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.ahead = False
+        self.passes = 0
+        self.delivered = 0
+        self.base = 0
+        self.created: randomness.State | None = None
+        self.drawn: randomness.State | None = None
+        self.fetched: randomness.State | None = None
+        self.born: dict[str, Any] = {}
+        self._going_back_to: Mapping[str, Any] | None = None
+        self._indices = _Indices(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
+
+    def place(self) -> dict[str, Any]:
+        """Where this loader stands, in plain values."""
+        return {
+            "passes": self.passes,
+            "delivered": self.delivered - self.ahead,
+            "base": self.base,
+            "created": self.created,
+            "drawn": self.drawn,
+            "fetched": self.fetched if self.ahead else None,
+            "born": self.born,
+            "length": _length(self.loader),
+            "batch_size": getattr(self.loader, "batch_size", None),
+            "state": self.loader.state_dict() if has_own_state(self.loader) and not self.ahead else self._state_before,
+        }
+
+    def go_back_to(self, place: Mapping[str, Any], epoch: int) -> None:
+        """Start the next pass where an earlier run stood."""
+        self._going_back_to = place
+        self._epoch = epoch
+
+    _state_before: Any = None
+    _epoch = 0
+
+    def start_persistent_workers(self, created: randomness.State) -> None:
+        """Make the iterator that lives as long as the loader, as it was made at ``created``."""
+        persistent = getattr(self.loader, "persistent_workers", False)
+        if persistent and self.loader._iterator is None:
+            self.created = created
+            with randomness.apart(created):
+                self._iterate()
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        back, self._going_back_to = self._going_back_to, None
+        if back is None:
+            return self._start()
+        return self._return(back)
+
+    def _start(self) -> Iterator[Any]:
+        self.passes += 1
+        self.delivered = 0
+        self.drawn = None
+        self.born = generators.capture(self.loader)
+        self.base = _peek(getattr(self.loader, "generator", None))
+        if self.created is None or getattr(self.loader, "_iterator", None) is None:
+            self.created = randomness.capture()
+        return self._deliver(self._iterate())
+
+    def _return(self, back: Mapping[str, Any]) -> Iterator[Any]:
+        self.passes, self.base, self.born = back["passes"], back["base"], dict(back["born"])
+        self.created, self.drawn = back["created"], back["drawn"]
+        skipped = self.delivered = back["delivered"]
+        generators.restore(self.loader, self.born)
+        _set_sampler_epoch(self.loader, self._epoch)
+        if self.created is not None:
+            randomness.restore(self.created)
+        if has_own_state(self.loader) and back["state"] is not None:
+            self.loader.load_state_dict(back["state"])
+            iterator = iter(self.loader)
+        elif self._indices is not None and _has_indices(self.loader):
+            self._indices.skip(skipped, self.drawn)
+            iterator = self._iterate()
+            self._indices.position()
+        else:
+            iterator = self._read_forward(skipped)
+        if back["fetched"] is not None:
+            randomness.restore(back["fetched"])
+        return self._deliver(iterator)
+
+    def _read_forward(self, skipped: int) -> Iterator[Any]:
+        if self._indices is not None:
+            self._indices.skip(0, self.drawn)
+        iterator = self._iterate()
+        if self._indices is None and self.drawn is not None:
+            randomness.restore(self.drawn)
+        for _ in itertools.islice(iterator, skipped):
+            pass
+        if self._indices is not None:
+            self._indices.position()
+        return iterator
+
+    def _iterate(self) -> Iterator[Any]:
+        """The loader's own iterator, its indices coming through ours."""
+        if self._indices is None:
+            return iter(self.loader)
+        name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
+        theirs = self.loader.__dict__[name]
+        self._indices.source = theirs
+        self.loader.__dict__[name] = self._indices  # past DataLoader.__setattr__, which forbids to change it for good
+        try:
+            return iter(self.loader)
+        finally:
+            self.loader.__dict__[name] = theirs
+
+    def _deliver(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        return _Delivery(self, iterator)
+
+
+class _Delivery:
+    """Counts the batches that leave a loader."""
+
+    def __init__(self, stream: Stream, iterator: Iterator[Any]) -> None:
+        self._stream = stream
+        self._iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        stream = self._stream
+        if stream.drawn is None and stream._indices is None:
+            stream.drawn = randomness.capture()
+        if stream.ahead:
+            stream.fetched = randomness.capture()
+            stream._state_before = stream.loader.state_dict() if has_own_state(stream.loader) else None
+        batch = next(self._iterator)
+        stream.delivered += 1
+        return batch
+
+
+class _Indices:
+    """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.source: Any = None
+        self._latest: _IndexIterator | None = None
+        self._skip: tuple[int, randomness.State | None] | None = None
+
+    def skip(self, batches: int, drawn: randomness.State | None) -> None:
+        self._skip = batches, drawn
+
+    def position(self) -> None:
+        """Skip now, if the iterator has not fetched yet; the passes after this one start at their start."""
+        if self._latest is not None:
+            self._latest.position()
+        self._skip = None
+
+    def __iter__(self) -> Iterator[Any]:
+        self._latest = _IndexIterator(self._stream, self.source, self._skip)
+        return self._latest
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class _IndexIterator:
+    def __init__(self, stream: Stream, source: Any, skip: tuple[int, randomness.State | None] | None) -> None:
+        self._stream = stream
+        self._source = source
+        self._skip = skip
+        self._indices: Iterator[Any] | None = None
+        self._number = 0
+        self._seeds = stream.loader.num_workers > 0
+        self._own: randomness.State | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self.position()
+        indices = self._draw()
+        if self._seeds:
+            return Parcel(indices, randomness.seed_of(self._stream.base, self._number - 1))
+        return indices
+
+    def position(self) -> None:
+        """Draw the order, and pass over what was delivered before."""
+        if self._indices is not None:
+            return
+        self._indices = iter(self._source)
+        if self._skip is None:
+            self._stream.drawn = randomness.capture()
+            return
+        batches, drawn = self._skip
+        if drawn is not None:
+            randomness.restore(drawn)
+        for _ in range(batches):
+            try:
+                self._draw()
+            except StopIteration:
+                return
+
+    def _draw(self) -> Any:
+        """The next index batch. Samplers that may draw from the global generators at any time get them for themselves,
+        once their order has begun: what training draws in between must not matter when the order is drawn again."""
+        assert self._indices is not None
+        if _draws_at_once(self._source):
+            indices = next(self._indices)
+        elif self._own is None:
+            indices = next(self._indices)
+            self._own = randomness.capture()
+        else:
+            with randomness.apart(self._own):
+                indices = next(self._indices)
+                self._own = randomness.capture()
+        self._number += 1
+        return indices
+
+
+class Parcel:
+    """Indices on their way to a worker process, where they arrive as they were, and seed it for exactly this batch.
+
+    So the random numbers of a batch depend on the run's seed and the batch's number, and neither on how many workers
+    there are nor on which batches a worker has seen before.
+    """
+
+    def __init__(self, indices: Any, seed: int) -> None:
+        self.indices = indices
+        self.seed = seed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_arrive, (self.indices, self.seed))
+
+
+def _arrive(indices: Any, seed: int) -> Any:
+    randomness.seed_worker(seed)
+    return indices
+
+
+def has_own_state(loader: Any) -> bool:
+    """Whether a loader keeps its own place, and a place that we cannot keep for it."""
+    stateful = callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
+    return stateful and not _has_indices(loader)
+
+
+def _has_indices(loader: Any) -> bool:
+    """Whether it is a ``DataLoader`` that goes through a data set by index."""
+    return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+
+
+def _draws_at_once(source: Any) -> bool:
+    inner = getattr(source, "sampler", source)
+    return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _peek(generator: torch.Generator | None) -> int:
+    """The number that a loader's iterator would draw as its base seed, without drawing it."""
+    if generator is None:
+        with randomness.apart():
+            return int(torch.empty((), dtype=torch.int64).random_().item())
+    before = generator.get_state()
+    try:
+        return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+    finally:
+        generator.set_state(before)

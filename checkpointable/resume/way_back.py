@@ -1,0 +1,93 @@
+"""The way back of a resumed run: each part of its state is put in its place at the moment at which it has to be there.
+
+The order is Lightning's. The loaders are made before any hook of training, and with worker processes the order of the
+data is drawn right then; what is logged is shown from the first hook on; and the random generators are put back last,
+right before the next batch is fetched, or the next epoch starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from checkpointable import _lightning, _logged
+from checkpointable.resume import gradients, loaders, randomness
+from checkpointable.resume.state import State
+
+
+class WayBack:
+    """Puts back what a checkpoint holds for going on as the same run.
+
+    Args:
+        state: Of the run.
+        saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
+        after: ``"batch"`` or ``"epoch"``: what had just ended; ``None`` if that cannot be told.
+    """
+
+    def __init__(self, state: State, saved: Mapping[str, Any], after: str | None) -> None:
+        self._state = state
+        self._saved = saved
+        self._after = after if saved else None
+        self._random_to_come = self._validation_to_come = self._after is not None
+        self._arrived = False
+
+    def on_run(self, trainer: Trainer) -> None:
+        """The loop is about to look whether there is anything left to train: a run that stopped early stays stopped."""
+        if self._state.stopped_early:
+            trainer.should_stop = True
+
+    def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
+        """Training loaders are made, their iterators not yet: go back to where they stood."""
+        if self._after == "batch" and not self._arrived:
+            loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch)
+
+    def on_validation_loaders(self, loader: CombinedLoader) -> None:
+        """Validation loaders are made: their generators, and workers that were already running."""
+        if self._validation_to_come:
+            loaders.start_persistent_workers(loader, self._saved["validation"])
+            if not self._random_to_come:
+                self._restore_validation(loader)
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Training is about to call its first hook: gradients of a window, running means, shown values, metrics."""
+        self._arrived = True
+        gradients.restore(trainer.lightning_module, self._state.gradients)
+        _lightning.set_reloaded_epoch(trainer, self._state.reloaded_epoch)
+        if self._after == "batch":
+            _logged.restore(trainer, self._saved["logged"])
+        elif self._after == "epoch":
+            _logged.restore_shown(trainer, self._saved["logged"])
+        if self._after is not None:
+            _logged.restore_metrics(trainer.lightning_module, self._saved["metrics"])
+
+    def before(self, trainer: Trainer, what: str) -> bool:
+        """The next ``"batch"`` is about to be fetched, or the next ``"epoch"`` to start: the generators. Once.
+
+        Returns:
+            Whether it was done now.
+        """
+        if what != self._after or not self._random_to_come:
+            return False
+        self._random_to_come = False
+        training, validation = _lightning.training_loader(trainer), _lightning.validation_loader(trainer)
+        loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
+        if validation is not None:
+            self._restore_validation(validation)
+        randomness.restore(self._saved["random"])
+        return True
+
+    def after_run(self, trainer: Trainer) -> None:
+        """The loop is left. If there was nothing to train, everything is as it was left."""
+        if not self._arrived:
+            self.on_start(trainer)
+            if self._after is not None:
+                self.before(trainer, self._after)
+            rank_zero_info(f"checkpointable: this run was finished, after {self._state.position}: nothing to train.")
+
+    def _restore_validation(self, loader: CombinedLoader) -> None:
+        self._validation_to_come = False
+        loaders.restore_generators(loader, self._saved["validation"], whole=True)

@@ -1,0 +1,43 @@
+"""The law: a run that was stopped and resumed is the run that was never stopped, to the last bit, from every file."""
+
+from __future__ import annotations
+
+import pytest
+from runs import Config, combinations, misses
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COMMON = [
+    Config(),
+    Config(workers=2),
+    Config(workers=2, persistent=True, validation="half"),
+    Config(sampler="lazy", accumulate=3),
+    Config(sampler="unsized", validation="every"),
+    Config(sampler="sized", workers=2),
+    Config(sampler="stateful", scheduler="step"),
+    Config(sampler="torchdata", workers=2, scheduler="plateau"),
+    Config(loaders="cycle", scheduler="plateau_step", validation="across"),
+    Config(optimization="manual", source="datamodule", patience=1),
+    Config(source="module", reload=2, limit="max_steps", seeded=False),
+    Config(sampler="generator", precision="bf16-mixed", clip=0.5, validation="second"),
+]
+
+
+@pytest.mark.parametrize("config", COMMON, ids=str)
+def test_resumed_run_is_the_run_without_a_stop(tmp_path, config):
+    tried, found = misses(config, tmp_path, files=5)
+    assert tried >= 4
+    assert found == []
+
+
+@pytest.mark.parametrize("config", combinations(4), ids=str)
+def test_resumed_run_of_any_combination_is_the_run_without_a_stop(tmp_path, config):
+    assert misses(config, tmp_path, files=4)[1] == []
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("config", combinations(240), ids=str)
+def test_sweep_every_file_of_every_combination(tmp_path, config, record_property):
+    tried, found = misses(config, tmp_path)
+    record_property("law", (tried, len(found)))
+    assert found == []
