@@ -187,14 +187,18 @@ def epochs_done(trainer: Trainer) -> int:
     return int(progress.processed)
 
 
-def reloaded_epoch(trainer: Trainer) -> float:
-    """The epoch in which the training loaders were made, for ``reload_dataloaders_every_n_epochs``."""
-    return trainer.fit_loop._last_train_dl_reload_epoch
+def reloaded_epochs(trainer: Trainer) -> dict[str, float]:
+    """The epochs in which the loaders were made, for ``reload_dataloaders_every_n_epochs``."""
+    return {
+        "training": trainer.fit_loop._last_train_dl_reload_epoch,
+        "validation": trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch,
+    }
 
 
-def set_reloaded_epoch(trainer: Trainer, epoch: float) -> None:
-    """Put it back after the first making of the loaders, which has changed it."""
-    trainer.fit_loop._last_train_dl_reload_epoch = epoch
+def set_reloaded_epochs(trainer: Trainer, epochs: Mapping[str, float]) -> None:
+    """Put them back after the first making of the loaders, which has changed them."""
+    trainer.fit_loop._last_train_dl_reload_epoch = epochs["training"]
+    trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epochs["validation"]
 
 
 def ended(checkpoint: Mapping[str, Any]) -> str | None:

@@ -200,7 +200,7 @@ class Run:
             seconds=time.monotonic() - self._clock,
             gradients=gradients.collect(trainer.lightning_module) if window else {},
             stopped_early=_lightning.stopped_early(trainer),
-            reloaded_epoch=_lightning.reloaded_epoch(trainer),
+            reloaded_epochs=_lightning.reloaded_epochs(trainer),
             generation=self._generation,
             logged=sorted(self.judge.seen),
             ranks=() if weights_only or not _lightning.is_fitting(trainer) else rank_state.gather(trainer),

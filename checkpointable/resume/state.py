@@ -5,7 +5,6 @@ Plain containers, numbers, strings and tensors only, so that ``torch.load(weight
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import time
@@ -39,7 +38,7 @@ class State:
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an open accumulation window, by parameter name.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
-        reloaded_epoch: The epoch in which the training loaders were made.
+        reloaded_epochs: The epochs in which the loaders of training and validation were made.
         generation: How often the run has been resumed.
         logged: Names of everything that was ever logged where it is judged.
         ranks: What each rank needs to go on as the same run; see ``rank_state``.
@@ -52,7 +51,7 @@ class State:
     seconds: float = 0.0
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stopped_early: bool = False
-    reloaded_epoch: float = -math.inf
+    reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
     generation: int = 0
     logged: Sequence[str] = ()
     ranks: Sequence[Mapping[str, Any]] = ()
@@ -69,7 +68,7 @@ class State:
             "seconds": self.seconds,
             "gradients": dict(self.gradients),
             "stopped_early": self.stopped_early,
-            "reloaded_epoch": self.reloaded_epoch,
+            "reloaded_epochs": dict(self.reloaded_epochs),
             "generation": self.generation,
             "logged": list(self.logged),
             "ranks": list(self.ranks),
@@ -95,7 +94,7 @@ class State:
             seconds=float(saved["seconds"]),
             gradients=saved["gradients"],
             stopped_early=saved["stopped_early"],
-            reloaded_epoch=saved["reloaded_epoch"],
+            reloaded_epochs=saved["reloaded_epochs"],
             generation=saved["generation"],
             logged=saved["logged"],
             ranks=saved["ranks"],

@@ -56,7 +56,6 @@ class WayBack:
         """Training is about to call its first hook: gradients of a window, running means, shown values, metrics."""
         self._arrived = True
         gradients.restore(trainer.lightning_module, self._state.gradients)
-        _lightning.set_reloaded_epoch(trainer, self._state.reloaded_epoch)
         if self._after == "batch":
             _logged.restore(trainer, self._saved["logged"])
         elif self._after == "epoch":
@@ -73,6 +72,7 @@ class WayBack:
         if what != self._after or not self._random_to_come:
             return False
         self._random_to_come = False
+        _lightning.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
         training, validation = _lightning.training_loader(trainer), _lightning.validation_loader(trainer)
         loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
         if validation is not None:
