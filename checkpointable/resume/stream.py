@@ -8,6 +8,7 @@ iterated is read forward.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -171,10 +172,14 @@ class _Delivery:
 
 
 class _Indices:
-    """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers."""
+    """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers.
+
+    The iterator keeps it. So it must not hold the stream, which holds the loader, which may hold the iterator: worker
+    processes end when their iterator is dropped, and in a circle it is dropped at any time, even in a forked process.
+    """
 
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+        self._stream: Stream = weakref.proxy(stream)
         self.source: Any = None
         self._latest: _IndexIterator | None = None
         self._skip: tuple[int, randomness.State | None] | None = None
