@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable import _lightning, _loops
+from checkpointable import _lightning, _loops, _trainer_callbacks
 from checkpointable._callback import CheckpointingCallback
 from checkpointable._run import Run
 from checkpointable.policy.options import Options
@@ -18,10 +18,10 @@ def attach(trainer: Trainer, run: Run) -> None:
     """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
     _lightning.check(trainer)
     _lightning.install_checkpoint_io(trainer, DurableCheckpointIO())
-    _lightning.mark_implicit_checkpoint(trainer)
+    _trainer_callbacks.mark_implicit_checkpoint(trainer)
     if not _lightning.is_fitting(trainer):
         return
-    attached = next((c for c in _lightning.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
+    attached = next((c for c in _trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
     if attached is None or attached.run is not run or not _lightning.has_trained_before(trainer):
         run.begin()
     run.resumed_at = None
@@ -29,10 +29,10 @@ def attach(trainer: Trainer, run: Run) -> None:
     _attach_early_stopping(trainer, run)
     if not saves_anything(run.options) or not _may_save(trainer):
         return
-    replaced = attached.replaced if attached is not None else _lightning.take_implicit_checkpoint(trainer)
+    replaced = attached.replaced if attached is not None else _trainer_callbacks.take_implicit_checkpoint(trainer)
     if attached is not None:
-        _lightning.detach(trainer, attached)
-    _lightning.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
+        _trainer_callbacks.detach(trainer, attached)
+    _trainer_callbacks.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
 
 
 def saves_anything(options: Options) -> bool:
@@ -57,7 +57,7 @@ def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
     options = run.options
     for callback in trainer.early_stopping_callbacks:
         if getattr(callback, "_checkpointable_run", run) is not run:
-            _lightning.detach(trainer, callback)  # ours, for a module that was fitted before
+            _trainer_callbacks.detach(trainer, callback)  # ours, for a module that was fitted before
     if options.patience is None:
         return
     stopping = EarlyStopping(
@@ -69,5 +69,5 @@ def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
         check_finite=False,  # NaN is no improvement, and no more than that
     )
     stopping._checkpointable_run = run  # type: ignore[attr-defined]  # whose it is
-    if all(callback.state_key != stopping.state_key for callback in _lightning.callbacks(trainer)):
-        _lightning.attach(trainer, stopping)
+    if all(callback.state_key != stopping.state_key for callback in _trainer_callbacks.callbacks(trainer)):
+        _trainer_callbacks.attach(trainer, stopping)

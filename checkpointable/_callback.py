@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from checkpointable import _lightning
+from checkpointable import _lightning, _trainer_callbacks
 
 if TYPE_CHECKING:
     from checkpointable._run import Run
@@ -57,9 +57,9 @@ class CheckpointingCallback(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Step aside for a module that is not ours."""
         if pl_module.__dict__.get("_checkpointing") is not self.run:
-            _lightning.detach(trainer, self)
+            _trainer_callbacks.detach(trainer, self)
             if self.replaced is not None:
-                _lightning.attach(trainer, self.replaced)
+                _trainer_callbacks.attach(trainer, self.replaced)
                 self.replaced.setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from checkpointable import _attach, _lightning
+from checkpointable import _attach, _lightning, _trainer_callbacks
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
 from checkpointable._overrides import Parts, guard, part
 from checkpointable._run import Run
@@ -55,6 +55,7 @@ class CheckpointingMixin(_Base):
             done), any logged metric, with format specs.
         best_filename: The same for best checkpoints; ``{monitor}`` is the name of the monitored quantity.
         auto_insert_metric_name: ``{epoch:02d}`` becomes ``epoch=02``.
+        strict_resume: Refuse to resume when anything could not be restored exactly.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
         args: Positional arguments of the next class in line.
         kwargs: Keyword arguments of the next class in line.
@@ -86,6 +87,7 @@ class CheckpointingMixin(_Base):
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,
+        strict_resume: bool = False,
         patience: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -231,12 +233,14 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
         else:
             _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=_lightning.ended(checkpoint))
     elif trainer is not None:
-        _lightning.forget_implicit_checkpoint(trainer, checkpoint)
-        rank_zero_warn(
+        _trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
+        lacks = (
             f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
-            " Not in it: best_val_loss, the checkpoints kept so far, and the exact position in the data.",
-            category=CheckpointableWarning,
+            " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the place in the data."
         )
+        if _run(module).options.strict_resume:
+            raise ResumeError(f"{lacks} Resume with strict_resume=False to go on from it all the same.")
+        rank_zero_warn(lacks, category=CheckpointableWarning)
 
 
 CheckpointingMixin._checkpointing_parts = {

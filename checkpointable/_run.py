@@ -15,16 +15,18 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable import _lightning
-from checkpointable._errors import CheckpointableWarning, ResumeError, SaveError
+from checkpointable import _lightning, _trainer_callbacks
+from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable._interrupt import CtrlC
 from checkpointable._judge import Judge
 from checkpointable._saver import Order, Saver
+from checkpointable._steps import Steps
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
 from checkpointable.resume import gradients, rank_state, state
 from checkpointable.resume.loaders import observe
+from checkpointable.resume.report import exactness, when_saved
 from checkpointable.resume.way_back import WayBack
 
 
@@ -58,11 +60,10 @@ class Run:
         self._generation = 0
         self._order: Order | None = None
         self._safe_point: str | None = None
-        self._restored: state.State | None = None
         self._way_back: WayBack | None = None
         self._clock = time.monotonic()
         self._score: float | None = None
-        self._stepped = self._ever_stepped = self._last_batch_stepped = False
+        self._steps = Steps()
 
     def change(self, **changes: Any) -> None:
         """Change an argument in the middle of a run.
@@ -108,19 +109,15 @@ class Run:
 
     def on_start(self, trainer: Trainer) -> None:
         """Take up the count where Lightning's stands, and say where a resumed run goes on."""
-        restored, self._restored = self._restored, None
-        if restored is not None and self._way_back is not None:
-            self._check_position(trainer, restored)
-            self._way_back.on_start(trainer)
-            rank_zero_info(f"checkpointable: goes on after {restored.position}, from {trainer.ckpt_path}")
-        self._clock = time.monotonic() - (restored.seconds if restored is not None else 0.0)
-        if not trainer.lightning_module.automatic_optimization:
-            for optimizer in _lightning.optimizers(trainer):
-                optimizer.register_step_post_hook(self._note_step)
+        seconds = 0.0
+        if self._way_back is not None:
+            seconds = self._way_back.on_start(trainer, strict=self.options.strict_resume)
+        self._clock = time.monotonic() - seconds
+        self._steps.listen(trainer)
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end."""
-        before, self.position = self.position, self._count(trainer)
+        before, self.position = self.position, self._steps.count(trainer, self.position)
         self.whole = True
         self._safe_point = "batch"
         self._due |= self._conditions.after_batch(before, self.position)
@@ -131,7 +128,7 @@ class Run:
         self.judge.raise_problem()
         if not self._due or terminating or _lightning.epoch_is_over(trainer):
             return
-        if not self._in_window(trainer) or "best" in self._due:
+        if not self._steps.in_window(trainer) or "best" in self._due:
             self._save(trainer)
             self._stop_if_asked()
 
@@ -191,7 +188,7 @@ class Run:
     def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         """What goes into a checkpoint under our key, whoever writes it."""
         order = self._order
-        window = order is not None and self._in_window(trainer)
+        window = order is not None and self._steps.in_window(trainer)
         now = state.State(
             run_id=self.run_id,
             position=self.position,
@@ -205,6 +202,7 @@ class Run:
             logged=sorted(self.judge.seen),
             ranks=() if weights_only or not _lightning.is_fitting(trainer) else rank_state.gather(trainer),
         )
+        here = now.ranks[trainer.global_rank] if now.ranks else {}
         score = None if order is None or order.score is None else order.score
         options = self.options
         judged = None if score is None else {"monitor": options.monitor, "mode": options.mode, "value": score}
@@ -215,6 +213,7 @@ class Run:
             score=judged,
             resumed_from=str(self.saver.resumed_from) if self.saver.resumed_from is not None else None,
             weights_only=weights_only,
+            exactness=exactness(when_saved(trainer, now, here)),
         )
         return now.to_dict(metadata)
 
@@ -234,7 +233,6 @@ class Run:
         self.position = restored.position
         self.best_val_loss = restored.best_val_loss
         self.resumed_at = restored.safe_point
-        self._restored = restored
         self._generation = restored.generation + (after is not None)
         self.judge.seen.update(restored.logged)
         self._due.clear()
@@ -264,22 +262,6 @@ class Run:
         finally:
             self._order = None
 
-    def _count(self, trainer: Trainer) -> Position:
-        now = _lightning.counted(trainer)
-        if trainer.lightning_module.automatic_optimization:
-            return now
-        stepped, self._stepped = self._stepped or not self._ever_stepped, False
-        self._last_batch_stepped = stepped
-        return replace(now, step=self.position.step + stepped)
-
-    def _note_step(self, *_: Any) -> None:
-        self._stepped = self._ever_stepped = True
-
-    def _in_window(self, trainer: Trainer) -> bool:
-        if trainer.lightning_module.automatic_optimization:
-            return _lightning.inside_window(trainer)
-        return self._ever_stepped and not self._last_batch_stepped
-
     def _note_time(self, trainer: Trainer) -> None:
         seconds = time.monotonic() - self._clock
         if trainer.strategy.broadcast(self._conditions.after_seconds(seconds)):
@@ -294,18 +276,7 @@ class Run:
         """Our callback, if this is a fit that we save in: not one inside a tuner, which sets all callbacks aside."""
         if _lightning.fast_dev_run(trainer):
             return None
-        return next((c for c in _lightning.callbacks(trainer) if getattr(c, "run", None) is self), None)
-
-    def _check_position(self, trainer: Trainer, restored: state.State) -> None:
-        if restored.safe_point is None:
-            return
-        ours = (restored.position.epoch + (restored.safe_point == "epoch"), restored.position.batch)
-        counted = _lightning.counted(trainer)
-        if ours != (counted.epoch, counted.batch):
-            raise ResumeError(
-                f"cannot go on from {trainer.ckpt_path}: it was saved after {restored.position}, and Lightning's"
-                f" counters in it say {counted}. Its parts are not of one moment; go on from another checkpoint."
-            )
+        return next((c for c in _trainer_callbacks.callbacks(trainer) if getattr(c, "run", None) is self), None)
 
 
 def scalars(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:

@@ -40,6 +40,7 @@ class Options:
     filename: str = "epoch_{epoch}_batch_{batch}"
     best_filename: str = "best_{monitor}_epoch_{epoch}"
     auto_insert_metric_name: bool = False
+    strict_resume: bool = False
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a directory, or None for 'checkpoints' under the trainer's log directory (URLs are not supported yet)",
     ),
     "auto_insert_metric_name": _TRUE_OR_FALSE,
+    "strict_resume": _TRUE_OR_FALSE,
     "patience": (
         lambda value: value is None or _whole(value, 1),
         "must be a whole number of validations, at least 1, or None for no early stopping",

@@ -109,6 +109,7 @@ def describe(
     score: Mapping[str, Any] | None,
     resumed_from: str | None,
     weights_only: bool,
+    exactness: str,
 ) -> dict[str, Any]:
     """The metadata of a checkpoint file: what its reader needs to know without opening a tensor."""
     return {
@@ -124,7 +125,7 @@ def describe(
         "created": time.time(),
         "weights_only": weights_only,
         "resumed_from": resumed_from,
-        "exactness": None,
+        "exactness": exactness,
         "versions": {
             "checkpointable": __version__,
             "lightning": lightning.__version__,

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _logged
-from checkpointable.resume import gradients, loaders, randomness
+from checkpointable._errors import ResumeError
+from checkpointable.resume import gradients, loaders, randomness, report
 from checkpointable.resume.state import State
 
 
@@ -25,8 +26,7 @@ class WayBack:
     Args:
         state: Of the run.
         saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
-        after: ``"batch"`` or ``"epoch"``: what had just ended; ``None`` if that cannot be told.
-    """
+        after: ``"batch"`` or ``"epoch"``: what had just ended; ``None`` if that cannot be told."""
 
     def __init__(self, state: State, saved: Mapping[str, Any], after: str | None) -> None:
         self._state = state
@@ -52,8 +52,26 @@ class WayBack:
             if not self._random_to_come:
                 self._restore_validation(loader)
 
-    def on_start(self, trainer: Trainer) -> None:
-        """Training is about to call its first hook: gradients of a window, running means, shown values, metrics."""
+    def on_start(self, trainer: Trainer, *, strict: bool) -> float:
+        """Training is about to call its first hook: gradients of a window, running means, shown values, metrics.
+
+        Args:
+            trainer: Of the fit.
+            strict: Whether to refuse what does not come back exactly.
+
+        Returns:
+            Training time since the last save that time had asked for, in seconds.
+
+        Raises:
+            ResumeError: If ``strict``, and something does not; or if the file's counters disagree.
+        """
+        self._check_position(trainer)
+        findings = report.when_resumed(trainer, self._state, self._saved, self._after)
+        report.say(trainer, self._state, findings, strict=strict)
+        self._put_back(trainer)
+        return self._state.seconds
+
+    def _put_back(self, trainer: Trainer) -> None:
         self._arrived = True
         gradients.restore(trainer.lightning_module, self._state.gradients)
         if self._after == "batch":
@@ -83,10 +101,22 @@ class WayBack:
     def after_run(self, trainer: Trainer) -> None:
         """The loop is left. If there was nothing to train, everything is as it was left."""
         if not self._arrived:
-            self.on_start(trainer)
+            self._put_back(trainer)
             if self._after is not None:
                 self.before(trainer, self._after)
             rank_zero_info(f"checkpointable: this run was finished, after {self._state.position}: nothing to train.")
+
+    def _check_position(self, trainer: Trainer) -> None:
+        state = self._state
+        if state.safe_point is None:
+            return
+        ours = (state.position.epoch + (state.safe_point == "epoch"), state.position.batch)
+        counted = _lightning.counted(trainer)
+        if ours != (counted.epoch, counted.batch):
+            raise ResumeError(
+                f"cannot go on from {trainer.ckpt_path}: it was saved after {state.position}, and Lightning's"
+                f" counters in it say {counted}. Its parts are not of one moment; go on from another checkpoint."
+            )
 
     def _restore_validation(self, loader: CombinedLoader) -> None:
         self._validation_to_come = False

@@ -1,0 +1,127 @@
+"""The report before the first resumed batch: what goes on exactly, what approximately, what is lost, each with why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader, IterableDataset
+
+from checkpointable import _lightning
+from checkpointable._errors import ResumeError
+from checkpointable.resume.loaders import ObservedLoader
+from checkpointable.resume.state import State
+from checkpointable.resume.stream import Stream, has_own_state
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that does not go on exactly.
+
+    Attributes:
+        level: ``"approximate"`` or ``"lost"``.
+        what: The thing.
+        why: The reason.
+    """
+
+    level: str
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.level} ({self.why})"
+
+
+def exactness(findings: Sequence[Finding]) -> str:
+    """``"exact"``, or what is not."""
+    return "; ".join(str(finding) for finding in findings) or EXACT
+
+
+def when_saved(trainer: Trainer, state: State, saved: Mapping[str, Any]) -> list[Finding]:
+    """What a file being written cannot bring back exactly, on any machine."""
+    if not saved:
+        return [
+            Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
+        ]
+    found = []
+    if state.safe_point is None:
+        found.append(Finding("approximate", "everything", "written by hand or by another callback, inside a batch"))
+    for name, stream in _streams(_lightning.training_loader(trainer)):
+        why = _inexact_kind(stream)
+        if why is not None:
+            found.append(Finding("approximate", name, why))
+    return found
+
+
+def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after: str | None) -> list[Finding]:
+    """What of a file does not come back exactly, here and now."""
+    if not saved:
+        why = f"the file has {len(state.ranks)} ranks, this training {trainer.world_size}"
+        return [Finding("lost", f"randomness and places in the data of rank {trainer.global_rank}", why)]
+    found = []
+    if len(state.ranks) != trainer.world_size:
+        why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
+        found.append(Finding("approximate", "which rank sees which sample", why))
+    if state.safe_point is None:
+        found.append(Finding("approximate", "everything", "written by hand or by another callback, inside a batch"))
+    streams = _streams(_lightning.training_loader(trainer))
+    for named, place in zip(streams, saved["training"], strict=False):
+        found += _compare(*named, place)
+    expected, present = len(saved["training"]), len(streams)
+    if expected != present:
+        found.append(Finding("lost", "places in the data", f"{expected} train loaders when saved, {present} now"))
+    return found if after == "batch" else [finding for finding in found if finding.level == "lost"]
+
+
+def say(trainer: Trainer, state: State, findings: Sequence[Finding], *, strict: bool) -> None:
+    """Say where a resumed run goes on, and how exactly.
+
+    Raises:
+        ResumeError: If ``strict`` and something is not exact.
+    """
+    if findings and strict:
+        details = "\n  ".join(map(str, findings))
+        raise ResumeError(
+            f"cannot resume {type(trainer.lightning_module).__name__} from {trainer.ckpt_path} exactly"
+            f" (strict_resume=True).\n  {details}\nResume with strict_resume=False to go on at the same batch"
+            " number, or restore what it was saved with."
+        )
+    at = state.position
+    rank_zero_info(
+        f"checkpointable: goes on after epoch {at.epoch}, batch {at.batch} of {trainer.num_training_batches},"
+        f" step {at.step}, from {trainer.ckpt_path}: {exactness(findings)}"
+    )
+
+
+def _compare(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Finding]:
+    now = stream.place()
+    for what, unit in (("length", "batches"), ("batch_size", "samples a batch")):
+        if place[what] != now[what]:
+            yield Finding("approximate", name, f"{place[what]} {unit} when saved, {now[what]} now")
+    if has_own_state(stream.loader) and place["state"] is None:
+        yield Finding("approximate", name, "it keeps its own place, and the file has none for it; it is read forward")
+    why = _inexact_kind(stream)
+    if why is not None:
+        yield Finding("approximate", name, why)
+
+
+def _inexact_kind(stream: Stream) -> str | None:
+    loader = stream.loader
+    if has_own_state(loader):
+        return None
+    if not isinstance(loader, DataLoader):
+        return f"{type(loader).__name__} has no index: it is read forward, and exact if it gives the same batches again"
+    if isinstance(loader.dataset, IterableDataset):
+        name = type(loader.dataset).__name__
+        return f"{name} has no index: its batches are read again and dropped, and exact if they come in the same order"
+    return None
+
+
+def _streams(loader: Any) -> list[tuple[str, Stream]]:
+    streams = loader.streams if isinstance(loader, ObservedLoader) else []
+    return [("train loader" if len(streams) == 1 else f"train loader {i}", s) for i, s in enumerate(streams)]
