@@ -24,6 +24,7 @@ from checkpointable.policy import names
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.which import Best, Newest
+from checkpointable.resume.plain import refused
 from checkpointable.storage import archive, commit
 from checkpointable.storage.checkpoint_io import DurableCheckpointIO, write_checkpoint
 
@@ -61,6 +62,7 @@ class Saver:
         self.saved: Position | None = None
         self.saved_reasons: Set[str] = frozenset()
         self._written: set[str] = set()
+        self._named: set[str] = set()
 
     def start(self, trainer: Trainer, run_id: str, position: Position) -> None:
         """Find and try the directory, and take up what this run has saved there before.
@@ -144,6 +146,7 @@ class Saver:
     def _write(self, trainer: Trainer, checkpoint: dict[str, Any], order: Order) -> tuple[str, list[str]]:
         """The path of the new file, and those of kept ones that somebody else has deleted."""
         assert self.directory is not None
+        self._name_what_is_refused(checkpoint)
         gone = [path for path in sorted(self.kept) if not os.path.exists(path)]
         if gone:
             _warn(f"somebody else has deleted checkpoints of this run: {', '.join(gone)}. Saving goes on without them.")
@@ -156,6 +159,15 @@ class Saver:
                 continue
             return str(path), gone
         raise AssertionError("unreachable: versions do not end")
+
+    def _name_what_is_refused(self, checkpoint: dict[str, Any]) -> None:
+        found = {at: kind for at, kind in refused(checkpoint) if at not in self._named}
+        self._named.update(found)
+        for at, kind in found.items():
+            _warn(
+                f"checkpoint{at} is a {kind}, which torch.load(weights_only=True) refuses, and so does Trainer.fit("
+                "ckpt_path=...) by itself. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
+            )
 
     def _store(self, trainer: Trainer, checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
         """Through our commit, or through the ``CheckpointIO`` that the user chose."""

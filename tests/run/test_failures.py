@@ -183,7 +183,8 @@ def test_error_that_is_not_the_disks_is_raised_at_once(tmp_path):
             super().on_save_checkpoint(checkpoint)
             checkpoint["mine"] = lambda: None
 
-    with pytest.raises(Exception, match="pickle"):
+    named = pytest.warns(CheckpointableWarning, match=r"checkpoint\['mine'\] is a builtins\.function")
+    with named, pytest.raises(Exception, match="pickle"):
         trainer(tmp_path).fit(Unpicklable(dirpath=tmp_path, save_interval=1, save_on_exception=False), loader(3))
     assert files(tmp_path) == []
     assert not list(tmp_path.glob(".checkpointable-*"))

@@ -190,7 +190,7 @@ def test_checkpoint_of_plain_lightning_loads_and_says_what_it_lacks(tmp_path):
     plain = trainer(tmp_path)
     plain.fit(PlainNet(), loader(3), loader(1))
     net = MixedNet(dirpath=tmp_path / "ours")
-    with pytest.warns(CheckpointableWarning, match="not written by checkpointable.*Not in it: best_val_loss"):
+    with pytest.warns(CheckpointableWarning, match=r"not written by checkpointable.*Not in it: best_val_loss"):
         trainer(tmp_path, max_epochs=2).fit(
             net, loader(3), loader(1), ckpt_path=plain.checkpoint_callback.best_model_path
         )
