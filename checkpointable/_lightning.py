@@ -143,6 +143,11 @@ def set_reloaded_epochs(trainer: Trainer, epochs: Mapping[str, float]) -> None:
     trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epochs["validation"]
 
 
+def is_resuming(trainer: Trainer) -> bool:
+    """Whether the file being read is one to go on from, and not one that the ``Tuner`` undoes its trials with."""
+    return not os.path.basename(str(trainer.ckpt_path)).startswith((".lr_find_", ".scale_batch_size_"))
+
+
 def ended(checkpoint: Mapping[str, Any]) -> str | None:
     """``"batch"`` or ``"epoch"``: what had just ended by the counters in a checkpoint; ``None`` without counters."""
     if "loops" not in checkpoint:

@@ -228,7 +228,7 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
             f" Start anew with {type(module).__name__}.load_from_checkpoint(...), or go on from another file."
         )
     if KEY in checkpoint:
-        if trainer is None:
+        if trainer is None or not _lightning.is_resuming(trainer):
             _run(module).restore(checkpoint[KEY])
         else:
             _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=_lightning.ended(checkpoint))

@@ -237,7 +237,7 @@ class Run:
         self.judge.seen.update(restored.logged)
         self._due.clear()
         here = restored.ranks[rank] if rank < len(restored.ranks) else {}
-        self._way_back = WayBack(restored, here, after)
+        self._way_back = None if after is None else WayBack(restored, here, after)
 
     def _save(self, trainer: Trainer, *, final: bool = False) -> None:
         due, self._due = self._due, set()

@@ -26,12 +26,12 @@ class WayBack:
     Args:
         state: Of the run.
         saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
-        after: ``"batch"`` or ``"epoch"``: what had just ended; ``None`` if that cannot be told."""
+        after: ``"batch"`` or ``"epoch"``: what had just ended."""
 
-    def __init__(self, state: State, saved: Mapping[str, Any], after: str | None) -> None:
+    def __init__(self, state: State, saved: Mapping[str, Any], after: str) -> None:
         self._state = state
         self._saved = saved
-        self._after = after if saved else None
+        self._after: str | None = after if saved else None
         self._random_to_come = self._validation_to_come = self._after is not None
         self._arrived = False
 

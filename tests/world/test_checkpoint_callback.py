@@ -101,14 +101,16 @@ def test_two_modules_in_one_trainer_each_save_their_own(tmp_path):
     assert files(tmp_path / "a") == ["best_val_loss_epoch_0.ckpt"]
 
 
-def test_tuner_saves_nothing_and_finds_the_learning_rate_by_its_name(tmp_path):
+def test_tuner_saves_nothing_and_finds_the_learning_rate_by_its_name(tmp_path, caplog):
     torch.manual_seed(0)
-    net = Net(dirpath=tmp_path / "ours", save_interval=1, save_last_k=-1)
+    net = Net(dirpath=tmp_path / "ours", save_interval=1, save_last_k=-1, strict_resume=True)
     own = trainer(tmp_path, max_epochs=1)
     found = Tuner(own).lr_find(net, loader(40), loader(1), num_training=30, early_stop_threshold=None)
     assert net.learning_rate == found.suggestion()
     assert files(tmp_path / "ours") == []
-    own.fit(net, loader(3), loader(1))
+    with caplog.at_level("INFO"):
+        own.fit(net, loader(3), loader(1))
+    assert not any("goes on after" in record.message for record in caplog.records)
     assert len(files(tmp_path / "ours")) == 3
     assert own.global_step == 3
 
@@ -175,3 +177,14 @@ def test_implicit_model_checkpoint_is_replaced_after_a_validation_too(tmp_path):
     own.validate(net, loader(1), verbose=False)
     own.fit(net, loader(2), loader(1))
     assert kinds(own) == [CheckpointingCallback]
+
+
+def test_learning_rate_finder_as_a_callback_is_no_resume(tmp_path, caplog):
+    finder = L.pytorch.callbacks.LearningRateFinder(num_training_steps=20, early_stop_threshold=None)
+    torch.manual_seed(0)
+    net = Net(dirpath=tmp_path / "ours", save_interval=1, strict_resume=True)
+    own = trainer(tmp_path, callbacks=[finder])
+    with caplog.at_level("INFO"):
+        own.fit(net, loader(30), loader(1))
+    assert not any("goes on after" in record.message for record in caplog.records)
+    assert own.global_step == 30
