@@ -137,6 +137,12 @@ def reloaded_epochs(trainer: Trainer) -> dict[str, float]:
     }
 
 
+def reloads(trainer: Trainer, loaded: float) -> bool:
+    """Whether loaders that were made in this epoch are due to be made again."""
+    every: int = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set where mypy does not look
+    return bool(every) and trainer.current_epoch - loaded >= every
+
+
 def set_reloaded_epochs(trainer: Trainer, epochs: Mapping[str, float]) -> None:
     """Put them back after the first making of the loaders, which has changed them."""
     trainer.fit_loop._last_train_dl_reload_epoch = epochs["training"]
@@ -179,11 +185,7 @@ def epoch_is_over(trainer: Trainer) -> bool:
 
 def validates(trainer: Trainer) -> bool:
     """Whether this fit has a validation to run."""
-    return trainer.enable_validation and sum(_as_list(trainer.num_val_batches)) > 0
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return trainer.enable_validation
 
 
 def logged_now(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -101,7 +101,7 @@ class Run:
         """Observe the loaders, and bring back the generators they own."""
         observe(loader)
         if self._way_back is not None and not trainer.sanity_checking:
-            self._way_back.on_validation_loaders(loader)
+            self._way_back.on_validation_loaders(trainer, loader)
 
     def before(self, trainer: Trainer, what: str) -> bool:
         """The next batch is about to be fetched, or the next epoch to start."""

@@ -45,8 +45,10 @@ class WayBack:
         if self._after == "batch" and not self._arrived:
             loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch)
 
-    def on_validation_loaders(self, loader: CombinedLoader) -> None:
+    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: their generators, and workers that were already running."""
+        if not self._random_to_come and _lightning.reloads(trainer, self._state.reloaded_epochs["validation"]):
+            self._validation_to_come = False  # the run without a stop has made them anew here, too
         if self._validation_to_come:
             loaders.start_persistent_workers(loader, self._saved["validation"])
             if not self._random_to_come:

@@ -120,6 +120,20 @@ class Remembering:
         self.at = state["at"]
 
 
+class Plain:
+    """A loader that can only be iterated."""
+
+    def __init__(self, size: int) -> None:
+        self.samples = Digits(size)
+
+    def __len__(self) -> int:
+        return len(self.samples) // BATCH
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, BATCH * len(self), BATCH):
+            yield torch.utils.data.default_collate([self.samples[start + place] for place in range(BATCH)])
+
+
 def make_loader(config: Config, size: int = SAMPLES) -> Any:
     workers = {"num_workers": config.workers, "persistent_workers": config.persistent and config.workers > 0}
     if config.sampler == "stateful":
@@ -128,10 +142,8 @@ def make_loader(config: Config, size: int = SAMPLES) -> Any:
         return DataLoader((Sized if config.sampler == "sized" else Streamed)(size), batch_size=BATCH, **workers)
     if config.sampler == "lazy":
         return DataLoader(Digits(size), batch_sampler=Lazy(size), **workers)
-    if config.sampler == "list":
-        return [
-            torch.utils.data.default_collate([Digits(size)[i] for i in range(j, j + 4)]) for j in range(0, size - 4, 4)
-        ]
+    if config.sampler == "plain":
+        return Plain(size)
     kwargs: dict[str, Any] = {"batch_size": BATCH, "drop_last": config.drop_last, **workers}
     if config.sampler == "weighted":
         kwargs["sampler"] = WeightedRandomSampler(torch.linspace(0.1, 1, size), size)
@@ -407,7 +419,7 @@ def combinations(count: int) -> list[Config]:
 SPACE: dict[str, list[Any]] = {
     "sampler": [
         *("shuffle", "shuffle", "shuffle", "sequential", "weighted", "replacement", "generator", "lazy"),
-        *("sized", "unsized", "list", "stateful", "torchdata"),
+        *("sized", "unsized", "plain", "stateful", "torchdata"),
     ],
     "workers": [0, 0, 0, 1, 2],
     "persistent": [False, True],
@@ -428,7 +440,7 @@ SPACE: dict[str, list[Any]] = {
 
 
 def _is_possible(config: Config) -> bool:
-    by_index = config.sampler not in ("sized", "unsized", "list", "stateful", "lazy")
+    by_index = config.sampler not in ("sized", "unsized", "plain", "stateful", "lazy")
     return all(
         (
             config.workers > 0 or not config.persistent,
@@ -436,7 +448,7 @@ def _is_possible(config: Config) -> bool:
             or (config.accumulate, config.clip, config.scheduler) == (1, None, "none"),
             by_index or (config.limit != "overfit_batches" and not config.drop_last),
             config.sampler != "unsized" or (config.validation != "half" and config.loaders == "one"),
-            config.sampler not in ("list", "stateful") or config.workers == 0,
+            config.sampler not in ("plain", "stateful") or config.workers == 0,
             config.scheduler != "plateau" or config.validation not in ("second", "across"),
             config.reload == 0 or config.source != "fit",
         )
