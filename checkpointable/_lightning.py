@@ -26,6 +26,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from checkpointable._errors import LightningVersionError
 from checkpointable.policy.position import Position
 
+_SEED = "PL_GLOBAL_SEED"
 _HIDDEN = "_checkpointing_hidden_step"
 _SEAMS = (
     "fit_loop.epoch_loop.batch_progress.current.completed",
@@ -121,6 +122,19 @@ def training_loader(trainer: Trainer) -> CombinedLoader | None:
 def validation_loader(trainer: Trainer) -> CombinedLoader | None:
     """The loaders of the validation inside a fit, once they are made."""
     return trainer.fit_loop.epoch_loop.val_loop._combined_loader
+
+
+def global_seed() -> str | None:
+    """What ``seed_everything`` was given; Lightning seeds distributed samplers and worker processes with it."""
+    return os.environ.get(_SEED)
+
+
+def set_global_seed(seed: str | None) -> None:
+    """Go on with the seed of the run, and not with that of the script that goes on with it."""
+    if seed is None:
+        os.environ.pop(_SEED, None)
+    else:
+        os.environ[_SEED] = seed
 
 
 def epochs_done(trainer: Trainer) -> int:

@@ -29,6 +29,7 @@ class Listener(Protocol):
     """What a module has to offer to hear of the safe points, and of the moments at which a resumed run comes back."""
 
     resumed_at: str | None
+    fetching: bool
 
     def on_run(self, trainer: Trainer) -> None:
         """The training loop is about to look whether there is anything left to train."""
@@ -100,6 +101,12 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
             self.trainer.fit_loop._restarting = False  # or the epoch's plateau schedulers are passed over at its end
         listener.resumed_at = None
         listener.before(self.trainer, "batch")
+
+    def advance(self, data_fetcher: Any) -> None:
+        listener = _listener(self)
+        if listener is not None:
+            listener.fetching = True
+        super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)

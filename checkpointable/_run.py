@@ -25,7 +25,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
 from checkpointable.resume import gradients, rank_state, state
-from checkpointable.resume.loaders import observe
+from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.report import exactness, when_saved
 from checkpointable.resume.way_back import WayBack
 
@@ -38,6 +38,7 @@ class Run:
         position: Where the run stands: after the last batch that is wholly over.
         best_val_loss: Lowest validation loss so far; ``inf`` before the first validation.
         whole: Whether the state is that of ``position``, with nothing begun since.
+        fetching: Whether the next batch is being fetched or prepared, which draws from the random generators.
         resumed_at: ``"batch"`` or ``"epoch"``, from the restoring of a checkpoint until the loop has taken it up.
     """
 
@@ -51,7 +52,7 @@ class Run:
         self.run_id = uuid.uuid4().hex[:12]
         self.position = Position()
         self.best_val_loss = math.inf
-        self.whole = False
+        self.whole = self.fetching = False
         self.resumed_at: str | None = None
         self.saver = Saver(self.options)
         self.judge = Judge(self.options)
@@ -118,7 +119,8 @@ class Run:
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end."""
         before, self.position = self.position, self._steps.count(trainer, self.position)
-        self.whole = True
+        self.whole, self.fetching = True, False
+        settle(_lightning.training_loader(trainer))
         self._safe_point = "batch"
         self._due |= self._conditions.after_batch(before, self.position)
         if self._conditions.seconds is not None:
@@ -142,7 +144,7 @@ class Run:
 
     def on_epoch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after an epoch: save what is due."""
-        self.whole = True
+        self.whole, self.fetching = True, False
         self._safe_point = "epoch"
         self._due |= self._conditions.after_epoch(self.position.epoch)
         if not terminating:
@@ -198,9 +200,12 @@ class Run:
             gradients=gradients.collect(trainer.lightning_module) if window else {},
             stopped_early=_lightning.stopped_early(trainer),
             reloaded_epochs=_lightning.reloaded_epochs(trainer),
+            fetching=order is not None and self.fetching,
             generation=self._generation,
             logged=sorted(self.judge.seen),
-            ranks=() if weights_only or not _lightning.is_fitting(trainer) else rank_state.gather(trainer),
+            ranks=()
+            if weights_only or not _lightning.is_fitting(trainer)
+            else rank_state.gather(trainer, settled=order is not None),
         )
         here = now.ranks[trainer.global_rank] if now.ranks else {}
         score = None if order is None or order.score is None else order.score

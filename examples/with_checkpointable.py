@@ -2,7 +2,7 @@
 
 You learn what is left to write: the layers and ``compute_loss``. The steps, the optimizer, the safety net every 10
 batches and the best weights come with the base class. ``latest`` finds the file to go on from; here that is the state
-at the exception itself.
+at the exception itself, and the epoch goes on with the images it has not had yet.
 """
 
 import logging
@@ -21,6 +21,7 @@ from checkpointable import CheckpointingModule, latest
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers|.*treespec")
+CUT_AT = (2, 25)  # epoch, batch
 
 
 class LitDigits(CheckpointingModule):
@@ -34,10 +35,10 @@ class LitDigits(CheckpointingModule):
 
 
 class PowerCut(Callback):
-    """Says where training starts, and stops it in the middle of an epoch."""
+    """Says where training starts, stops it in the middle of an epoch, and notes the images trained on in that epoch."""
 
-    def __init__(self, epoch=None, batch=None):
-        self.at = (epoch, batch)
+    def __init__(self, seen, at=None):
+        self.seen, self.at = seen, at
         self.started = False
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -46,6 +47,10 @@ class PowerCut(Callback):
         self.started = True
         if (trainer.current_epoch, batch_idx) == self.at:
             raise RuntimeError(f"power cut in epoch {trainer.current_epoch}, before batch {batch_idx}")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == CUT_AT[0]:
+            self.seen.update(map(tuple, batch[0].tolist()))
 
 
 def train(directory, train_loader, val_loader, callback):
@@ -63,12 +68,14 @@ def main(directory):
     training, held_out = random_split(digits, [1500, 297])
     loaders = DataLoader(training, batch_size=32, shuffle=True), DataLoader(held_out, batch_size=297)
 
+    seen = set()
     try:
-        train(directory, *loaders, PowerCut(epoch=2, batch=25))
+        train(directory, *loaders, PowerCut(seen, CUT_AT))
     except RuntimeError as error:
         print(error)
-    model = train(directory, *loaders, PowerCut())
+    model = train(directory, *loaders, PowerCut(seen))
 
+    print(f"images trained on in epoch {CUT_AT[0]}: {len(seen)} of {len(training)}")
     print("files:", *sorted(file.name for file in Path(directory).rglob("*.ckpt")), sep="\n  ")
     images, labels = next(iter(loaders[1]))
     print(f"accuracy on held-out images: {(model.net(images).argmax(1) == labels).float().mean():.1%}")

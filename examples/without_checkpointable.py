@@ -1,7 +1,7 @@
 """Checkpoints with Lightning alone, as a careful user sets them up. Compare with ``with_checkpointable.py``.
 
-You learn what there is to write and to know: two steps that share one computation, an optimizer, one callback for the
-safety net and one for the best weights, the trick that keeps only the newest file, and the search for it.
+You learn what there is to write and know: two steps, an optimizer, callbacks for the safety net and the best weights,
+the trick that keeps only the newest file, the search for it; and that a resumed epoch never sees some of its images.
 """
 
 import logging
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers|.*exists and is not empty|.*treespec")
+CUT_AT = (2, 25)  # epoch, batch
 
 
 class LitDigits(L.LightningModule):
@@ -42,10 +43,10 @@ class LitDigits(L.LightningModule):
 
 
 class PowerCut(Callback):
-    """Says where training starts, and stops it in the middle of an epoch."""
+    """Says where training starts, stops it in the middle of an epoch, and notes the images trained on in that epoch."""
 
-    def __init__(self, epoch=None, batch=None):
-        self.at = (epoch, batch)
+    def __init__(self, seen, at=None):
+        self.seen, self.at = seen, at
         self.started = False
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -54,6 +55,10 @@ class PowerCut(Callback):
         self.started = True
         if (trainer.current_epoch, batch_idx) == self.at:
             raise RuntimeError(f"power cut in epoch {trainer.current_epoch}, before batch {batch_idx}")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == CUT_AT[0]:
+            self.seen.update(map(tuple, batch[0].tolist()))
 
 
 def train(directory, train_loader, val_loader, callback):
@@ -76,12 +81,14 @@ def main(directory):
     training, held_out = random_split(digits, [1500, 297])
     loaders = DataLoader(training, batch_size=32, shuffle=True), DataLoader(held_out, batch_size=297)
 
+    seen = set()
     try:
-        train(directory, *loaders, PowerCut(epoch=2, batch=25))
+        train(directory, *loaders, PowerCut(seen, CUT_AT))
     except RuntimeError as error:
         print(error)
-    model = train(directory, *loaders, PowerCut())
+    model = train(directory, *loaders, PowerCut(seen))
 
+    print(f"images trained on in epoch {CUT_AT[0]}: {len(seen)} of {len(training)}")
     print("files:", *sorted(file.name for file in Path(directory).rglob("*.ckpt")), sep="\n  ")
     images, labels = next(iter(loaders[1]))
     print(f"accuracy on held-out images: {(model.net(images).argmax(1) == labels).float().mean():.1%}")

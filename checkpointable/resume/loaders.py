@@ -42,11 +42,20 @@ def observe(loader: CombinedLoader) -> ObservedLoader:
     return observed
 
 
-def places(loader: CombinedLoader | None) -> list[dict[str, Any]]:
-    """Where every loader stands, with the present states of the generators it owns."""
+def settle(loader: CombinedLoader | None) -> None:
+    """At a safe point: what was delivered has been used."""
+    if isinstance(loader, ObservedLoader):
+        for stream in loader.streams:
+            stream.settled = stream.delivered
+
+
+def places(loader: CombinedLoader | None, *, settled: bool) -> list[dict[str, Any]]:
+    """Where every loader stands, with the present states of the generators it owns; see ``Stream.place``."""
     if not isinstance(loader, ObservedLoader):
         return []
-    return [{**stream.place(), "generators": generators.capture(stream.loader)} for stream in loader.streams]
+    return [
+        {**stream.place(settled=settled), "generators": generators.capture(stream.loader)} for stream in loader.streams
+    ]
 
 
 def go_back_to(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch: int) -> None:

@@ -14,20 +14,21 @@ from checkpointable import _lightning, _logged
 from checkpointable.resume import loaders, randomness
 
 
-def capture(trainer: Trainer) -> dict[str, Any]:
-    """The state of this rank."""
+def capture(trainer: Trainer, *, settled: bool = True) -> dict[str, Any]:
+    """The state of this rank; ``settled``: as of the last safe point, as far as data goes."""
     return {
         "random": randomness.capture(),
-        "training": loaders.places(_lightning.training_loader(trainer)),
-        "validation": loaders.places(_lightning.validation_loader(trainer)),
+        "seed": _lightning.global_seed(),
+        "training": loaders.places(_lightning.training_loader(trainer), settled=settled),
+        "validation": loaders.places(_lightning.validation_loader(trainer), settled=False),
         "logged": _logged.capture(trainer),
         "metrics": _logged.capture_metrics(trainer.lightning_module),
     }
 
 
-def gather(trainer: Trainer) -> list[dict[str, Any]]:
+def gather(trainer: Trainer, *, settled: bool) -> list[dict[str, Any]]:
     """The states of all ranks, in their order. Collective: every rank calls it."""
-    mine = capture(trainer)
+    mine = capture(trainer, settled=settled)
     if trainer.world_size == 1:
         return [mine]
     everyone: list[Any] = [None] * trainer.world_size

@@ -48,9 +48,7 @@ def when_saved(trainer: Trainer, state: State, saved: Mapping[str, Any]) -> list
         return [
             Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
         ]
-    found = []
-    if state.safe_point is None:
-        found.append(Finding("approximate", "everything", "written by hand or by another callback, inside a batch"))
+    found = _moment(state)
     for name, stream in _streams(_lightning.training_loader(trainer)):
         why = _inexact_kind(stream)
         if why is not None:
@@ -63,12 +61,10 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
     if not saved:
         why = f"the file has {len(state.ranks)} ranks, this training {trainer.world_size}"
         return [Finding("lost", f"randomness and places in the data of rank {trainer.global_rank}", why)]
-    found = []
+    found = _moment(state)
     if len(state.ranks) != trainer.world_size:
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         found.append(Finding("approximate", "which rank sees which sample", why))
-    if state.safe_point is None:
-        found.append(Finding("approximate", "everything", "written by hand or by another callback, inside a batch"))
     streams = _streams(_lightning.training_loader(trainer))
     for named, place in zip(streams, saved["training"], strict=False):
         found += _compare(*named, place)
@@ -76,6 +72,15 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
     if expected != present:
         found.append(Finding("lost", "places in the data", f"{expected} train loaders when saved, {present} now"))
     return found if after == "batch" else [finding for finding in found if finding.level == "lost"]
+
+
+def _moment(state: State) -> list[Finding]:
+    """What the moment at which a file was taken has to do with it."""
+    if state.safe_point is None:
+        return [Finding("approximate", "everything", "written by hand or by another callback, inside a batch")]
+    if state.fetching:
+        return [Finding("approximate", "randomness", "an exception came when the next batch was fetched or prepared")]
+    return []
 
 
 def say(trainer: Trainer, state: State, findings: Sequence[Finding], *, strict: bool) -> None:
@@ -99,7 +104,7 @@ def say(trainer: Trainer, state: State, findings: Sequence[Finding], *, strict: 
 
 
 def _compare(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Finding]:
-    now = stream.place()
+    now = stream.place(settled=False)
     for what, unit in (("length", "batches"), ("batch_size", "samples a batch")):
         if place[what] != now[what]:
             yield Finding("approximate", name, f"{place[what]} {unit} when saved, {now[what]} now")

@@ -39,6 +39,7 @@ class State:
         gradients: Of an open accumulation window, by parameter name.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
+        fetching: Whether the next batch was being fetched, or prepared, when an exception came.
         generation: How often the run has been resumed.
         logged: Names of everything that was ever logged where it is judged.
         ranks: What each rank needs to go on as the same run; see ``rank_state``.
@@ -52,6 +53,7 @@ class State:
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stopped_early: bool = False
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
+    fetching: bool = False
     generation: int = 0
     logged: Sequence[str] = ()
     ranks: Sequence[Mapping[str, Any]] = ()
@@ -69,6 +71,7 @@ class State:
             "gradients": dict(self.gradients),
             "stopped_early": self.stopped_early,
             "reloaded_epochs": dict(self.reloaded_epochs),
+            "fetching": self.fetching,
             "generation": self.generation,
             "logged": list(self.logged),
             "ranks": list(self.ranks),
@@ -95,6 +98,7 @@ class State:
             gradients=saved["gradients"],
             stopped_early=saved["stopped_early"],
             reloaded_epochs=saved["reloaded_epochs"],
+            fetching=saved["fetching"],
             generation=saved["generation"],
             logged=saved["logged"],
             ranks=saved["ranks"],

@@ -41,6 +41,7 @@ class Stream:
         self.ahead = False
         self.passes = 0
         self.delivered = 0
+        self.settled = 0
         self.base = 0
         self.created: randomness.State | None = None
         self.drawn: randomness.State | None = None
@@ -49,11 +50,15 @@ class Stream:
         self._going_back_to: Mapping[str, Any] | None = None
         self._indices = _Indices(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
 
-    def place(self) -> dict[str, Any]:
-        """Where this loader stands, in plain values."""
+    def place(self, *, settled: bool) -> dict[str, Any]:
+        """Where this loader stands, in plain values.
+
+        Args:
+            settled: Whether a batch that was fetched since the last safe point counts as not delivered.
+        """
         return {
             "passes": self.passes,
-            "delivered": self.delivered - self.ahead,
+            "delivered": (self.settled if settled else self.delivered) - self.ahead,
             "base": self.base,
             "created": self.created,
             "drawn": self.drawn,
@@ -91,7 +96,7 @@ class Stream:
 
     def _start(self) -> Iterator[Any]:
         self.passes += 1
-        self.delivered = 0
+        self.delivered = self.settled = 0
         self.drawn = None
         self.born = generators.capture(self.loader)
         self.base = _peek(getattr(self.loader, "generator", None))
@@ -102,7 +107,7 @@ class Stream:
     def _return(self, back: Mapping[str, Any]) -> Iterator[Any]:
         self.passes, self.base, self.born = back["passes"], back["base"], dict(back["born"])
         self.created, self.drawn = back["created"], back["drawn"]
-        skipped = self.delivered = back["delivered"]
+        skipped = self.delivered = self.settled = back["delivered"]
         generators.restore(self.loader, self.born)
         _set_sampler_epoch(self.loader, self._epoch)
         if self.created is not None:

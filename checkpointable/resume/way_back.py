@@ -36,7 +36,9 @@ class WayBack:
         self._arrived = False
 
     def on_run(self, trainer: Trainer) -> None:
-        """The loop is about to look whether there is anything left to train: a run that stopped early stays stopped."""
+        """The loop is about to look for anything left to train: Lightning's seed, and whether it had stopped early."""
+        if self._saved:
+            _lightning.set_global_seed(self._saved["seed"])
         if self._state.stopped_early:
             trainer.should_stop = True
 

@@ -157,3 +157,26 @@ def test_value_that_weights_only_refuses_is_named_when_it_is_saved(tmp_path):
     with pytest.warns(CheckpointableWarning, match=says) as told:
         trainer(tmp_path).fit(net, loader(5))
     assert len([w for w in told if w.category is CheckpointableWarning]) == 1, "once, not at every save"
+
+
+def test_exception_while_a_batch_is_prepared_keeps_the_place_in_the_data_and_says_what_is_approximate(tmp_path):
+    class Stopping(Net):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 3:
+                raise KeyError("stop")
+
+    net = Stopping(dirpath=tmp_path, **MIDDLE)
+    with pytest.raises(KeyError):
+        trainer(tmp_path).fit(net, loader(5))
+    info = read_info(net.last_model_path)
+    assert (info.kind, info.batch) == ("exception", 3)
+    assert info.exactness.startswith("randomness: approximate (an exception came")
+    seen = []
+
+    class Watching(Net):
+        def compute_loss(self, batch, batch_idx):
+            seen.append((batch_idx, batch[0].tolist()))
+            return super().compute_loss(batch, batch_idx)
+
+    trainer(tmp_path).fit(Watching(), loader(5), ckpt_path=net.last_model_path)
+    assert seen == [(number, batch[0].tolist()) for number, batch in enumerate(loader(5)) if number >= 3]

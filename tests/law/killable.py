@@ -1,0 +1,90 @@
+"""Trains to the end, going on from the newest file, and appends a line for each batch; for a test that kills it.
+
+Argument: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lightning as L
+import numpy as np
+import torch
+from runs import Digits
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from checkpointable import CheckpointingModule, latest
+
+BATCHES, EPOCHS = 8, 3
+PAUSE_SECONDS = 0.02  # so that a moment chosen at random falls anywhere in a batch
+
+
+class Killable(CheckpointingModule):
+    """Writes down each batch at once, in the middle of its training: the record may be ahead of the files."""
+
+    def __init__(self, where: Path) -> None:
+        super().__init__(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=2)
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.3), torch.nn.Linear(6, 2)
+        )
+        self.file = (where / "record.txt").open("a")
+
+    def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        index, inputs, labels = batch
+        loss = F.cross_entropy(self.net(inputs), labels)
+        if not self.trainer.sanity_checking:
+            kind = "train" if self.training else f"validate-{self.global_step}"
+            place = f"{kind} {self.current_epoch} {batch_idx}"
+            self.write(f"{place} {','.join(map(str, index.tolist()))} {float(loss).hex()}")
+        time.sleep(PAUSE_SECONDS)
+        return loss
+
+    def write(self, line: str) -> None:
+        self.file.write(f"{line}\n")
+        self.file.flush()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=0.05)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
+
+
+def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
+    """Of weights, optimizer, scheduler, best loss and generators, to the last bit."""
+    found = hashlib.sha256()
+    states = trainer.optimizers[0].state_dict()["state"].values()
+    tensors = [*module.state_dict().values(), *(value for state in states for value in state.values())]
+    for tensor in tensors:
+        found.update(tensor.detach().numpy().tobytes())
+    schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+    drawn = random.random(), float(np.random.rand()), float(torch.rand(()))
+    found.update(repr((schedulers, module.best_val_loss, trainer.global_step, drawn)).encode())
+    return found.hexdigest()
+
+
+def main(where: Path) -> None:
+    warnings.simplefilter("ignore")
+    ckpt_path = latest(where)
+    L.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
+    module = Killable(where)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=EPOCHS, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, val_check_interval=4, default_root_dir=where,
+    )  # fmt: skip
+    training = DataLoader(Digits(BATCHES * 4), batch_size=4, shuffle=True)
+    trainer.fit(module, training, DataLoader(Digits(12), batch_size=4, shuffle=True), ckpt_path=ckpt_path)
+    (where / "final.txt").write_text(sha256_of_state(module, trainer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,76 @@
+"""Two gloo processes train two epochs, anew or from a file, and each writes down what it saw and ended with.
+
+Arguments: the directory for the files and the records, the ambient seed, and the file to go on from, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lightning as L
+import numpy as np
+import torch
+from runs import Digits, digest
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from checkpointable import CheckpointingModule
+
+
+class Recorded(CheckpointingModule):
+    """Dropout, running means and batch norm, and a record of every batch of this rank."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.3), torch.nn.Linear(6, 2)
+        )
+        self.record: list[Any] = []
+
+    def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        index, inputs, labels = batch
+        loss = F.cross_entropy(self.net(inputs), labels)
+        kind = "train" if self.training else "validate"
+        self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        means = {name: float(value).hex() for name, value in sorted(self.trainer.callback_metrics.items())}
+        self.record.append(["means", self.current_epoch, means])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.net.parameters(), lr=0.05)
+
+
+def main(where: Path, seed: int, ckpt_path: str | None) -> None:
+    warnings.simplefilter("ignore")
+    alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # the ranks' randomness stands apart
+    random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
+    module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=where,
+    )  # fmt: skip
+    training = DataLoader(Digits(40), batch_size=4, shuffle=True)
+    trainer.fit(module, training, DataLoader(Digits(16), batch_size=4), ckpt_path=ckpt_path)
+    outcome = {
+        "record": module.record,
+        "weights": {name: digest(weight) for name, weight in module.state_dict().items()},
+        "random": [random.random(), float(np.random.rand()), float(torch.rand(()))],
+        "step": trainer.global_step,
+    }
+    (where / f"rank_{trainer.global_rank}.json").write_text(json.dumps(outcome))
+    torch.distributed.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)

@@ -1,0 +1,120 @@
+"""The twins of the law: it fails without each of the mechanisms that keep it, and holds with them (test_law.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from runs import Config, misses
+
+from checkpointable import _lightning, _logged
+from checkpointable._loops import _ObservedEpochLoop
+from checkpointable._run import Run
+from checkpointable._steps import Steps
+from checkpointable.resume import generators, gradients, stream, way_back
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+Patch = pytest.MonkeyPatch
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Stands where a mechanism was."""
+
+
+def without_random_states(patch: Patch) -> None:
+    class Kept:
+        restore = staticmethod(nothing)
+
+    patch.setattr(way_back, "randomness", Kept)
+
+
+def without_places(patch: Patch) -> None:
+    patch.setattr(stream.Stream, "go_back_to", nothing)
+
+
+def without_worker_seeds(patch: Patch) -> None:
+    patch.setattr(stream, "Parcel", lambda indices, seed: indices)
+
+
+def without_running_means(patch: Patch) -> None:
+    patch.setattr(_logged, "restore", nothing)
+
+
+def without_metrics(patch: Patch) -> None:
+    patch.setattr(_logged, "restore_metrics", nothing)
+
+
+def without_plateau_handling(patch: Patch) -> None:
+    plain = _ObservedEpochLoop.reset
+
+    def reset(loop: Any) -> None:
+        restarting = loop.trainer.fit_loop._restarting
+        plain(loop)
+        loop.trainer.fit_loop._restarting = restarting
+
+    patch.setattr(_ObservedEpochLoop, "reset", reset)
+
+
+def without_windows(patch: Patch) -> None:
+    patch.setattr(Steps, "in_window", lambda steps, trainer: False)
+    patch.setattr(gradients, "collect", lambda module: {})
+
+
+def without_gradients_of_windows(patch: Patch) -> None:
+    patch.setattr(gradients, "restore", nothing)
+
+
+def without_own_generators(patch: Patch) -> None:
+    patch.setattr(generators, "restore", nothing)
+
+
+def without_clean_restarts(patch: Patch) -> None:
+    plain = Run.restore
+
+    def restore(run: Run, *args: Any, **kwargs: Any) -> None:
+        plain(run, *args, **kwargs)
+        run.resumed_at = None
+
+    patch.setattr(Run, "restore", restore)
+
+
+def without_reloaded_epochs(patch: Patch) -> None:
+    patch.setattr(_lightning, "set_reloaded_epochs", nothing)
+
+
+def without_stops(patch: Patch) -> None:
+    patch.setattr(_lightning, "stopped_early", lambda trainer: False)
+
+
+def without_draws_of_their_own(patch: Patch) -> None:
+    patch.setattr(stream, "_draws_at_once", lambda source: True)
+
+
+def without_read_ahead(patch: Patch) -> None:
+    patch.setattr(stream.Stream, "ahead", property(lambda stream: False, nothing), raising=False)
+
+
+TWINS: list[tuple[Callable[[Patch], None], Config]] = [
+    (without_random_states, Config(sampler="sequential")),
+    (without_places, Config(sampler="sequential")),
+    (without_worker_seeds, Config(workers=2)),
+    (without_running_means, Config()),
+    (without_metrics, Config()),
+    (without_plateau_handling, Config(scheduler="plateau")),
+    (without_windows, Config(accumulate=3)),
+    (without_gradients_of_windows, Config(accumulate=3, validation="every")),
+    (without_own_generators, Config(sampler="generator")),
+    (without_clean_restarts, Config(validation="half", scheduler="step")),
+    (without_reloaded_epochs, Config(source="module", reload=2)),
+    (without_stops, Config(sampler="weighted", patience=1, validation="every")),
+    (without_draws_of_their_own, Config(sampler="lazy", workers=1)),
+    (without_read_ahead, Config(sampler="unsized")),
+]
+
+
+@pytest.mark.parametrize(("switch_off", "config"), TWINS, ids=[twin.__name__ for twin, _ in TWINS])
+def test_law_without_the_mechanism_fails(tmp_path, monkeypatch, switch_off, config):
+    switch_off(monkeypatch)
+    assert misses(config, tmp_path, files=3)[1] != []
