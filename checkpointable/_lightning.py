@@ -6,7 +6,7 @@ Each was read and tried on Lightning 2.6.6. ``check`` says so clearly when the i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -289,11 +289,6 @@ def batch_size(batch: Any) -> int:
         return extract_batch_size(batch)
     except MisconfigurationException:
         return 1
-
-
-def optimizers(trainer: Trainer) -> Iterator[torch.optim.Optimizer]:
-    """The plain optimizers of a fit, without Lightning's wrappers."""
-    return iter(trainer.strategy.optimizers)
 
 
 def resume_path(trainer: Trainer) -> Path | None:

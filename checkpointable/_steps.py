@@ -24,7 +24,7 @@ class Steps:
     def listen(self, trainer: Trainer) -> None:
         """In manual optimisation: hear of every step, also of optimizers without Lightning's wrapper."""
         if not trainer.lightning_module.automatic_optimization:
-            for optimizer in _lightning.optimizers(trainer):
+            for optimizer in trainer.strategy.optimizers:
                 optimizer.register_step_post_hook(self._note_step)
 
     def count(self, trainer: Trainer, before: Position) -> Position:

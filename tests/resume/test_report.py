@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning as L
 import pytest
 import torch
 from nets import MixedNet, Net, PlainNet, load, loader, trainer
@@ -160,14 +161,14 @@ def test_value_that_weights_only_refuses_is_named_when_it_is_saved(tmp_path):
 
 
 def test_exception_while_a_batch_is_prepared_keeps_the_place_in_the_data_and_says_what_is_approximate(tmp_path):
-    class Stopping(Net):
-        def on_train_batch_start(self, batch, batch_idx):
+    class Stopping(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 3:
                 raise KeyError("stop")
 
-    net = Stopping(dirpath=tmp_path, **MIDDLE)
+    net = Net(dirpath=tmp_path, **MIDDLE)
     with pytest.raises(KeyError):
-        trainer(tmp_path).fit(net, loader(5))
+        trainer(tmp_path, callbacks=[Stopping()]).fit(net, loader(5))
     info = read_info(net.last_model_path)
     assert (info.kind, info.batch) == ("exception", 3)
     assert info.exactness.startswith("randomness: approximate (an exception came")
