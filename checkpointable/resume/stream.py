@@ -44,7 +44,7 @@ class Stream:
         self.settled = 0
         self.base = 0
         self.created: randomness.State | None = None
-        self.drawn: randomness.State | None = None
+        self.drawn: dict[str, Any] | None = None
         self.fetched: randomness.State | None = None
         self.born: dict[str, Any] = {}
         self._going_back_to: Mapping[str, Any] | None = None
@@ -125,12 +125,21 @@ class Stream:
             randomness.restore(back["fetched"])
         return self._deliver(iterator)
 
+    def note_draw(self) -> None:
+        """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
+        self.drawn = {"random": randomness.capture(), "own": generators.capture(self.loader)}
+
+    def draw_again(self, drawn: Mapping[str, Any]) -> None:
+        """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
+        randomness.restore(drawn["random"])
+        generators.restore(self.loader, drawn["own"])
+
     def _read_forward(self, skipped: int) -> Iterator[Any]:
         if self._indices is not None:
             self._indices.skip(0, self.drawn)
         iterator = self._iterate()
         if self._indices is None and self.drawn is not None:
-            randomness.restore(self.drawn)
+            self.draw_again(self.drawn)
         for _ in itertools.islice(iterator, skipped):
             pass
         if self._indices is not None:
@@ -167,7 +176,7 @@ class _Delivery:
     def __next__(self) -> Any:
         stream = self._stream
         if stream.drawn is None and stream._indices is None:
-            stream.drawn = randomness.capture()
+            stream.note_draw()
         if stream.ahead:
             stream.fetched = randomness.capture()
             stream._state_before = stream.loader.state_dict() if has_own_state(stream.loader) else None
@@ -187,9 +196,9 @@ class _Indices:
         self._stream: Stream = weakref.proxy(stream)
         self.source: Any = None
         self._latest: _IndexIterator | None = None
-        self._skip: tuple[int, randomness.State | None] | None = None
+        self._skip: tuple[int, dict[str, Any] | None] | None = None
 
-    def skip(self, batches: int, drawn: randomness.State | None) -> None:
+    def skip(self, batches: int, drawn: dict[str, Any] | None) -> None:
         self._skip = batches, drawn
 
     def position(self) -> None:
@@ -207,7 +216,7 @@ class _Indices:
 
 
 class _IndexIterator:
-    def __init__(self, stream: Stream, source: Any, skip: tuple[int, randomness.State | None] | None) -> None:
+    def __init__(self, stream: Stream, source: Any, skip: tuple[int, dict[str, Any] | None] | None) -> None:
         self._stream = stream
         self._source = source
         self._skip = skip
@@ -232,11 +241,11 @@ class _IndexIterator:
             return
         self._indices = iter(self._source)
         if self._skip is None:
-            self._stream.drawn = randomness.capture()
+            self._stream.note_draw()
             return
         batches, drawn = self._skip
         if drawn is not None:
-            randomness.restore(drawn)
+            self._stream.draw_again(drawn)
         for _ in range(batches):
             try:
                 self._draw()

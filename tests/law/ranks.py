@@ -53,6 +53,7 @@ class Recorded(CheckpointingModule):
 
 def main(where: Path, seed: int, ckpt_path: str | None) -> None:
     warnings.simplefilter("ignore")
+    os.environ["PL_GLOBAL_SEED"] = str(seed)  # as seed_everything does; the sampler that Lightning puts in takes it
     alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # the ranks' randomness stands apart
     random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
     module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)
