@@ -51,15 +51,24 @@ class Recorded(CheckpointingModule):
         return torch.optim.Adam(self.net.parameters(), lr=0.05)
 
 
+class Seed(L.Callback):
+    """Sets what ``seed_everything`` sets, once Lightning has reset the ranks by it; its sampler takes it as its seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        os.environ["PL_GLOBAL_SEED"] = str(self.seed)
+
+
 def main(where: Path, seed: int, ckpt_path: str | None) -> None:
     warnings.simplefilter("ignore")
-    os.environ["PL_GLOBAL_SEED"] = str(seed)  # as seed_everything does; the sampler that Lightning puts in takes it
     alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # the ranks' randomness stands apart
     random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
     module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)
     trainer = L.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=where,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=where, callbacks=[Seed(seed)],
     )  # fmt: skip
     training = DataLoader(Digits(40), batch_size=4, shuffle=True)
     trainer.fit(module, training, DataLoader(Digits(16), batch_size=4), ckpt_path=ckpt_path)
