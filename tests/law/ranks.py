@@ -52,7 +52,7 @@ class Recorded(CheckpointingModule):
 
 
 class Seed(L.Callback):
-    """Sets what ``seed_everything`` sets, once Lightning has reset the ranks by it; its sampler takes it as its seed."""
+    """Sets what ``seed_everything`` sets, once Lightning has reset the ranks by it; its sampler is seeded with it."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
