@@ -12,7 +12,7 @@ from checkpointable import _lightning, _logged
 from checkpointable._loops import _ObservedEpochLoop
 from checkpointable._run import Run
 from checkpointable._steps import Steps
-from checkpointable.resume import generators, gradients, stream, way_back
+from checkpointable.resume import generators, gradients, indices, stream, way_back
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,7 +35,7 @@ def without_places(patch: Patch) -> None:
 
 
 def without_worker_seeds(patch: Patch) -> None:
-    patch.setattr(stream, "Parcel", lambda indices, seed: indices)
+    patch.setattr(indices, "Parcel", lambda given, seed: given)
 
 
 def without_running_means(patch: Patch) -> None:
@@ -89,7 +89,7 @@ def without_stops(patch: Patch) -> None:
 
 
 def without_draws_of_their_own(patch: Patch) -> None:
-    patch.setattr(stream, "_draws_at_once", lambda source: True)
+    patch.setattr(indices, "_draws_at_once", lambda source: True)
 
 
 def without_read_ahead(patch: Patch) -> None:

@@ -1,0 +1,131 @@
+"""The indices of a ``DataLoader`` on their way from its sampler: drawn, skipped, and with a seed for its workers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import BatchSampler
+from torch.utils.data import sampler as samplers
+from torch.utils.data.distributed import DistributedSampler
+
+from checkpointable.resume import randomness
+
+if TYPE_CHECKING:
+    from checkpointable.resume.stream import Stream
+
+_DRAW_AT_ONCE = {
+    *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
+    *(samplers.SubsetRandomSampler, samplers.WeightedRandomSampler),
+}
+
+
+class Indices:
+    """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers.
+
+    The iterator keeps it. So it must not hold the stream, which holds the loader, which may hold the iterator: worker
+    processes end when their iterator is dropped, and in a circle it is dropped at any time, even in a forked process.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream: Stream = weakref.proxy(stream)
+        self.source: Any = None
+        self._latest: _IndexIterator | None = None
+        self._skip: tuple[int, dict[str, Any] | None] | None = None
+
+    def skip(self, batches: int, drawn: dict[str, Any] | None) -> None:
+        """In the next pass: draw the order again as it was ``drawn``, and pass so many batches over."""
+        self._skip = batches, drawn
+
+    def position(self) -> None:
+        """Skip now, if the iterator has not fetched yet; the passes after this one start at their start."""
+        if self._latest is not None:
+            self._latest.position()
+        self._skip = None
+
+    def __iter__(self) -> Iterator[Any]:
+        self._latest = _IndexIterator(self._stream, self.source, self._skip)
+        return self._latest
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class _IndexIterator:
+    def __init__(self, stream: Stream, source: Any, skip: tuple[int, dict[str, Any] | None] | None) -> None:
+        self._stream = stream
+        self._source = source
+        self._skip = skip
+        self._indices: Iterator[Any] | None = None
+        self._number = 0
+        self._seeds = stream.loader.num_workers > 0
+        self._own: randomness.State | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self.position()
+        indices = self._draw()
+        if self._seeds:
+            return Parcel(indices, randomness.seed_of(self._stream.base, self._number - 1))
+        return indices
+
+    def position(self) -> None:
+        """Draw the order, and pass over what was delivered before."""
+        if self._indices is not None:
+            return
+        self._indices = iter(self._source)
+        if self._skip is None:
+            self._stream.note_draw()
+            return
+        batches, drawn = self._skip
+        if drawn is not None:
+            self._stream.draw_again(drawn)
+        for _ in range(batches):
+            try:
+                self._draw()
+            except StopIteration:
+                return
+
+    def _draw(self) -> Any:
+        """The next index batch. Samplers that may draw from the global generators at any time get them for themselves,
+        once their order has begun: what training draws in between must not matter when the order is drawn again."""
+        assert self._indices is not None
+        if _draws_at_once(self._source):
+            indices = next(self._indices)
+        elif self._own is None:
+            indices = next(self._indices)
+            self._own = randomness.capture()
+        else:
+            with randomness.apart(self._own):
+                indices = next(self._indices)
+                self._own = randomness.capture()
+        self._number += 1
+        return indices
+
+
+class Parcel:
+    """Indices on their way to a worker process, where they arrive as they were, and seed it for exactly this batch.
+
+    So the random numbers of a batch depend on the run's seed and the batch's number, and neither on how many workers
+    there are nor on which batches a worker has seen before.
+    """
+
+    def __init__(self, indices: Any, seed: int) -> None:
+        self.indices = indices
+        self.seed = seed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_arrive, (self.indices, self.seed))
+
+
+def _arrive(indices: Any, seed: int) -> Any:
+    randomness.seed_worker(seed)
+    return indices
+
+
+def _draws_at_once(source: Any) -> bool:
+    inner = getattr(source, "sampler", source)
+    return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE
