@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
 test = ["pytest>=8", "pytest-xdist>=3", "scikit-learn>=1.4", "jsonargparse[signatures]>=4.35", "matplotlib>=3.8"]
+test += ["torchdata>=0.11"]  # a loader that keeps its own place
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 setup(

@@ -134,10 +134,19 @@ class Plain:
             yield torch.utils.data.default_collate([self.samples[start + place] for place in range(BATCH)])
 
 
+def seed_by_hand(worker: int) -> None:
+    """A ``worker_init_fn`` of the user's own."""
+    torch.manual_seed(1000 + worker)
+
+
 def make_loader(config: Config, size: int = SAMPLES) -> Any:
     workers = {"num_workers": config.workers, "persistent_workers": config.persistent and config.workers > 0}
     if config.sampler == "stateful":
         return Remembering(size)
+    if config.sampler == "torchdata_unsized":
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        return StatefulDataLoader(Streamed(size), batch_size=BATCH, **workers)
     if config.sampler in ("sized", "unsized"):
         return DataLoader((Sized if config.sampler == "sized" else Streamed)(size), batch_size=BATCH, **workers)
     if config.sampler == "lazy":
@@ -151,6 +160,8 @@ def make_loader(config: Config, size: int = SAMPLES) -> Any:
         kwargs["sampler"] = torch.utils.data.RandomSampler(Digits(size), replacement=True, num_samples=3 * size)
     else:
         kwargs["shuffle"] = config.sampler != "sequential"
+    if config.sampler == "init" and config.workers:
+        kwargs["worker_init_fn"] = seed_by_hand
     if config.sampler == "generator":
         kwargs["generator"] = torch.Generator().manual_seed(11)
     if config.sampler == "torchdata":

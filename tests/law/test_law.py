@@ -16,6 +16,8 @@ COMMON = [
     Config(sampler="sized", workers=2),
     Config(sampler="stateful", scheduler="step"),
     Config(sampler="torchdata", workers=2, scheduler="plateau"),
+    Config(sampler="torchdata_unsized", validation="every"),
+    Config(sampler="init", workers=2),
     Config(loaders="cycle", scheduler="plateau_step", validation="across"),
     Config(optimization="manual", source="datamodule", patience=1),
     Config(source="module", reload=2, limit="max_steps", seeded=False),
