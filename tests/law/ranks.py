@@ -63,6 +63,7 @@ class Seed(L.Callback):
 
 def main(where: Path, seed: int, ckpt_path: str | None) -> None:
     warnings.simplefilter("ignore")
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of the process that started this one: Lightning would make the ranks equal
     alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # the ranks' randomness stands apart
     random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
     module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)

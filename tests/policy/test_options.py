@@ -51,6 +51,7 @@ BAD = {
         "allowed: a name with fields like {epoch}, {batch:05d}, {val_loss:.3f}, without '.ckpt'",
     ),
     "auto_insert_metric_name": (NOT_A_FLAG, "must be True or False"),
+    "strict_resume": (NOT_A_FLAG, "must be True or False"),
     "patience": (
         [0, -1, *NOT_WHOLE],
         "must be a whole number of validations, at least 1, or None for no early stopping",
@@ -75,6 +76,7 @@ GOOD = {
     "filename": ["{epoch}", "x", "sub/{step:06d}_{val/loss:.3f}"],
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
     "auto_insert_metric_name": [True, False],
+    "strict_resume": [True, False],
     "patience": [None, 1, 20],
 }
 
