@@ -40,16 +40,16 @@ class CheckpointingCallback(ModelCheckpoint):
 
     def publish(self, trainer: Trainer) -> None:
         """Show what is durable now, and tell the loggers."""
-        saver = self.run.saver
-        best = saver.best
+        shelf = self.run.saver.shelf
+        best = shelf.best
         self.best_k_models = {path: torch.tensor(score) for path, score in best.scores.items()}
         self.best_model_path = best.name or ""
         self.best_model_score = self.best_k_models.get(self.best_model_path)
-        self.current_score = self.best_k_models.get(saver.last_path)
+        self.current_score = self.best_k_models.get(shelf.last_path)
         self.kth_best_model_path = best.worst or ""
         if best.worst is not None:
             self.kth_value = self.best_k_models[best.worst]
-        self.last_model_path = saver.last_path
+        self.last_model_path = shelf.last_path
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
@@ -66,7 +66,7 @@ class CheckpointingCallback(ModelCheckpoint):
         """Try the directory before anything is trained."""
         if not _lightning.fast_dev_run(trainer):
             self.run.open(trainer)
-            self.dirpath = str(self.run.saver.directory)
+            self.dirpath = None if self.run.saver.store is None else self.run.saver.store.directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for Ctrl-C."""
@@ -81,6 +81,10 @@ class CheckpointingCallback(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Nothing: the safe point comes later."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """The last moment before the parameters change."""
+        self.run.saver.wait_for_copy()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights by what this validation has logged."""
@@ -116,4 +120,4 @@ class CheckpointingCallback(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """For ``ckpt_path="last"``."""
-        return {self.run.saver.last_path} - {""}
+        return {self.run.saver.shelf.last_path} - {""}

@@ -291,7 +291,7 @@ def batch_size(batch: Any) -> int:
         return 1
 
 
-def resume_path(trainer: Trainer) -> Path | None:
+def resume_path(trainer: Trainer) -> str | None:
     """The file that this fit goes on from; ``None`` if it starts anew, or the file is not a local one."""
     path = trainer.ckpt_path
-    return Path(os.path.realpath(path)) if path and os.path.exists(path) else None
+    return os.path.realpath(path) if path and os.path.exists(path) else None

@@ -29,7 +29,6 @@ class Listener(Protocol):
     """What a module has to offer to hear of the safe points, and of the moments at which a resumed run comes back."""
 
     resumed_at: str | None
-    fetching: bool
 
     def on_run(self, trainer: Trainer) -> None:
         """The training loop is about to look whether there is anything left to train."""
@@ -48,6 +47,12 @@ class Listener(Protocol):
 
     def before(self, trainer: Trainer, what: str) -> bool:
         """A loop's first ``"batch"`` is about to be fetched, or an ``"epoch"`` to start; whether after a resume."""
+
+    def on_batch_starting(self) -> None:
+        """The next batch is about to be fetched."""
+
+    def on_batch_ending(self, trainer: Trainer) -> None:
+        """A batch has been trained, and its validation is next, if it triggers one."""
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """A batch is over; if ``terminating``, a signal ends the training right here."""
@@ -105,11 +110,13 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
     def advance(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.fetching = True
+            listener.on_batch_starting()
         super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
+        if listener is not None:
+            listener.on_batch_ending(self.trainer)
         try:
             super().on_advance_end(data_fetcher)
         except SIGTERMException:

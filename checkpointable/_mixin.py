@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,10 +35,12 @@ class CheckpointingMixin(_Base):
     To leave alone: names that start with ``_checkpointing``.
 
     Args:
-        save_interval: Batches between two saves, counted within the epoch; ``None`` = never.
+        save_interval: Batches between two saves, counted within the epoch; ``"auto"`` = as often as
+            ``overhead_budget`` allows; ``None`` = never.
         every_n_train_steps: Optimizer steps between two saves (manual optimisation: batches with at least one).
         train_time_interval: Time between two saves.
         every_n_epochs: Epochs between two saves at the end of an epoch.
+        overhead_budget: For ``"auto"``: the share of training time that saving may cost.
         save_on_exception: On an exception, Ctrl-C or a termination signal, keep the last consistent state.
         save_last: Save when training ends, and keep ``last.ckpt`` / ``best.ckpt`` pointing at the newest / best file.
         monitor: The logged quantity that decides what is best; ``None`` = nothing is judged.
@@ -55,6 +57,7 @@ class CheckpointingMixin(_Base):
             done), any logged metric, with format specs.
         best_filename: The same for best checkpoints; ``{monitor}`` is the name of the monitored quantity.
         auto_insert_metric_name: ``{epoch:02d}`` becomes ``epoch=02``.
+        async_save: Write in the background; ``False``: training waits until each file is durable.
         strict_resume: Refuse to resume when anything could not be restored exactly.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
         args: Positional arguments of the next class in line.
@@ -70,10 +73,11 @@ class CheckpointingMixin(_Base):
     def __init__(
         self,
         *args: Any,
-        save_interval: int | None = 100,
+        save_interval: int | Literal["auto"] | None = "auto",
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = None,
         every_n_epochs: int | None = None,
+        overhead_budget: float = 0.01,
         save_on_exception: bool = True,
         save_last: bool = True,
         monitor: str | None = "val_loss",
@@ -87,6 +91,7 @@ class CheckpointingMixin(_Base):
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,
+        async_save: bool = True,
         strict_resume: bool = False,
         patience: int | None = None,
         **kwargs: Any,
@@ -101,12 +106,12 @@ class CheckpointingMixin(_Base):
         guard(cls, cls._checkpointing_parts, warn=cls._checkpointing_expects_super)
 
     @property
-    def save_interval(self) -> int | None:
-        """Batches between two saves, counted within the epoch. May be changed while training."""
+    def save_interval(self) -> int | str | None:
+        """Batches between two saves, counted within the epoch, or ``"auto"``. May be changed while training."""
         return _run(self).options.save_interval
 
     @save_interval.setter
-    def save_interval(self, batches: int | None) -> None:
+    def save_interval(self, batches: int | str | None) -> None:
         _run(self).change(save_interval=batches)
 
     @property
@@ -121,7 +126,7 @@ class CheckpointingMixin(_Base):
     @property
     def best_model_path(self) -> str:
         """The best checkpoint; ``""`` before there is one."""
-        return _run(self).saver.best.name or ""
+        return _run(self).saver.shelf.best.name or ""
 
     @property
     def best_model_score(self) -> torch.Tensor | None:
@@ -131,12 +136,12 @@ class CheckpointingMixin(_Base):
     @property
     def best_k_models(self) -> dict[str, torch.Tensor]:
         """The best checkpoints and their values of ``monitor``, shape (), best first."""
-        return {path: torch.tensor(score) for path, score in _run(self).saver.best.scores.items()}
+        return {path: torch.tensor(score) for path, score in _run(self).saver.shelf.best.scores.items()}
 
     @property
     def last_model_path(self) -> str:
         """The newest checkpoint; ``""`` before there is one."""
-        return _run(self).saver.last_path
+        return _run(self).saver.shelf.last_path
 
     @part
     def configure_callbacks(self) -> Sequence[Callback] | Callback:

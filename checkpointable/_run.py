@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _trainer_callbacks
-from checkpointable._errors import CheckpointableWarning, SaveError
+from checkpointable._desk import Desk, scalars
+from checkpointable._errors import SaveError
 from checkpointable._interrupt import CtrlC
 from checkpointable._judge import Judge
-from checkpointable._saver import Order, Saver
+from checkpointable._overlap import wait_before_steps
 from checkpointable._steps import Steps
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
@@ -54,16 +54,14 @@ class Run:
         self.best_val_loss = math.inf
         self.whole = self.fetching = False
         self.resumed_at: str | None = None
-        self.saver = Saver(self.options)
+        self.desk = Desk(self.options)
+        self.saver = self.desk.saver
         self.judge = Judge(self.options)
         self._conditions = Conditions.of(self.options)
-        self._due: set[str] = set()
         self._generation = 0
-        self._order: Order | None = None
         self._safe_point: str | None = None
         self._way_back: WayBack | None = None
         self._clock = time.monotonic()
-        self._score: float | None = None
         self._steps = Steps()
 
     def change(self, **changes: Any) -> None:
@@ -74,6 +72,7 @@ class Run:
         """
         self.options = replace(self.options, **changes)
         self._conditions = Conditions.of(self.options)
+        self.desk.options = self.options
 
     def open(self, trainer: Trainer) -> None:
         """Before anything is trained: find and try the directory."""
@@ -87,6 +86,7 @@ class Run:
 
     def after_run(self, trainer: Trainer) -> None:
         """The loop is left, after its end or because there was nothing left to train."""
+        self.saver.close()
         way_back, self._way_back = self._way_back, None
         if way_back is not None:
             way_back.after_run(trainer)
@@ -106,6 +106,8 @@ class Run:
 
     def before(self, trainer: Trainer, what: str) -> bool:
         """The next batch is about to be fetched, or the next epoch to start."""
+        if what == "epoch":
+            self.saver.wait_for_copy()
         return self._way_back is not None and self._way_back.before(trainer, what)
 
     def on_start(self, trainer: Trainer) -> None:
@@ -115,6 +117,16 @@ class Run:
             seconds = self._way_back.on_start(trainer, strict=self.options.strict_resume)
         self._clock = time.monotonic() - seconds
         self._steps.listen(trainer)
+        wait_before_steps(trainer, self.saver.wait_for_copy)
+
+    def on_batch_starting(self) -> None:
+        """The next batch is about to be fetched."""
+        self.fetching = True
+        self.desk.on_batch_starting()
+
+    def on_batch_ending(self, trainer: Trainer) -> None:
+        """The last moment before a validation, around which callbacks swap weights."""
+        self.desk.on_batch_trained()
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end."""
@@ -122,23 +134,26 @@ class Run:
         self.whole, self.fetching = True, False
         settle(_lightning.training_loader(trainer))
         self._safe_point = "batch"
-        self._due |= self._conditions.after_batch(before, self.position)
+        self.desk.due |= self._conditions.after_batch(before, self.position)
+        self.desk.on_batch_over(self.position)
         if self._conditions.seconds is not None:
             self._note_time(trainer)
         if self.ctrl_c.pressed:
-            self._due.add("exception")
+            self.desk.due.add("exception")
+        self._settle(trainer, wait=False)
         self.judge.raise_problem()
-        if not self._due or terminating or _lightning.epoch_is_over(trainer):
+        if not self.desk.due or terminating or _lightning.epoch_is_over(trainer):
             return
-        if not self._steps.in_window(trainer) or "best" in self._due:
+        if not self._steps.in_window(trainer) or "best" in self.desk.due:
             self._save(trainer)
             self._stop_if_asked()
 
     def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
         """A training that stops inside an epoch is saved before the epoch's end: a longer one goes on there."""
+        self.saver.wait_for_copy()
         if early and self.whole:
             if self.options.save_last:
-                self._due.add("last")
+                self.desk.due.add("last")
             self._save(trainer, final=True)
         self.whole = False
 
@@ -146,7 +161,7 @@ class Run:
         """The safe point after an epoch: save what is due."""
         self.whole, self.fetching = True, False
         self._safe_point = "epoch"
-        self._due |= self._conditions.after_epoch(self.position.epoch)
+        self.desk.due |= self._conditions.after_epoch(self.position.epoch)
         if not terminating:
             self._save(trainer)
             self.judge.raise_problem()
@@ -156,21 +171,26 @@ class Run:
     def on_end(self, trainer: Trainer) -> None:
         """The end of training: the last state is saved, whatever else is due."""
         if self.options.save_last:
-            self._due.add("last")
-            self._save(trainer, final=True)
+            self.desk.due.add("last")
+        self._save(trainer, final=True)
+        self._settle(trainer, wait=True)
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Keep the last consistent state, if that is the present one; else say which file has it."""
-        if self.saver.directory is None:
+        if self.saver.store is None:
             return  # nothing has begun
+        self.saver.wait_for_copy()
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         if self.whole and together and not isinstance(exception, SaveError):
-            self._due.add("exception")
+            self.desk.due.add("exception")
             self._save(trainer)
-        if self.saver.last_path:
+        if together:
+            self._settle(trainer, wait=True)
+        shelf = self.saver.shelf
+        if shelf.last_path:
             rank_zero_info(
                 f"checkpointable: {type(exception).__name__} after {self.position}."
-                f" Go on from {self.saver.last_path} ({self.saver.saved})."
+                f" Go on from {shelf.last_path} ({shelf.saved})."
             )
         elif self.position.batches:
             rank_zero_info(f"checkpointable: {type(exception).__name__} after {self.position}. Nothing was saved yet.")
@@ -183,13 +203,13 @@ class Run:
 
     def note_best(self, score: float | None) -> None:
         """A judge found that these weights are one of the best."""
-        if score is not None and self.saver.best.admits(score):
-            self._due.add("best")
-            self._score = score
+        if score is not None and self.saver.admits(score):
+            self.desk.due.add("best")
+            self.desk.score = score
 
     def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         """What goes into a checkpoint under our key, whoever writes it."""
-        order = self._order
+        order = self.desk.order
         window = order is not None and self._steps.in_window(trainer)
         now = state.State(
             run_id=self.run_id,
@@ -240,37 +260,20 @@ class Run:
         self.resumed_at = restored.safe_point
         self._generation = restored.generation + (after is not None)
         self.judge.seen.update(restored.logged)
-        self._due.clear()
+        self.desk.due.clear()
         here = restored.ranks[rank] if rank < len(restored.ranks) else {}
         self._way_back = None if after is None else WayBack(restored, here, after)
 
     def _save(self, trainer: Trainer, *, final: bool = False) -> None:
-        due, self._due = self._due, set()
-        callback = self._callback(trainer)
-        if not due or callback is None or self.saver.has(self.position, due):
-            return
-        score = self._score if "best" in due else None
-        metrics = scalars(trainer.callback_metrics)
-        self._order = Order(reasons=due, position=self.position, metrics=metrics, score=score)
-        try:
-            self.saver.save(trainer, self._order)
-        except SaveError as error:
-            lost = f"the state after {self.position} was not saved: {error}."
-            if final:
-                raise SaveError(f"{lost} Older checkpoints are untouched: {self.saver.last_path or 'none'}.") from error
-            rank_zero_warn(
-                f"{lost} Training goes on, older checkpoints are untouched, and the next save tries again.",
-                category=CheckpointableWarning,
-            )
-        else:
-            callback.publish(trainer)
-        finally:
-            self._order = None
+        self.desk.save(trainer, self._callback(trainer), self.position, final=final)
+
+    def _settle(self, trainer: Trainer, *, wait: bool) -> None:
+        self.desk.settle(trainer, self._callback(trainer), wait=wait)
 
     def _note_time(self, trainer: Trainer) -> None:
         seconds = time.monotonic() - self._clock
         if trainer.strategy.broadcast(self._conditions.after_seconds(seconds)):
-            self._due.add("time")
+            self.desk.due.add("time")
             self._clock = time.monotonic()
 
     def _stop_if_asked(self) -> None:
@@ -282,8 +285,3 @@ class Run:
         if _lightning.fast_dev_run(trainer):
             return None
         return next((c for c in _trainer_callbacks.callbacks(trainer) if getattr(c, "run", None) is self), None)
-
-
-def scalars(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Logged values as plain numbers; those that are not scalar are left out."""
-    return {name: float(value) for name, value in metrics.items() if value.numel() == 1}

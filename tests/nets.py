@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from checkpointable import CheckpointingMixin, CheckpointingModule
+from checkpointable.storage.snapshot import Snapshot
 
 QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
@@ -26,6 +27,12 @@ def loader(batches: int = 10, *, shuffle: bool = False, seed: int = 0) -> DataLo
     """So many batches of four samples with two features, labelled by the sign of their sum."""
     inputs = torch.randn(4 * batches, 2, generator=torch.Generator().manual_seed(seed))
     return DataLoader(TensorDataset(inputs, (inputs.sum(1) > 0).long()), batch_size=4, shuffle=shuffle)
+
+
+def write_archive(checkpoint: dict[str, Any], file: BinaryIO, metadata: dict[str, Any] | None) -> None:
+    """A checkpoint file as ours are."""
+    for piece in Snapshot(checkpoint, metadata).pieces():
+        file.write(piece)
 
 
 class Net(CheckpointingModule):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -23,10 +22,11 @@ class Options:
         PolicyError: If an argument cannot be used; the message lists all that cannot.
     """
 
-    save_interval: int | None = 100
+    save_interval: int | str | None = "auto"
     every_n_train_steps: int | None = None
     train_time_interval: timedelta | None = None
     every_n_epochs: int | None = None
+    overhead_budget: float = 0.01
     save_on_exception: bool = True
     save_last: bool = True
     monitor: str | None = "val_loss"
@@ -40,6 +40,7 @@ class Options:
     filename: str = "epoch_{epoch}_batch_{batch}"
     best_filename: str = "best_{monitor}_epoch_{epoch}"
     auto_insert_metric_name: bool = False
+    async_save: bool = True
     strict_resume: bool = False
     patience: int | None = None
 
@@ -80,7 +81,7 @@ def _flag(value: Any) -> bool:
 def _is_directory_name(value: Any) -> bool:
     if value is None:
         return True
-    return isinstance(value, (str, os.PathLike)) and str(value) != "" and not re.match(r"\w{2,}:/", str(value))
+    return isinstance(value, (str, os.PathLike)) and str(value) != ""
 
 
 _KEPT = (lambda value: _whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
@@ -88,14 +89,18 @@ _EVERY = (_count_or_none, "must be a whole number of at least 1; 0 or None for n
 _TRUE_OR_FALSE = (_flag, "must be True or False")
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "save_interval": (
-        lambda value: value is None or _whole(value, 1),
-        "must be a whole number of batches, at least 1, or None for never",
+        lambda value: value is None or value == "auto" or _whole(value, 1),
+        "must be a whole number of batches, at least 1, or 'auto', or None for never",
     ),
     "every_n_train_steps": _EVERY,
     "every_n_epochs": _EVERY,
     "train_time_interval": (
         lambda value: value is None or (isinstance(value, timedelta) and value >= timedelta(0)),
         "must be a datetime.timedelta that is not negative, or None for never",
+    ),
+    "overhead_budget": (
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1,
+        "must be a share of the training time, above 0 and below 1",
     ),
     "save_on_exception": _TRUE_OR_FALSE,
     "save_last": _TRUE_OR_FALSE,
@@ -117,9 +122,10 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "save_weights_only": _TRUE_OR_FALSE,
     "dirpath": (
         _is_directory_name,
-        "must be a directory, or None for 'checkpoints' under the trainer's log directory (URLs are not supported yet)",
+        "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
     ),
     "auto_insert_metric_name": _TRUE_OR_FALSE,
+    "async_save": _TRUE_OR_FALSE,
     "strict_resume": _TRUE_OR_FALSE,
     "patience": (
         lambda value: value is None or _whole(value, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,13 +19,15 @@ class Conditions:
     """The conditions of one run.
 
     Attributes:
-        interval: Batches between two saves, counted within the epoch; ``None`` = never.
+        interval: Batches between two saves, counted within the epoch; ``None`` = never, or as is found out.
+        auto: Whether the interval is found out.
         steps: Optimizer steps between two saves; ``None`` = never.
         seconds: Wall time between two saves; ``None`` = never.
         epochs: Epochs between two saves at the end of an epoch; ``None`` = never.
     """
 
     interval: int | None = None
+    auto: bool = False
     steps: int | None = None
     seconds: float | None = None
     epochs: int | None = None
@@ -36,7 +39,8 @@ class Conditions:
             return cls()
         time = options.train_time_interval
         return cls(
-            interval=options.save_interval,
+            interval=options.save_interval if isinstance(options.save_interval, Integral) else None,
+            auto=options.save_interval == "auto",
             steps=options.every_n_train_steps or None,
             seconds=None if time is None else time.total_seconds(),
             epochs=options.every_n_epochs or None,
@@ -59,4 +63,4 @@ class Conditions:
         return {"epoch"} if self.epochs is not None and (epoch + 1) % self.epochs == 0 else NOTHING
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in (self.interval, self.steps, self.seconds, self.epochs))
+        return self.auto or any(value is not None for value in (self.interval, self.steps, self.seconds, self.epochs))

@@ -14,42 +14,25 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-import torch
-
 from checkpointable._errors import CheckpointFileError
+from checkpointable.storage.members import first_damaged
 
 MEMBER = "checkpointable.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _SEAL = b"checkpointable crc32 "
+SEAL_SIZE = len(_SEAL) + 8
 _FLOAT = "__float__"  # JSON has no infinity and no NaN
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write(checkpoint: Mapping[str, Any], file: BinaryIO, metadata: Mapping[str, Any] | None) -> None:
-    """Write a checkpoint; with its metadata as the archive's last member, and a seal on the archive's directory.
+def encode(metadata: Mapping[str, Any]) -> bytes:
+    """The member that tells what a file is: plain numbers, strings, lists and mappings, as JSON."""
+    return json.dumps(_encode(metadata), allow_nan=False).encode()
 
-    Args:
-        checkpoint: What ``torch.save`` is to pickle.
-        file: Open for reading and writing, empty.
-        metadata: Plain numbers, strings, lists and mappings; ``None`` writes no member.
 
-    Raises:
-        OSError: If the file system refuses.
-    """
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:
-        raise _behind(error) from error
-    if metadata is None:
-        return
-    with zipfile.ZipFile(file, "a") as archive:
-        root = archive.namelist()[0].split("/", 1)[0]
-        archive.writestr(f"{root}/{MEMBER}", json.dumps(_encode(metadata), allow_nan=False))
-        archive.comment = _seal(0)
-    size = file.seek(0, os.SEEK_END)
-    seal = _seal(_directory_checksum(file, archive.start_dir, size))
-    file.seek(size - len(seal))
-    file.write(seal)
+def seal(checksum: int) -> bytes:
+    """The archive's comment. The members have checksums of their own; what lists them has this one."""
+    return _SEAL + f"{checksum:08x}".encode()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,20 +60,21 @@ def problem(path: str | os.PathLike[str]) -> str | None:
     """What is wrong with the bytes of a checkpoint file, or ``None``. Reads the whole file."""
     try:
         with open(path, "rb") as file:
-            return _problem(file)
+            return problem_in(file)
     except FileNotFoundError:
         return "there is no such file"
     except OSError as error:
         return f"cannot be opened: {error}"
 
 
-def _problem(file: BinaryIO) -> str | None:
+def problem_in(file: BinaryIO) -> str | None:
+    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads the whole file."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return "an empty file"
     try:
         with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
+            damaged = first_damaged(file, archive)
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         return f"not a whole zip archive ({size:,} bytes; {error})"
@@ -99,7 +83,7 @@ def _problem(file: BinaryIO) -> str | None:
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
     ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
-    if ours and archive.comment != _seal(_directory_checksum(file, archive.start_dir, size)):
+    if ours and archive.comment != seal(_directory_checksum(file, archive.start_dir, size)):
         return "the checksum of its directory does not match: the bytes were changed after they were written"
     return (
         None
@@ -108,23 +92,10 @@ def _problem(file: BinaryIO) -> str | None:
     )
 
 
-def _seal(checksum: int) -> bytes:
-    """The archive's comment. The members have checksums of their own; what lists them has this one."""
-    return _SEAL + f"{checksum:08x}".encode()
-
-
 def _directory_checksum(file: BinaryIO, start: int, size: int) -> int:
     """CRC-32 of an archive from its directory to its end, without the seal."""
     file.seek(start)
-    return zlib.crc32(file.read(size - start - len(_seal(0))))
-
-
-def _behind(error: BaseException) -> BaseException:
-    """The ``OSError`` that torch's writer hides behind one of its own when a disk is full; else the error itself."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return error if cause is None else cause
+    return zlib.crc32(file.read(size - start - SEAL_SIZE))
 
 
 def _encode(value: Any) -> Any:

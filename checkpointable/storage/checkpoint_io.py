@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.storage import archive
-from checkpointable.storage.commit import commit
+from checkpointable.storage import archive, local
+from checkpointable.storage.snapshot import Snapshot
 
 KEY = "checkpointable"
 
@@ -48,16 +48,16 @@ class DurableCheckpointIO(TorchCheckpointIO):
             FileNotFoundError: If there is no such file.
             CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
         """
-        local = LocalFileSystem._strip_protocol(str(path)) if _is_local(path) else ""
-        wrong = archive.problem(local) if os.path.isfile(local) else None
-        if wrong is not None and _is_archive(local):
-            raise CheckpointFileError(_cannot_load(local, wrong))
+        place = LocalFileSystem._strip_protocol(str(path)) if _is_local(path) else ""
+        wrong = archive.problem(place) if os.path.isfile(place) else None
+        if wrong is not None and _is_archive(place):
+            raise CheckpointFileError(_cannot_load(place, wrong))
         try:
             return super().load_checkpoint(path, map_location, weights_only)
         except Exception as error:  # what is no archive may be torch's old format, or fail in any way
             if wrong is None:
                 raise
-            raise CheckpointFileError(_cannot_load(local, wrong)) from error
+            raise CheckpointFileError(_cannot_load(place, wrong)) from error
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
@@ -67,12 +67,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool)
         FileExistsError: If the name is taken and ``overwrite`` is false.
         OSError: If the file system refuses.
     """
-    metadata = checkpoint.get(KEY, {}).get("metadata")
-
-    def write(file: BinaryIO) -> None:
-        archive.write(checkpoint, file, metadata)
-
-    commit(path, write, problem=archive.problem, overwrite=overwrite)
+    local.write(Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata")), path, overwrite=overwrite)
 
 
 def _is_local(path: str | Path) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from checkpointable.storage import archive
+from nets import write_archive
 
 Make = Callable[..., str]
 
@@ -48,7 +47,7 @@ def make(tmp_path: Path) -> Make:
             given.setdefault("metrics", {monitor: score})
         given.setdefault("batches", given.get("batch", 0))
         with open(path, "x+b") as file:
-            archive.write({"state_dict": {"weight": torch.arange(1000.0)}}, file, metadata(**given))
+            write_archive({"state_dict": {"weight": torch.arange(1000.0)}}, file, metadata(**given))
         return str(path)
 
     return write

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from catalog.conftest import DAMAGE, Make, flip_a_bit, truncate
+from nets import write_archive
 
 from checkpointable import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog.find import latest
-from checkpointable.storage import archive
 
 FUTURE = 1e12
 
@@ -150,7 +150,7 @@ def test_latest_metadata_without_a_field_is_named(make: Make, tmp_path: Path) ->
     good = make("good.ckpt")
     odd = make("odd.ckpt")
     with open(odd, "w+b") as file:
-        archive.write({}, file, {"format": 1})
+        write_archive({}, file, {"format": 1})
     with pytest.warns(CheckpointableWarning, match=r"odd\.ckpt: has metadata without 'reasons'\. "):
         assert latest(tmp_path) == good
 

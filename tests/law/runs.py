@@ -190,6 +190,11 @@ class Watched(CheckpointingModule):
         )
         self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=2)
         self.events: list[Any] = []
+        self.captured = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The file is there later, when more has happened."""
+        self.captured = len(self.events)
 
     def compute_loss(self, batch: Any, batch_idx: int) -> Any:
         total: Any = 0.0
@@ -290,7 +295,7 @@ class Rows(Logger):
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         assert self.module is not None
-        self.taken[checkpoint_callback.last_model_path] = len(self.module.events)
+        self.taken[checkpoint_callback.last_model_path] = self.module.captured
 
 
 @dataclass

@@ -16,7 +16,10 @@ NOT_WHOLE = [1.0, 2.5, "3", True, False, math.nan, [1], timedelta(1)]
 NOT_A_FLAG = [None, 0, 1, "True", 1.0, []]
 
 BAD = {
-    "save_interval": ([0, -1, *NOT_WHOLE], "must be a whole number of batches, at least 1, or None for never"),
+    "save_interval": (
+        [0, -1, *NOT_WHOLE],
+        "must be a whole number of batches, at least 1, or 'auto', or None for never",
+    ),
     "every_n_train_steps": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
     "every_n_epochs": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
     "train_time_interval": (
@@ -37,10 +40,15 @@ BAD = {
         [0, 1, "True", 1.0, []],
         "must be True (end of the training epoch), False (after validation) or None (wherever it is logged)",
     ),
+    "overhead_budget": (
+        [0, 0.0, 1, 1.0, -0.1, math.nan, math.inf, "0.01", None, True, []],
+        "must be a share of the training time, above 0 and below 1",
+    ),
+    "async_save": (NOT_A_FLAG, "must be True or False"),
     "save_weights_only": (NOT_A_FLAG, "must be True or False"),
     "dirpath": (
-        ["", "s3://bucket/run", "gs://bucket", "file:///tmp/run", "memory://x", 3, True, b"runs", ["runs"]],
-        "must be a directory, or None for 'checkpoints' under the trainer's log directory (URLs are not supported yet)",
+        ["", 3, True, b"runs", ["runs"]],
+        "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
     ),
     "filename": (
         [None, "", 3, "{epoch", "{}"],
@@ -59,10 +67,11 @@ BAD = {
 }
 
 GOOD = {
-    "save_interval": [None, 1, 100, 10**9],
+    "save_interval": [None, "auto", 1, 100, 10**9],
     "every_n_train_steps": [None, 0, 1, 1000],
     "every_n_epochs": [None, 0, 1, 10],
     "train_time_interval": [None, timedelta(seconds=1), timedelta(days=3)],
+    "overhead_budget": [0.01, 0.5, 1e-6],
     "save_on_exception": [True, False],
     "save_last": [True, False],
     "monitor": [None, "val_loss", "val/acc", "train_loss_step"],
@@ -72,10 +81,11 @@ GOOD = {
     "save_last_k": [-1, 0, 1, 5],
     "save_on_train_epoch_end": [None, True, False],
     "save_weights_only": [True, False],
-    "dirpath": [None, "runs/a", "/data/runs", "~/runs", "../runs", Path("runs")],
+    "dirpath": [None, "runs/a", "/data/runs", "~/runs", "../runs", Path("runs"), "s3://bucket/run", "memory://x"],
     "filename": ["{epoch}", "x", "sub/{step:06d}_{val/loss:.3f}"],
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
     "auto_insert_metric_name": [True, False],
+    "async_save": [True, False],
     "strict_resume": [True, False],
     "patience": [None, 1, 20],
 }

@@ -117,8 +117,8 @@ def test_conditions_of_options_take_every_argument():
     assert Conditions.of(options) == Conditions(interval=7, steps=5, seconds=120.0, epochs=3)
 
 
-def test_conditions_of_default_options_are_an_interval_alone():
-    assert Conditions.of(Options()) == Conditions(interval=100)
+def test_conditions_of_default_options_are_an_interval_that_is_found_out():
+    assert Conditions.of(Options()) == Conditions(auto=True)
 
 
 @pytest.mark.parametrize("never", [0, None])

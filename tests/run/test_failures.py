@@ -15,7 +15,7 @@ from nets import Net, files, links, load, loader, trainer
 
 from checkpointable import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import read_info
-from checkpointable.storage import checkpoint_io
+from checkpointable.storage import commit
 
 HERE = Path(__file__).parent
 
@@ -146,7 +146,7 @@ def test_sigterm_inside_a_window_saves_its_gradients(tmp_path):
 
 def test_save_that_fails_is_a_warning_and_the_next_one_tries_again(tmp_path, monkeypatch):
     net = Net(dirpath=tmp_path, save_interval=2, save_last_k=-1)
-    original, calls = checkpoint_io.commit, []
+    original, calls = commit.commit, []
 
     def failing(path, *args, **kwargs):
         calls.append(path.name)
@@ -154,7 +154,7 @@ def test_save_that_fails_is_a_warning_and_the_next_one_tries_again(tmp_path, mon
             raise OSError(28, "No space left on device", str(path))
         original(path, *args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_io, "commit", failing)
+    monkeypatch.setattr(commit, "commit", failing)
     with pytest.warns(CheckpointableWarning, match=r"epoch 0, batch 4.* not saved: .*No space left.*next save tries"):
         trainer(tmp_path).fit(net, loader(7))
     assert files(tmp_path) == ["epoch_0_batch_2.ckpt", "epoch_0_batch_6.ckpt", "epoch_0_batch_7.ckpt"]
@@ -162,7 +162,7 @@ def test_save_that_fails_is_a_warning_and_the_next_one_tries_again(tmp_path, mon
 
 def test_final_save_that_fails_raises_and_loses_nothing(tmp_path, monkeypatch):
     net = Net(dirpath=tmp_path, save_interval=2)
-    original, calls = checkpoint_io.commit, []
+    original, calls = commit.commit, []
 
     def failing(path, *args, **kwargs):
         calls.append(path.name)
@@ -170,7 +170,7 @@ def test_final_save_that_fails_raises_and_loses_nothing(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         original(path, *args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_io, "commit", failing)
+    monkeypatch.setattr(commit, "commit", failing)
     with pytest.raises(SaveError, match=r"No space left.*Older checkpoints are untouched: .*epoch_0_batch_2\.ckpt"):
         trainer(tmp_path, limit_train_batches=3).fit(net, loader(3))
     assert files(tmp_path) == ["epoch_0_batch_2.ckpt"]

@@ -175,7 +175,7 @@ def test_directory_that_vanishes_is_made_again_and_what_is_lost_is_said(tmp_path
             if batch_idx == 2:
                 shutil.rmtree(where)
 
-    net = Vandal(dirpath=where, save_interval=2)
+    net = Vandal(dirpath=where, save_interval=2, async_save=False)
     with pytest.warns(CheckpointableWarning, match=r"somebody else has deleted .*epoch_0_batch_2\.ckpt"):
         trainer(tmp_path).fit(net, loader(4))
     assert files(where) == ["epoch_0_batch_4.ckpt"]

@@ -1,0 +1,74 @@
+"""How often to save where nobody says: as often as a share of the training time allows.
+
+The method is CheckFreq's (Mohan, Phanishayee, Chidambaram, FAST'21): measure what a save costs and how long a batch
+takes; the interval is the smallest number of batches for which the cost stays within the budget, and no save begins
+before the one before is on disk; it is corrected both ways as either changes. (Where the mean time between failures mu
+is known, Young 1974 and Daly 2006 give the time between saves as sqrt(2 * cost * mu); nobody knows it at a start.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import fmean, median
+
+_WINDOW = 64
+_NOTABLE = 2.0
+
+
+class Auto:
+    """Finds the interval of one training. Numbers of the training do not depend on it.
+
+    Args:
+        budget: The share of training time that saving may cost.
+
+    Attributes:
+        interval: Batches between two saves; ``None`` before the first save was measured: one is due after the first
+            batch.
+    """
+
+    def __init__(self, budget: float) -> None:
+        self.interval: int | None = None
+        self._budget = budget
+        self._quiet: deque[float] = deque(maxlen=_WINDOW)
+        self._writing: list[float] = []
+        self._cost = self._batch = math.nan
+        self._said: int | None = None
+
+    def note_batch(self, seconds: float, *, writing: bool) -> None:
+        """A batch took so long; ``writing``: while a save was under way."""
+        if not writing:
+            self._quiet.append(seconds)
+        elif len(self._writing) < 1 << 16:
+            self._writing.append(seconds)
+
+    def note_save(self, *, blocked: float, busy: float) -> None:
+        """A save is done, and the interval follows.
+
+        Args:
+            blocked: Seconds that the training stood still for it.
+            busy: Seconds from its beginning until it was on disk.
+        """
+        writing, self._writing = self._writing, []
+        times = self._quiet or writing
+        if not times:
+            return
+        self._batch = max(median(times), 1e-9)
+        slowed = min(max(sum(writing) - len(writing) * self._batch, 0.0), busy) if self._quiet else 0.0
+        cost = blocked + slowed
+        self._cost = cost if math.isnan(self._cost) else fmean((self._cost, cost))
+        self.interval = max(math.ceil(self._cost / (self._budget * self._batch)), math.ceil(busy / self._batch), 1)
+
+    def is_due(self, batches: int) -> bool:
+        """Whether a save is due, so many batches after the last one began; after the start, if there was none."""
+        return self.interval is not None and batches >= self.interval
+
+    def news(self) -> str | None:
+        """One line for the user, when the interval is new or has changed by half or more."""
+        if self.interval is None or (
+            self._said is not None and self._said / _NOTABLE < self.interval < self._said * _NOTABLE
+        ):
+            return None
+        self._said = self.interval
+        share = self._cost / (self.interval * self._batch)
+        return f"saving every {self.interval} batches: {100 * share:.1f} % of training time"

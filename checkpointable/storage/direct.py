@@ -1,0 +1,150 @@
+"""Bytes to disk and back past the page cache: as fast as the disk, nothing pushed out, and read from the disk itself.
+
+Aligned direct writes as in FastPersist (arXiv 2406.13768). Small files, and file systems that refuse (tmpfs, some
+network ones), go through the page cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from checkpointable.storage.store import Content
+
+_BLOCK = 1 << 23
+_UNIT = 1 << 12  # what direct writes are aligned to
+_SMALL = 1 << 22
+_DIRECT = getattr(os, "O_DIRECT", 0)
+_REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def write(content: Content, file: BinaryIO) -> None:
+    """Fill an empty file that is open for writing. Making it durable is left to the caller.
+
+    Raises:
+        OSError: If the file system refuses.
+    """
+    descriptor = file.fileno()
+    with _past_the_cache(descriptor, wanted=content.size >= _SMALL):
+        for block in _blocks(content):
+            _write(descriptor, block)
+    os.ftruncate(descriptor, content.size)
+
+
+class DirectReader(io.RawIOBase):
+    """A file, read past the page cache where that is allowed.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._size = os.path.getsize(path)
+        direct = _DIRECT if self._size >= _SMALL else 0
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            self._file = os.open(path, flags | direct)
+        except OSError as error:
+            if not direct or error.errno not in _REFUSED:
+                raise
+            self._file = os.open(path, flags)
+        self._block = memoryview(mmap.mmap(-1, min(_BLOCK, -(-max(self._size, 1) // _UNIT) * _UNIT)))
+        self._start = self._length = self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere else."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Some bytes from here on; none at the end."""
+        wanted = memoryview(buffer).cast("B")
+        if not self._start <= self._at < self._start + self._length:
+            self._load(self._at // _UNIT * _UNIT)
+        here = self._block[self._at - self._start : self._length][: len(wanted)]
+        wanted[: len(here)] = here
+        self._at += len(here)
+        return len(here)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if not self.closed:
+            os.close(self._file)
+        super().close()
+
+    def _load(self, start: int) -> None:
+        os.lseek(self._file, start, os.SEEK_SET)
+        self._start = start
+        if hasattr(os, "readv"):
+            self._length = os.readv(self._file, [self._block])
+        else:  # on Windows
+            read = os.read(self._file, len(self._block))
+            self._length, self._block[: len(read)] = len(read), read
+
+
+@contextlib.contextmanager
+def _past_the_cache(descriptor: int, *, wanted: bool) -> Iterator[None]:
+    if not wanted or not _DIRECT:
+        yield
+        return
+    with contextlib.suppress(OSError):  # a file system that knows no direct writes
+        _set_direct(descriptor, _DIRECT)
+    try:
+        yield
+    finally:
+        _set_direct(descriptor, 0)
+
+
+def _set_direct(descriptor: int, flag: int) -> None:
+    import fcntl  # not on Windows, which does not get here
+
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~_DIRECT | flag)
+
+
+def _write(descriptor: int, block: memoryview) -> None:
+    while len(block):
+        try:
+            block = block[os.write(descriptor, block) :]
+        except OSError as error:
+            if error.errno not in _REFUSED or not _DIRECT:
+                raise
+            _set_direct(descriptor, 0)  # it took the flag, and refuses the write
+            block = block[os.write(descriptor, block) :]
+
+
+def _blocks(content: Content) -> Iterator[memoryview]:
+    """The bytes in aligned blocks, one after the other in the same memory; the last one is filled up."""
+    room = min(_BLOCK, -(-content.size // _UNIT) * _UNIT)
+    block, filled = memoryview(mmap.mmap(-1, room)), 0
+    for piece in content.pieces():
+        while len(piece):
+            taken = min(room - filled, len(piece))
+            block[filled : filled + taken] = piece[:taken]
+            piece, filled = piece[taken:], filled + taken
+            if filled == room:
+                yield block
+                filled = 0
+    if filled:
+        yield block[: -(-filled // _UNIT) * _UNIT]

@@ -1,0 +1,112 @@
+"""Where every byte of a checkpoint file lies: a zip archive as ``torch.save`` lays it out, to the byte.
+
+Offsets that torch computes without reading must hold (``calculate_storage_offsets`` of ``torch.utils.serialization``
+and loads of fake tensors trust them), so alignment, padding and the places where zip goes over to 64 bits are torch's
+own (``caffe2/serialize/inline_container.cc`` and its copy of miniz); ``tests/storage/test_layout.py`` compares.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+ROOT = "archive"  # torch's own name for an archive that it writes to a buffer
+_LIMIT = 0xFFFFFFFF  # from here on a number takes 64 bits
+_PADDING = b"FB"  # torch's mark of the extra field that moves data to its alignment
+_ZIP64 = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One member of the archive.
+
+    Attributes:
+        name: With the archive's root.
+        size: Bytes of data.
+        start: Offset of its header.
+        data: Offset of its data.
+        end: Offset behind its descriptor, which has the checksum.
+    """
+
+    name: bytes
+    size: int
+    start: int
+    data: int
+    end: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a number of it takes 64 bits."""
+        return self.size >= _LIMIT or self.start >= _LIMIT
+
+    def header(self) -> bytes:
+        """The bytes between ``start`` and ``data``: sizes and checksum are left to the descriptor and the directory."""
+        large = _large(self.size, self.start, packed=0)
+        padding = self.data - self.start - 30 - len(self.name) - len(large) - 4
+        extra = large + _PADDING + struct.pack("<H", padding) + b"Z" * padding
+        fixed = struct.pack("<4s5H3I2H", b"PK\3\4", 0, _flags(self.size), 0, 0, 0, 0, 0, 0, len(self.name), len(extra))
+        return fixed + self.name + extra
+
+    def descriptor(self, crc: int) -> bytes:
+        """The bytes between the data and ``end``."""
+        if not self.size:
+            return b""
+        return struct.pack("<4sIQQ" if self.is_large else "<4sIII", b"PK\7\10", crc, self.size, self.size)
+
+    def entry(self, crc: int) -> bytes:
+        """What the archive's directory says of it."""
+        large = _large(self.size, self.start)
+        size, start = min(self.size, _LIMIT), min(self.start, _LIMIT)
+        lengths = (len(self.name), len(large), 0)
+        fixed = struct.pack(
+            "<4s6H3I5H2I", b"PK\1\2", 0, 0, _flags(self.size), 0, 0, 0, crc, size, size, *lengths, 0, 0, 0, start
+        )
+        return fixed + self.name + large
+
+
+def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> Iterator[Place]:
+    """The place of each member, in order.
+
+    Args:
+        members: Names without the root, and sizes in bytes.
+        alignment: Data starts at multiples of this.
+    """
+    start = 0
+    for name, size in members:
+        full = f"{ROOT}/{name}".encode()
+        least = start + 30 + len(full) + len(_large(size, start)) + 4
+        data = -(-least // alignment) * alignment
+        descriptor = 0 if not size else 24 if max(size, start) >= _LIMIT else 16
+        yield Place(full, size, start, data, data + size + descriptor)
+        start = data + size + descriptor
+
+
+def directory(places: Sequence[Place], crcs: Sequence[int], *, comment_size: int) -> bytes:
+    """The end of the archive, all but its comment."""
+    entries = b"".join(place.entry(crc) for place, crc in zip(places, crcs, strict=True))
+    start, count = places[-1].end, len(places)
+    numbers = (count, count, len(entries), start)
+    end64 = struct.pack("<4sQHHII4Q", b"PK\6\6", 44, 0x031E, 0x2D, 0, 0, *numbers)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, start + len(entries), 1)
+    few = min(count, 0xFFFF)
+    end = struct.pack(
+        "<4s4H2IH", b"PK\5\6", 0, 0, few, few, min(len(entries), _LIMIT), min(start, _LIMIT), comment_size
+    )
+    return entries + end64 + locator + end
+
+
+def directory_size(places: Sequence[Place]) -> int:
+    """Bytes of the directory, without the comment."""
+    return sum(46 + len(place.name) + len(_large(place.size, place.start)) for place in places) + 56 + 20 + 22
+
+
+def _large(size: int, start: int, *, packed: int | None = None) -> bytes:
+    """The extra field for numbers that take 64 bits; empty if none does. Torch's headers do not know ``packed`` yet."""
+    numbers = [size, size if packed is None else packed] * (size >= _LIMIT) + [start] * (start >= _LIMIT)
+    return struct.pack(f"<HH{len(numbers)}Q", _ZIP64, 8 * len(numbers), *numbers) if numbers else b""
+
+
+def _flags(size: int) -> int:
+    """Names are UTF-8; a descriptor follows the data, if there is any."""
+    return 0x808 if size else 0x800

@@ -1,0 +1,98 @@
+"""A directory of this machine, or one mounted as if it were."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from checkpointable._errors import CheckpointFileError
+from checkpointable.policy import names
+from checkpointable.storage import archive, commit, direct
+from checkpointable.storage.store import Content
+
+
+class LocalStore:
+    """A ``Store`` on the local file system. See there for its methods.
+
+    Args:
+        directory: Its path. Links in it are followed, once: what is kept is compared by name.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = os.path.realpath(os.path.expanduser(directory))
+
+    def prepare(self, *, below: bool) -> None:
+        """Make the directory, try it, sweep it."""
+        commit.prepare(Path(self.directory), below=below)
+
+    def path(self, name: str) -> str:
+        """The path of a file in it."""
+        return os.path.join(self.directory, name)
+
+    def contains(self, path: str) -> bool:
+        """Whether a path lies in it."""
+        return Path(path).is_relative_to(self.directory)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at that path."""
+        return os.path.exists(path)
+
+    def write(self, content: Content, path: str, *, overwrite: bool) -> None:
+        """Commit a file."""
+        write(content, Path(path), overwrite=overwrite)
+
+    def point(self, role: str, target: str, owner: str) -> None:
+        """Make a link; where links are not to be had, a copy."""
+        candidates = (Path(self.path(names.versioned(role, version))) for version in itertools.count())
+        link = next(link for link in candidates if _is_free(link, owner))
+        commit.point(link, Path(target))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, durably."""
+        commit.remove(Path(path))
+
+    def metadata(self, path: str) -> dict[str, Any]:
+        """What a file tells about itself."""
+        return archive.read_metadata(path)
+
+    def problem(self, path: str) -> str | None:
+        """What is wrong with a file's bytes."""
+        return archive.problem(path)
+
+    def free_bytes(self) -> int | None:
+        """Room for new files, as far as this user may use it."""
+        place = next((place for place in (Path(self.directory), *Path(self.directory).parents) if place.exists()), None)
+        return None if place is None else shutil.disk_usage(place).free
+
+
+def write(content: Content, path: Path, *, overwrite: bool) -> None:
+    """Commit a file, read back from the disk and verified before it becomes visible.
+
+    Raises:
+        FileExistsError: If the name is taken and ``overwrite`` is false.
+        SaveError: If the file does not verify.
+        OSError: If the file system refuses.
+    """
+
+    def fill(file: BinaryIO) -> None:
+        direct.write(content, file)
+
+    commit.commit(path, fill, problem=_problem, overwrite=overwrite)
+
+
+def _problem(path: Path) -> str | None:
+    with direct.DirectReader(path) as file:
+        return archive.problem_in(cast(BinaryIO, file))
+
+
+def _is_free(link: Path, owner: str) -> bool:
+    if not os.path.lexists(link) or not link.exists():
+        return True
+    try:
+        metadata = archive.read_metadata(link)
+    except (CheckpointFileError, OSError):
+        return False
+    return metadata.get("run_id") == owner and (link.is_symlink() or metadata.get("kind") != "manual")

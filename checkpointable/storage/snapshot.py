@@ -1,0 +1,173 @@
+"""A checkpoint as it is at one moment: everything that will be in its file, while training goes on.
+
+What is not a tensor is pickled at once; tensors are copied, once, into memory that is kept and used again. The copy of
+large ones that only an optimizer step changes can wait: it is made while the next forward and backward run (CheckFreq,
+FAST'21; DataStates-LLM, HPDC'24). That such a tensor did not change meanwhile is checked after the copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from checkpointable.storage import archive, layout, records
+from checkpointable.storage.arena import Arena
+
+_PIECE = 1 << 23
+_LARGE = 1 << 16  # smaller tensors are copied at once
+_SAMPLE = 1 << 10
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Bytes of a storage that are copied later."""
+
+    source: int
+    target: int
+    size: int
+
+
+class Snapshot:
+    """The content of a file.
+
+    Args:
+        checkpoint: What is saved.
+        metadata: What the file tells about itself; ``None``: nothing.
+        arena: Where tensors are copied to. ``None``: they are not copied, and must not change before the file is there.
+        steady: Tensors that nothing changes before ``wait`` is called; the copy of these may be made by ``fill``.
+
+    Raises:
+        MemoryError: If there is no room for the copy. Nothing has changed then.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+        arena: Arena | None = None,
+        steady: Iterable[torch.Tensor] = (),
+    ) -> None:
+        found = records.records(checkpoint)
+        found += [("version", records.version()), (_ID, bytes(40))]
+        if metadata is not None:
+            found.append((archive.MEMBER, archive.encode(metadata)))
+        sizes = [(name, len(data) if isinstance(data, bytes) else data.nbytes()) for name, data in found]
+        self._places = list(layout.lay_out(sizes, alignment=records.alignment()))
+        self._sealed = metadata is not None
+        self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
+        self._later: list[_Copy] = []
+        self._steady: list[tuple[torch.Tensor, int]] = []
+        self._filled = threading.Event()
+        self._arena = arena
+        if arena is None:
+            self._data = [
+                data if isinstance(data, bytes) else _view(data.data_ptr(), data.nbytes()) for _, data in found
+            ]
+            self._filled.set()
+        else:
+            self._data = self._copied(found, arena, steady)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        comment = archive.SEAL_SIZE if self._sealed else 0
+        return self._places[-1].end + layout.directory_size(self._places) + comment
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether every tensor is copied."""
+        return self._filled.is_set()
+
+    def fill(self) -> bool:
+        """Make the copies that could wait; whether no tensor changed meanwhile. On another thread than training's."""
+        try:
+            if self._arena is not None:
+                self._arena.populate()
+            for copy in self._later:
+                ctypes.memmove(copy.target, copy.source, copy.size)
+            return self._is_unchanged()
+        finally:
+            self._kept, self._later, self._steady = [], [], []
+            self._filled.set()
+
+    def wait(self) -> None:
+        """Wait until every tensor is copied: from then on all of them may change."""
+        self._filled.wait()
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes of the file in order."""
+        crcs: list[int] = []
+        for place, data in zip(self._places, self._data, strict=True):
+            if place.name.endswith(_ID.encode()):
+                data = _identity(self._places, crcs)
+            yield memoryview(place.header())
+            crc = 0
+            for start in range(0, place.size, _PIECE):
+                piece = memoryview(data)[start : start + _PIECE]
+                crc = zlib.crc32(piece, crc)
+                yield piece
+            crcs.append(crc)
+            yield memoryview(place.descriptor(crc))
+        yield memoryview(self._end(crcs))
+
+    def _end(self, crcs: Sequence[int]) -> bytes:
+        if not self._sealed:
+            return layout.directory(self._places, crcs, comment_size=0)
+        end = layout.directory(self._places, crcs, comment_size=archive.SEAL_SIZE)
+        return end + archive.seal(zlib.crc32(end))
+
+    def _copied(
+        self, found: Sequence[records.Record], arena: Arena, steady: Iterable[torch.Tensor]
+    ) -> list[bytes | memoryview]:
+        alignment = records.alignment()
+        padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
+        target = arena.reserve(sum(padded))
+        large = {tensor.untyped_storage().data_ptr(): tensor for tensor in steady if tensor.nbytes >= _LARGE}
+        copied: list[bytes | memoryview] = []
+        for (_, data), room in zip(found, padded, strict=True):
+            if isinstance(data, bytes):
+                copied.append(data)
+                continue
+            source, size = data.data_ptr(), data.nbytes()
+            if source in large:
+                self._later.append(_Copy(source, target, size))
+                self._steady.append((large[source], large[source]._version))
+            else:
+                ctypes.memmove(target, source, size)
+            copied.append(_view(target, size))
+            target += room
+        if not self._later:
+            self._filled.set()
+        return copied
+
+    def _is_unchanged(self) -> bool:
+        """By torch's count of changes in place, and, for those that it does not see (``.data``), by samples."""
+        return all(tensor._version == version for tensor, version in self._steady) and all(
+            ctypes.string_at(copy.source + at, _SAMPLE) == ctypes.string_at(copy.target + at, _SAMPLE)
+            for copy in self._later
+            for at in range(0, copy.size - _SAMPLE + 1, max((copy.size - _SAMPLE) // (_SAMPLES - 1), 1))
+        )
+
+
+_ID = ".data/serialization_id"
+
+
+def _identity(places: Sequence[layout.Place], crcs: Sequence[int]) -> bytes:
+    """As torch's writer does: 20 digits for the names of the records, 20 for what is in them."""
+    names = zlib.crc32(b"\0".join(place.name for place in places))
+    return f"{names:020d}{zlib.crc32(json.dumps(crcs).encode()):020d}".encode()
+
+
+def _view(address: int, size: int) -> memoryview:
+    """Memory as it is at an address; whoever asks keeps it alive."""
+    if not size:
+        return memoryview(b"")
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")

@@ -1,0 +1,88 @@
+"""Where the files of a run lie: what the saving side asks of a directory, be it local or on a remote file system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+
+class Content(Protocol):
+    """The whole of a file, in memory, as it will lie on disk."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes in order, from the first on. May be asked for again, after a failure."""
+
+
+class Store(Protocol):
+    """A directory of checkpoints. Paths are whole: what ``path`` gives, and what the catalogue lists.
+
+    Attributes:
+        directory: The directory, as an absolute path or a URL.
+    """
+
+    directory: str
+
+    def prepare(self, *, below: bool) -> None:
+        """Make the directory, show that it can be written, sweep what dead processes left half-written.
+
+        Args:
+            below: Whether files will be in its subdirectories, too.
+
+        Raises:
+            SaveError: If it cannot be used; the message says what to do.
+        """
+
+    def path(self, name: str) -> str:
+        """The path of a file, by its name in the directory (which may hold ``/``)."""
+
+    def contains(self, path: str) -> bool:
+        """Whether a path lies in the directory or below."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at that path."""
+
+    def write(self, content: Content, path: str, *, overwrite: bool) -> None:
+        """Make a file durable and verify it; it appears under its name whole, or not at all.
+
+        Raises:
+            FileExistsError: If the name is taken and ``overwrite`` is false.
+            SaveError: If what lies there does not verify.
+            OSError: If the file system refuses.
+        """
+
+    def point(self, role: str, target: str, owner: str) -> None:
+        """Make ``<role>.ckpt`` stand for a file; ``<role>-v1.ckpt`` where that name is another run's.
+
+        Args:
+            role: ``"last"`` or ``"best"``.
+            target: The file.
+            owner: The id of the run.
+
+        Raises:
+            OSError: If the file system refuses.
+        """
+
+    def remove(self, path: str) -> None:
+        """Delete a file, durably. One that is gone already is no error.
+
+        Raises:
+            OSError: If the file system refuses.
+        """
+
+    def metadata(self, path: str) -> dict[str, Any]:
+        """What a file tells about itself.
+
+        Raises:
+            CheckpointFileError: If it is not a checkpoint of ours.
+            OSError: If it cannot be read.
+        """
+
+    def problem(self, path: str) -> str | None:
+        """What is wrong with a file's bytes, or ``None``. Reads it through."""
+
+    def free_bytes(self) -> int | None:
+        """Room for new files; ``None`` where nobody can tell."""

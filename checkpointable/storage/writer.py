@@ -1,0 +1,85 @@
+"""The one thread that writes in the background: one save at a time, waited for when it has to be.
+
+The thread lives as long as its save, and the interpreter waits for it at exit. A forked process has none, and a copy of
+a writer is a new one, so loader workers and deep copies of a module are not touched by a save that is under way.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Writer(Generic[T]):
+    """Does one piece of work in the background, and keeps what came of it.
+
+    Attributes:
+        last_seconds: How long the last one took; infinite before the first.
+    """
+
+    def __init__(self) -> None:
+        self.last_seconds = float("inf")
+        self._thread: threading.Thread | None = None
+        self._result: T | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether work is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, work: Callable[[], T], *, background: bool) -> None:
+        """Begin; nothing may be under way or left to be taken.
+
+        Args:
+            work: What to do.
+            background: Whether to return at once.
+        """
+        assert self._thread is None
+        self._thread = threading.Thread(target=self._do, args=(work,), name="checkpointable-writer")
+        if not background:
+            self._thread.run()
+            return
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads, as at the end of the interpreter
+            self._thread.run()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the work is done, or so many seconds."""
+        if self.is_busy and self._thread is not None:
+            self._thread.join(seconds)
+
+    def take(self) -> T | None:
+        """What came of the work, once; ``None`` if none was done.
+
+        Raises:
+            BaseException: What the work raised.
+        """
+        if self._thread is None:
+            return None
+        self.wait()
+        result, failure = self._result, self._failure
+        self._thread = self._result = self._failure = None
+        if failure is not None:
+            raise failure
+        return result
+
+    def _do(self, work: Callable[[], T]) -> None:
+        begun = time.monotonic()
+        try:
+            self._result = work()
+        except BaseException as failure:  # noqa: BLE001  # whatever it is, it is raised where it is taken
+            self._failure = failure
+        finally:
+            self.last_seconds = time.monotonic() - begun
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Writer[T]:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Writer[T]], tuple[()]]:
+        return (type(self), ())
