@@ -9,6 +9,7 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
 test = ["pytest>=8", "pytest-xdist>=3", "scikit-learn>=1.4", "jsonargparse[signatures]>=4.35", "matplotlib>=3.8"]
 test += ["torchdata>=0.11"]  # a loader that keeps its own place
+test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 setup(
@@ -25,6 +26,7 @@ setup(
     # (GHSA-qqmf-gpg7-g8gw); the safe points stand on loops that are private, so a new minor version is looked at first.
     install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
     extras_require={
+        "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
         "plot": ["matplotlib>=3.8"],
         "examples": examples,
         "test": test,

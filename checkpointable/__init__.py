@@ -10,6 +10,7 @@ from checkpointable._errors import (
     MonitorError,
     NotInitializedError,
     PolicyError,
+    RemoteError,
     ResumeError,
     SaveError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "MonitorError",
     "NotInitializedError",
     "PolicyError",
+    "RemoteError",
     "ResumeError",
     "SaveError",
     "__version__",

@@ -8,16 +8,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _loops, _trainer_callbacks
 from checkpointable._callback import CheckpointingCallback
+from checkpointable._fall_back import ResumingCheckpointIO
 from checkpointable._run import Run
 from checkpointable.policy.options import Options
 from checkpointable.policy.when import Conditions
-from checkpointable.storage.checkpoint_io import DurableCheckpointIO
 
 
 def attach(trainer: Trainer, run: Run) -> None:
     """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
     _lightning.check(trainer)
-    _lightning.install_checkpoint_io(trainer, DurableCheckpointIO())
+    _lightning.install_checkpoint_io(trainer, ResumingCheckpointIO(trainer))
     _trainer_callbacks.mark_implicit_checkpoint(trainer)
     if not _lightning.is_fitting(trainer):
         return

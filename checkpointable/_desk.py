@@ -115,7 +115,7 @@ class Desk:
             callback.publish(trainer)
 
     def _not_saved(self, problem: str, at: Position, *, final: bool) -> None:
-        lost = f"the state after {at} was not saved: {problem}."
+        lost = f"the state after {at} was not saved: {problem.rstrip('.')}."
         kept = self.saver.shelf.last_path or "none"
         if final:
             raise SaveError(f"{lost} Older checkpoints are untouched: {kept}.")

@@ -8,6 +8,7 @@
     │   └── MissingComputeLossError(NotImplementedError)   the class has no compute_loss
     ├── MonitorError(LookupError)              the monitored quantity was not logged, or is not a scalar
     ├── SaveError(OSError)                     a checkpoint could not be made durable, or not be deleted
+    ├── RemoteError(OSError)                   a remote file system cannot be used, or does not answer
     ├── CheckpointFileError(ValueError)        a file is not a checkpoint, or is damaged
     ├── ResumeError(RuntimeError)              a checkpoint does not fit the run that wants to go on from it
     ├── NotInitializedError(RuntimeError)      super().__init__() was not called
@@ -26,6 +27,7 @@ __all__ = [
     "MonitorError",
     "NotInitializedError",
     "PolicyError",
+    "RemoteError",
     "ResumeError",
     "SaveError",
 ]
@@ -53,6 +55,10 @@ class MonitorError(CheckpointableError, LookupError):
 
 class SaveError(CheckpointableError, OSError):
     """A checkpoint could not be made durable, or could not be deleted. What was saved before is untouched."""
+
+
+class RemoteError(CheckpointableError, OSError):
+    """The file system behind a URL cannot be used, or does not answer. It says nothing about the files there."""
 
 
 class CheckpointFileError(CheckpointableError, ValueError):

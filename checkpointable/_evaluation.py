@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import MeanMetric
 
 from checkpointable import _lightning
@@ -50,7 +52,7 @@ def log_training(module: LightningModule, losses: Mapping[str, torch.Tensor | fl
     trainer = _lightning.logging_trainer(module)
     if trainer is None:
         return
-    samples, several_ranks = _lightning.batch_size(batch), trainer.world_size > 1
+    samples, several_ranks = _batch_size(batch), trainer.world_size > 1
     for name, value in losses.items():
         module.log(
             f"train_{name}",
@@ -72,7 +74,7 @@ def log_evaluation(
     trainer = _lightning.logging_trainer(module)
     if batch_idx == 0 and loader == 0:
         means.reset()
-    samples = _lightning.batch_size(batch)
+    samples = _batch_size(batch)
     several = stage == "val" and trainer is not None and _lightning.evaluates_several_loaders(trainer)
     for name, value in ((f"{stage}_{name}", value) for name, value in losses.items()):
         mean = means.add(name, loader, value, samples)
@@ -96,3 +98,11 @@ def log_overall(module: Any) -> None:
         for name, mean in module._checkpointing_means.overall().items():
             # already the same on every rank; a maximum of equal values says so without rounding
             module.log(name, mean.compute(), prog_bar=name == "val_loss", sync_dist=True, reduce_fx="max")
+
+
+def _batch_size(batch: Any) -> int:
+    """Samples in a batch, as Lightning finds them; 1 where it finds none."""
+    try:
+        return extract_batch_size(batch)
+    except MisconfigurationException:
+        return 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -21,10 +20,11 @@ from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
 from checkpointable._errors import LightningVersionError
 from checkpointable.policy.position import Position
+from checkpointable.storage.address import is_remote, plain
 
 _SEED = "PL_GLOBAL_SEED"
 _HIDDEN = "_checkpointing_hidden_step"
@@ -124,6 +124,12 @@ def validation_loader(trainer: Trainer) -> CombinedLoader | None:
     return trainer.fit_loop.epoch_loop.val_loop._combined_loader
 
 
+def set_consumed(loader: CombinedLoader, consumed: list[bool]) -> None:
+    """Which of the loaders have ended once, where all start over until each has (``mode="max_size_cycle"``)."""
+    if isinstance(loader._iterator, _MaxSizeCycle):
+        loader._iterator._consumed = consumed
+
+
 def global_seed() -> str | None:
     """What ``seed_everything`` was given; Lightning seeds distributed samplers and worker processes with it."""
     return os.environ.get(_SEED)
@@ -177,9 +183,10 @@ def ended(checkpoint: Mapping[str, Any]) -> str | None:
 
 
 def stopped_early(trainer: Trainer) -> bool:
-    """Whether an ``EarlyStopping`` has ended the training; a longer one would have ended here, too."""
+    """Whether the training has to stop after a resume, too: an ``EarlyStopping`` has ended it, and a longer one would
+    have ended here, too; or it goes on in spite of ``should_stop``, until ``min_epochs`` or ``min_steps``."""
     stopped = any(callback.stopping_reason.value != 0 for callback in trainer.early_stopping_callbacks)
-    return bool(trainer.should_stop) and stopped
+    return bool(trainer.should_stop) and (stopped or not trainer.fit_loop._can_stop_early)
 
 
 def has_trained_before(trainer: Trainer) -> bool:
@@ -270,28 +277,23 @@ def show_validation_step(module: LightningModule) -> None:
             attributes["validation_step"] = compiled
 
 
-def checkpoint_directory(trainer: Trainer) -> Path:
+def checkpoint_directory(trainer: Trainer) -> str:
     """Where ``ModelCheckpoint`` would save: ``checkpoints`` under the log directory of the first logger."""
     if not trainer.loggers:
-        return Path(trainer.default_root_dir) / "checkpoints"
+        return os.path.join(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):
-        return Path(logger.log_dir) / "checkpoints"
+        return os.path.join(logger.log_dir, "checkpoints")
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version / "checkpoints"
-
-
-def batch_size(batch: Any) -> int:
-    """Samples in a batch, as Lightning finds them; 1 where it finds none."""
-    from lightning.pytorch.utilities.data import extract_batch_size
-
-    try:
-        return extract_batch_size(batch)
-    except MisconfigurationException:
-        return 1
+    return os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
 
 
 def resume_path(trainer: Trainer) -> str | None:
-    """The file that this fit goes on from; ``None`` if it starts anew, or the file is not a local one."""
-    path = trainer.ckpt_path
-    return os.path.realpath(path) if path and os.path.exists(path) else None
+    """The file that this fit goes on from, without links; ``None`` if it starts anew."""
+    path = plain(trainer.ckpt_path) if trainer.ckpt_path else None
+    return path if path is None or is_remote(path) else os.path.realpath(path)
+
+
+def set_resume_path(trainer: Trainer, path: str) -> None:
+    """Go on from another file than the one that ``fit`` was given."""
+    trainer._checkpoint_connector._ckpt_path = path

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torchmetrics import Metric
+from torchmetrics.wrappers.abstract import WrapperMetric
 
 _PLAIN = (
     *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
@@ -48,30 +49,35 @@ def restore_shown(trainer: Trainer, saved: Mapping[str, Any]) -> None:
 
 def capture_metrics(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
     """The states of the ``torchmetrics`` metrics in a module, by name; Lightning's checkpoint has none of them."""
-    return {name: _metric_state(metric) for name, metric in _metrics(module)}
+    return {name: _metric_state(metric) for name, metric in metrics_of(module)}
 
 
 def restore_metrics(module: torch.nn.Module, saved: Mapping[str, Mapping[str, Any]]) -> None:
     """Put them back, on the devices where the metrics are."""
-    for name, metric in _metrics(module):
+    for name, metric in metrics_of(module):
         if name in saved:
             _set_metric_state(metric, saved[name])
 
 
-def _metrics(module: torch.nn.Module) -> list[tuple[str, Metric]]:
+def metrics_of(module: torch.nn.Module) -> list[tuple[str, Metric]]:
+    """The metrics of a module, by name."""
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
 
 
 def _metric_state(metric: Metric) -> dict[str, Any]:
     states = {name: getattr(metric, name) for name in metric._defaults}
     copied = {name: list(value) if isinstance(value, list) else value for name, value in states.items()}
-    return {"states": copied, "updates": metric._update_count}
+    own = vars(metric).items() if isinstance(metric, WrapperMetric) else ()  # keep theirs in plain attributes
+    plain = {name: value for name, value in own if isinstance(value, (torch.Tensor, int, float)) and name not in states}
+    return {"states": copied, "plain": plain, "updates": metric._update_count}
 
 
 def _set_metric_state(metric: Metric, saved: Mapping[str, Any]) -> None:
     for name, value in saved["states"].items():
         moved = [item.to(metric.device) for item in value] if isinstance(value, list) else value.to(metric.device)
         setattr(metric, name, moved)
+    for name, value in saved["plain"].items():
+        setattr(metric, name, value.to(metric.device) if isinstance(value, torch.Tensor) else value)
     metric._update_count = saved["updates"]
     metric._computed = None
 

@@ -120,7 +120,7 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
         try:
             super().on_advance_end(data_fetcher)
         except SIGTERMException:
-            if listener is not None:
+            if listener is not None and not self.trainer.validating:  # or it comes out of the validation: a torn state
                 listener.on_batch_over(self.trainer, terminating=True)
             raise
         if listener is not None:

@@ -24,7 +24,7 @@ from checkpointable._steps import Steps
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
-from checkpointable.resume import gradients, rank_state, state
+from checkpointable.resume import gradients, modes, rank_state, state
 from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.report import exactness, when_saved
 from checkpointable.resume.way_back import WayBack
@@ -186,6 +186,7 @@ class Run:
             self._save(trainer)
         if together:
             self._settle(trainer, wait=True)
+            self.saver.close()
         shelf = self.saver.shelf
         if shelf.last_path:
             rank_zero_info(
@@ -210,7 +211,7 @@ class Run:
     def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         """What goes into a checkpoint under our key, whoever writes it."""
         order = self.desk.order
-        window = order is not None and self._steps.in_window(trainer)
+        window = order is not None and (self._steps.in_window(trainer) or gradients.outlive_batches(trainer))
         now = state.State(
             run_id=self.run_id,
             position=self.position,
@@ -218,6 +219,8 @@ class Run:
             best_val_loss=self.best_val_loss,
             seconds=time.monotonic() - self._clock,
             gradients=gradients.collect(trainer.lightning_module) if window else {},
+            stepped=self._steps.stepped,
+            modes=modes.capture(trainer.lightning_module),
             stopped_early=_lightning.stopped_early(trainer),
             reloaded_epochs=_lightning.reloaded_epochs(trainer),
             fetching=order is not None and self.fetching,
@@ -261,6 +264,7 @@ class Run:
         self._generation = restored.generation + (after is not None)
         self.judge.seen.update(restored.logged)
         self.desk.due.clear()
+        self._steps.stepped = restored.stepped
         here = restored.ranks[rank] if rank < len(restored.ranks) else {}
         self._way_back = None if after is None else WayBack(restored, here, after)
 

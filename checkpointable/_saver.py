@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -26,11 +25,12 @@ from checkpointable.catalog.info import CheckpointInfo, infos
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume.plain import refused
+from checkpointable.storage.address import parent
 from checkpointable.storage.arena import Arena
 from checkpointable.storage.checkpoint_io import KEY, DurableCheckpointIO
-from checkpointable.storage.local import LocalStore
 from checkpointable.storage.snapshot import Snapshot
 from checkpointable.storage.store import Store
+from checkpointable.storage.stores import store_at
 from checkpointable.storage.writer import Writer
 
 _SOON = 0.5  # seconds; an interval that is asked for is kept where a save is quicker than this
@@ -142,16 +142,16 @@ class Saver:
         if self.options.dirpath is not None:
             directory = os.fspath(self.options.dirpath)
         elif resumed_from is not None:
-            directory = os.path.dirname(resumed_from)
+            directory = parent(resumed_from)
         else:
-            directory = str(_lightning.checkpoint_directory(trainer))
-        store = LocalStore(directory)
+            directory = _lightning.checkpoint_directory(trainer)
+        store = store_at(directory)
         below = "/" in self.options.filename + self.options.best_filename
         store.prepare(below=below)
         if resumed_from is None:
             return store, None, []
-        places = {store.directory, os.path.dirname(resumed_from)}
-        return store, resumed_from, [info for place in places for info in infos(Path(place), below=below)]
+        places = {store.directory, parent(resumed_from)}
+        return store, resumed_from, [info for place in places for info in infos(place, below=below)]
 
     def _begin(self, trainer: Trainer, checkpoint: dict[str, Any], order: Order) -> None:
         self._name_what_is_refused(checkpoint)

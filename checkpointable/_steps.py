@@ -19,7 +19,8 @@ class Steps:
     """Counts for one run."""
 
     def __init__(self) -> None:
-        self._stepped = self._ever_stepped = self._last_batch_stepped = False
+        self._stepped = False
+        self.stepped = (False, False)  # ever, and in the last batch
 
     def listen(self, trainer: Trainer) -> None:
         """In manual optimisation: hear of every step, also of optimizers without Lightning's wrapper."""
@@ -32,15 +33,16 @@ class Steps:
         now = _lightning.counted(trainer)
         if trainer.lightning_module.automatic_optimization:
             return now
-        stepped, self._stepped = self._stepped or not self._ever_stepped, False
-        self._last_batch_stepped = stepped
+        ever = self.stepped[0] or self._stepped
+        stepped, self._stepped = self._stepped or not ever, False
+        self.stepped = ever, stepped
         return replace(now, step=before.step + stepped)
 
     def in_window(self, trainer: Trainer) -> bool:
         """Whether gradients are being accumulated, and the next batch adds to them."""
         if trainer.lightning_module.automatic_optimization:
             return _lightning.inside_window(trainer)
-        return self._ever_stepped and not self._last_batch_stepped
+        return self.stepped == (True, False)
 
     def _note_step(self, *_: Any) -> None:
-        self._stepped = self._ever_stepped = True
+        self._stepped = True

@@ -49,6 +49,7 @@ ERRORS = {
     "MonitorError",
     "NotInitializedError",
     "PolicyError",
+    "RemoteError",
     "ResumeError",
     "SaveError",
 }
@@ -102,6 +103,7 @@ def test_every_error_derives_from_ours_and_from_the_one_it_refines():
         "MissingComputeLossError": NotImplementedError,
         "MonitorError": LookupError,
         "SaveError": OSError,
+        "RemoteError": OSError,
         "CheckpointFileError": ValueError,
         "ResumeError": RuntimeError,
         "NotInitializedError": RuntimeError,

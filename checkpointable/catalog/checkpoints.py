@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from checkpointable._errors import CheckpointFileError, PolicyError, SaveError
 from checkpointable.catalog import find, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
-from checkpointable.storage import archive, commit
+from checkpointable.storage import archive
+from checkpointable.storage.address import parent, plain
+from checkpointable.storage.stores import store_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,15 +25,17 @@ class Checkpoints(Sequence[CheckpointInfo]):
     saved since. A slice is a plain list. In a notebook it shows as a table.
 
     Args:
-        path: A directory, a checkpoint file, or a link to either. One that is not there has no checkpoints.
+        path: A directory, a checkpoint file, or a link to either; a local path, or a URL. One that is not there has no
+            checkpoints.
 
     Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library, or a URL.
+        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        RemoteError: If a remote file system does not answer.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.path.expanduser(os.fspath(path))
+        self._path = plain(path)
         self._found = find.scan(path)
 
     @overload
@@ -148,7 +151,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
             try:
                 if _is_replaced(info):
                     continue
-                commit.remove(Path(info.path))
+                store_at(parent(info.path)).remove(info.path)
             except (OSError, CheckpointFileError) as error:
                 failures.append((info.path, error))
             else:

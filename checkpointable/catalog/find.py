@@ -17,7 +17,8 @@ from checkpointable.catalog.info import (
     inspect,
     may_be_checkpoint,
 )
-from checkpointable.storage import archive
+from checkpointable.storage import archive, files
+from checkpointable.storage.address import plain
 
 _LOOKS = 4
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
@@ -31,15 +32,17 @@ def latest(path: str | os.PathLike[str]) -> str | None:
     without a word: files that hold weights only, and those that plain Lightning wrote.
 
     Args:
-        path: A directory, searched at or below; a checkpoint file, which is judged itself; or a link to either.
+        path: A directory, searched at or below; a checkpoint file, which is judged itself; or a link to either. A
+            local path, or a URL such as ``s3://bucket/runs``.
 
     Returns:
         A file whose bytes were all read and checked; ``None`` if there is none, as before the first save. A newer one
         that does not verify is passed over with a ``CheckpointableWarning`` that says why.
 
     Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library, or a URL.
+        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
     return _choose(path, newest)
 
@@ -58,8 +61,9 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
         As for ``latest``: all its bytes were checked, and what is passed over is named in a warning.
 
     Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library, or a URL.
+        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
     return _choose(path, lambda found: best_of(found, monitor))
 
@@ -93,15 +97,14 @@ def scan(path: str | os.PathLike[str]) -> Found:
     """Everything at or below a path, by its metadata only; nothing if there is no such path.
 
     Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library, or a URL.
+        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
-    place = os.path.expanduser(os.fspath(path))
-    if "://" in place:
-        raise CheckpointFileError(f"cannot look for checkpoints at {place}: only local paths are searched. {_INSTEAD}")
+    place = plain(path)
     for _ in range(_LOOKS):
         found = _look(place)
-        if all(os.path.lexists(lost.path) for lost in found.unreadable):
+        if all(files.is_there(lost.path) for lost in found.unreadable):
             break
     return found
 
@@ -147,18 +150,17 @@ def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> 
     """Look again if a file went before it was read through: whoever deleted it has saved a newer one before that."""
     for _ in range(_LOOKS):
         choice = choose(scan(path))
-        if all(os.path.lexists(skipped) for skipped in choice.skipped):
+        if all(files.is_there(skipped) for skipped in choice.skipped):
             break
     choice.warn(stacklevel=4)
     return None if choice.info is None else choice.info.path
 
 
 def _look(place: str) -> Found:
-    try:
-        os.lstat(place)
-    except (FileNotFoundError, NotADirectoryError):
+    kind = files.kind(place)
+    if kind is None:
         return Found()
-    return _directory(place) if os.path.isdir(place) else _file(place)
+    return _directory(place) if kind == "directory" else _file(place)
 
 
 def _directory(place: str) -> Found:
@@ -170,11 +172,7 @@ def _directory(place: str) -> Found:
         unreadable.append(Unreadable(path=str(error.filename), problem=f"cannot be listed: {error.strerror}"))
 
     infos = []
-    for path in checkpoint_files(place, on_error=note):
-        try:
-            seen = inspect(path)
-        except FileNotFoundError:
-            seen = Unreadable(path=path, problem="it was deleted while the directory was searched")
+    for seen in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_gone):
         if isinstance(seen, Unreadable):
             unreadable.append(seen)
         elif seen is not None:
@@ -182,11 +180,18 @@ def _directory(place: str) -> Found:
     return Found(infos=in_order(infos), unreadable=unreadable)
 
 
+def _inspect_or_gone(path: str) -> CheckpointInfo | Unreadable | None:
+    try:
+        return inspect(path)
+    except FileNotFoundError:
+        return Unreadable(path=path, problem="it was deleted while the directory was searched")
+
+
 def _file(place: str) -> Found:
     path = os.path.realpath(place) if os.path.islink(place) else place
-    if not os.path.lexists(path):
+    if not files.is_there(path):
         return Found(unreadable=[Unreadable(path=place, problem=f"it links to {path}, which is not there")])
-    if not os.path.isfile(path) or not may_be_checkpoint(path):
+    if not files.is_file(path) or not may_be_checkpoint(path):
         raise CheckpointFileError(f"{path} is not a checkpoint, neither whole nor damaged. {_INSTEAD}")
     seen = inspect(path)
     if seen is None:

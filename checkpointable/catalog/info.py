@@ -7,13 +7,14 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from checkpointable._errors import CheckpointFileError
+from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.policy.names import SUFFIX
 from checkpointable.policy.position import Position
 from checkpointable.storage import archive
+from checkpointable.storage.address import is_remote
+from checkpointable.storage.files import for_each, listed, modified, open_file
 
 _COPIED = (
     *("kind", "epoch", "batch", "step", "batches", "metrics", "created", "run_id"),
@@ -97,8 +98,10 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
     Raises:
         CheckpointFileError: If it is not a checkpoint of this library, or is damaged.
         OSError: If it cannot be opened.
+        RemoteError: If its file system does not answer.
     """
-    metadata = archive.read_metadata(path)
+    with open_file(path) as file:
+        metadata, size = archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
     score = metadata.get("score") or {}
     try:
         return CheckpointInfo(
@@ -107,7 +110,7 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
             monitor=score.get("monitor"),
             mode=score.get("mode"),
             score=score.get("value"),
-            size=os.path.getsize(path),
+            size=size,
             **{name: metadata[name] for name in _COPIED},
         )
     except KeyError as error:
@@ -119,10 +122,11 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
 
     Raises:
         FileNotFoundError: If it is gone.
+        RemoteError: If its file system does not answer.
     """
     try:
         return read_info(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, RemoteError):
         raise
     except (CheckpointFileError, OSError) as error:
         names = _members(path) or set()
@@ -130,7 +134,7 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
             return None
         why = str(error).removeprefix(f"{path} ").rstrip(".") if archive.MEMBER in names else "its directory is damaged"
         problem = archive.problem(path) or why
-        return Unreadable(path=path, problem=problem, modified=os.stat(path).st_mtime)
+        return Unreadable(path=path, problem=problem, modified=modified(path))
 
 
 def may_be_checkpoint(path: str) -> bool:
@@ -139,7 +143,7 @@ def may_be_checkpoint(path: str) -> bool:
     Raises:
         OSError: If it cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         start = file.read(2)
     names = _members(path)
     return start in (b"", b"PK") if names is None else not names.isdisjoint({"data.pkl", archive.MEMBER})
@@ -147,16 +151,18 @@ def may_be_checkpoint(path: str) -> bool:
 
 def _names_our_member(path: str) -> bool:
     """By the bytes at its end: damage can take a member out of the archive's directory, and no checksum covers that."""
-    with open(path, "rb") as file:
-        file.seek(max(os.path.getsize(path) - (1 << 16), 0))
+    with open_file(path) as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - (1 << 16), 0))
         return archive.MEMBER.encode() in file.read()
 
 
 def _members(path: str) -> set[str] | None:
     """What is in an archive, or ``None`` if it is not one that can be opened."""
     try:
-        with zipfile.ZipFile(path) as file:
-            return {name.rpartition("/")[2] for name in file.namelist()}
+        with open_file(path) as file, zipfile.ZipFile(file) as opened:
+            return {name.rpartition("/")[2] for name in opened.namelist()}
+    except RemoteError:
+        raise
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return None
 
@@ -176,24 +182,42 @@ def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
     )
 
 
-def infos(directory: Path, *, below: bool = True) -> Iterator[CheckpointInfo]:
+def infos(directory: str | os.PathLike[str], *, below: bool = True) -> Iterator[CheckpointInfo]:
     """The checkpoints of this library in a directory; links, files of others and unreadable ones are passed over.
 
     Args:
-        directory: Where to look.
+        directory: Where to look: a local path, or a URL.
         below: Whether to look in its subdirectories, too.
+
+    Raises:
+        RemoteError: If a remote file system does not answer.
     """
-    for path in checkpoint_files(directory, below=below):
-        try:
-            yield read_info(path)
-        except (CheckpointFileError, OSError):
-            continue
+    place = os.fspath(directory)
+    for info in for_each(place, checkpoint_files(place, below=below), _info_or_none):
+        if info is not None:
+            yield info
+
+
+def _info_or_none(path: str) -> CheckpointInfo | None:
+    try:
+        return read_info(path)
+    except RemoteError:
+        raise
+    except (CheckpointFileError, OSError):
+        return None
 
 
 def checkpoint_files(
     directory: str | os.PathLike[str], *, below: bool = True, on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[str]:
-    """Every ``*.ckpt`` file in a directory that is not a link, in a fixed order; ``on_error`` as in ``os.walk``."""
+    """Every ``*.ckpt`` file in a directory that is not a link, in a fixed order; ``on_error`` as in ``os.walk``.
+
+    Raises:
+        OSError: If a remote directory cannot be listed.
+    """
+    if is_remote(directory):
+        yield from (url for url in listed(os.fspath(directory), below=below) if url.endswith(SUFFIX))
+        return
     for folder, subfolders, files in os.walk(directory, onerror=on_error):
         subfolders[:] = sorted(subfolders) if below else []
         for name in sorted(files):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 
 def collect(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -17,3 +19,10 @@ def restore(module: torch.nn.Module, gradients: Mapping[str, torch.Tensor]) -> N
     for name, weight in module.named_parameters():
         if name in gradients:
             weight.grad = gradients[name].to(device=weight.device, dtype=weight.dtype)
+
+
+def outlive_batches(trainer: Trainer) -> bool:
+    """Whether gradients may outlive a batch without Lightning's knowing: user code decides when they are zeroed."""
+    module = trainer.lightning_module
+    hooks = ("optimizer_zero_grad", "on_before_zero_grad")
+    return not module.automatic_optimization or any(is_overridden(hook, module) for hook in hooks)

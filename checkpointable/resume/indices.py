@@ -6,11 +6,11 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, get_worker_info
 from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
-from checkpointable.resume import randomness
+from checkpointable.resume import generators, randomness
 
 if TYPE_CHECKING:
     from checkpointable.resume.stream import Stream
@@ -76,13 +76,12 @@ class _IndexIterator:
         """Draw the order, and pass over what was delivered before."""
         if self._indices is not None:
             return
-        self._indices = iter(self._source)
+        batches, drawn = self._skip or (0, None)
         if self._skip is None:
             self._stream.note_draw()
-            return
-        batches, drawn = self._skip
-        if drawn is not None:
+        elif drawn is not None:
             self._stream.draw_again(drawn)
+        self._indices = iter(self._source)  # which may draw the whole order at once
         for _ in range(batches):
             try:
                 self._draw()
@@ -123,6 +122,9 @@ class Parcel:
 
 def _arrive(indices: Any, seed: int) -> Any:
     randomness.seed_worker(seed)
+    worker = get_worker_info()
+    if worker is not None:
+        generators.seed(worker.dataset, seed)
     return indices
 
 

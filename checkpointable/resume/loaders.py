@@ -8,7 +8,8 @@ from typing import Any
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.utilities import CombinedLoader
 
-from checkpointable.resume import generators
+from checkpointable import _lightning
+from checkpointable.resume import generators, randomness
 from checkpointable.resume.stream import Stream
 
 
@@ -16,19 +17,31 @@ class ObservedLoader(CombinedLoader):
     """A ``CombinedLoader`` whose iterators are made from streams. User code sees its own loaders, unchanged."""
 
     streams: list[Stream]
+    _ahead = False
 
     def __iter__(self) -> Any:
         """Start a pass through every loader."""
+        for stream in self.streams:
+            stream.starts = 0
         plain = self._flattened
         self._flattened = self.streams
         try:
             super().__iter__()
         finally:
             self._flattened = plain
-        ahead = sized_len(self) is None
+        _lightning.set_consumed(self, [stream.starts > 1 for stream in self.streams])
+        self._ahead = sized_len(self) is None
         for stream in self.streams:
-            stream.ahead = ahead
+            stream.ahead = self._ahead
         return self
+
+    def __next__(self) -> Any:
+        """The next batch, of every loader that has one."""
+        if self._ahead:
+            fetched = randomness.capture()
+            for stream in self.streams:
+                stream.look_ahead(fetched)
+        return super().__next__()
 
 
 def observe(loader: CombinedLoader) -> ObservedLoader:
@@ -46,7 +59,7 @@ def settle(loader: CombinedLoader | None) -> None:
     """At a safe point: what was delivered has been used."""
     if isinstance(loader, ObservedLoader):
         for stream in loader.streams:
-            stream.settled = stream.delivered
+            stream.settle()
 
 
 def places(loader: CombinedLoader | None, *, settled: bool) -> list[dict[str, Any]]:
@@ -75,7 +88,11 @@ def restore_generators(loader: CombinedLoader | None, saved: Sequence[Mapping[st
     if isinstance(loader, ObservedLoader):
         for stream, place in zip(loader.streams, saved, strict=False):
             states = place["generators"].items()
-            generators.restore(stream.loader, {at: s for at, s in states if whole or at.startswith("dataset.")})
+            if whole:
+                generators.set_counts(stream.loader, place["counts"])
+            generators.restore(
+                stream.loader, {at: s for at, s in states if whole or at.startswith(("dataset.", "collate_fn."))}
+            )
 
 
 def start_persistent_workers(loader: CombinedLoader, saved: Sequence[Mapping[str, Any]]) -> None:

@@ -10,8 +10,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, IterableDataset
 
-from checkpointable import _lightning
+from checkpointable import _lightning, _logged
 from checkpointable._errors import ResumeError
+from checkpointable.resume import generators
 from checkpointable.resume.loaders import ObservedLoader
 from checkpointable.resume.state import State
 from checkpointable.resume.stream import Stream, has_own_state
@@ -66,6 +67,9 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         found.append(Finding("approximate", "which rank sees which sample", why))
     streams = _streams(_lightning.training_loader(trainer))
+    metrics = {name for name, _ in _logged.metrics_of(trainer.lightning_module)}
+    for name in saved["metrics"].keys() - metrics:
+        found.append(Finding("lost", f"metric {name!r}", "the module has none of that name yet"))
     for named, place in zip(streams, saved["training"], strict=False):
         found += _compare(*named, place)
     expected, present = len(saved["training"]), len(streams)
@@ -108,6 +112,11 @@ def _compare(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Fi
     for what, unit in (("length", "batches"), ("batch_size", "samples a batch")):
         if place[what] != now[what]:
             yield Finding("approximate", name, f"{place[what]} {unit} when saved, {now[what]} now")
+    if place["sampler"] != now["sampler"]:
+        yield Finding("approximate", name, f"ordered by {place['sampler']} when saved, by {now['sampler']} now")
+    if place["workers"] != now["workers"]:
+        was = "with" if place["workers"] else "without"
+        yield Finding("approximate", name, f"{was} worker processes when saved: they have randomness of their own")
     if has_own_state(stream.loader) and place["state"] is None:
         yield Finding("approximate", name, "it keeps its own place, and the file has none for it; it is read forward")
     why = _inexact_kind(stream)
@@ -124,6 +133,8 @@ def _inexact_kind(stream: Stream) -> str | None:
     if isinstance(loader.dataset, IterableDataset):
         name = type(loader.dataset).__name__
         return f"{name} has no index: its batches are read again and dropped, and exact if they come in the same order"
+    if loader.num_workers and any(at.startswith("collate_fn.") for at in generators.capture(loader)):
+        return "its collate_fn has a random generator of its own, which lives in the worker processes"
     return None
 
 

@@ -37,6 +37,8 @@ class State:
         best_val_loss: Lowest validation loss so far.
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an open accumulation window, by parameter name.
+        stepped: Manual optimisation: whether an optimizer has ever stepped, and whether one did in the last batch.
+        modes: What of the module is frozen, and what is in evaluation mode; see ``modes``.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
         fetching: Whether the next batch was being fetched, or prepared, when an exception came.
@@ -51,6 +53,8 @@ class State:
     best_val_loss: float
     seconds: float = 0.0
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    stepped: tuple[bool, bool] = (False, False)
+    modes: Mapping[str, Any] = field(default_factory=dict)
     stopped_early: bool = False
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
     fetching: bool = False
@@ -69,6 +73,8 @@ class State:
             "best_val_loss": self.best_val_loss,
             "seconds": self.seconds,
             "gradients": dict(self.gradients),
+            "stepped": list(self.stepped),
+            "modes": dict(self.modes),
             "stopped_early": self.stopped_early,
             "reloaded_epochs": dict(self.reloaded_epochs),
             "fetching": self.fetching,
@@ -96,6 +102,8 @@ class State:
             best_val_loss=float(saved["best_val_loss"]),
             seconds=float(saved["seconds"]),
             gradients=saved["gradients"],
+            stepped=(saved["stepped"][0], saved["stepped"][1]),
+            modes=saved["modes"],
             stopped_early=saved["stopped_early"],
             reloaded_epochs=saved["reloaded_epochs"],
             fetching=saved["fetching"],

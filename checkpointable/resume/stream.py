@@ -27,20 +27,25 @@ class Stream:
 
     Attributes:
         ahead: Whether Lightning fetches one batch ahead, as it does where it knows no length.
+        starts: How often it was started since its loop's pass began: shorter loaders may start over in between.
+        ended: Whether it has said that there is no more batch, since it was started last.
     """
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.ahead = False
-        self.passes = 0
+        self.passes = self.starts = 0
         self.delivered = 0
         self.settled = 0
+        self.ended = False
         self.base = 0
         self.created: randomness.State | None = None
         self.drawn: dict[str, Any] | None = None
-        self.fetched: randomness.State | None = None
         self.born: dict[str, Any] = {}
         self._going_back_to: Mapping[str, Any] | None = None
+        self._first_counts = generators.counts(loader)
+        self._before: dict[str, Any] | None = None
+        self._before_settled: dict[str, Any] | None = None
         self._indices = Indices(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
 
     def place(self, *, settled: bool) -> dict[str, Any]:
@@ -49,17 +54,40 @@ class Stream:
         Args:
             settled: Whether a batch that was fetched since the last safe point counts as not delivered.
         """
+        before = self._before_settled if settled else self._before
+        if self.ahead and before is not None:
+            return before
+        return self._present(self.settled if settled else self.delivered, fetched=None)
+
+    def look_ahead(self, fetched: randomness.State) -> None:
+        """A batch is about to be fetched that is used one batch later: until then, this is where the loader stands.
+
+        Args:
+            fetched: The states of the global generators.
+        """
+        self._before = self._present(self.delivered, fetched=fetched)
+
+    def settle(self) -> None:
+        """At a safe point: what was delivered has been used."""
+        self.settled, self._before_settled = self.delivered, self._before
+
+    def _present(self, delivered: int, fetched: randomness.State | None) -> dict[str, Any]:
         return {
             "passes": self.passes,
-            "delivered": (self.settled if settled else self.delivered) - self.ahead,
+            "starts": self.starts,
+            "delivered": delivered,
+            "ended": self.ended,
             "base": self.base,
             "created": self.created,
             "drawn": self.drawn,
-            "fetched": self.fetched if self.ahead else None,
+            "fetched": fetched,
             "born": self.born,
+            "counts": self._counts(),
+            "sampler": _sampler_names(self.loader),
+            "workers": getattr(self.loader, "num_workers", 0) > 0,
             "length": _length(self.loader),
             "batch_size": getattr(self.loader, "batch_size", None),
-            "state": self.loader.state_dict() if has_own_state(self.loader) and not self.ahead else self._state_before,
+            "state": self.loader.state_dict() if has_own_state(self.loader) and delivered == self.delivered else None,
         }
 
     def go_back_to(self, place: Mapping[str, Any], epoch: int) -> None:
@@ -67,7 +95,6 @@ class Stream:
         self._going_back_to = place
         self._epoch = epoch
 
-    _state_before: Any = None
     _epoch = 0
 
     def start_persistent_workers(self, created: randomness.State) -> None:
@@ -89,8 +116,9 @@ class Stream:
 
     def _start(self) -> Iterator[Any]:
         self.passes += 1
+        self.starts += 1
         self.delivered = self.settled = 0
-        self.drawn = None
+        self.drawn, self.ended = None, False
         self.born = generators.capture(self.loader)
         self.base = _peek(getattr(self.loader, "generator", None))
         if self.created is None or getattr(self.loader, "_iterator", None) is None:
@@ -100,14 +128,14 @@ class Stream:
     def _return(self, back: Mapping[str, Any]) -> Iterator[Any]:
         self.passes, self.base, self.born = back["passes"], back["base"], dict(back["born"])
         self.created, self.drawn = back["created"], back["drawn"]
+        self.starts, self.ended = back["starts"], back["ended"]
         skipped = self.delivered = self.settled = back["delivered"]
         generators.restore(self.loader, self.born)
         _set_sampler_epoch(self.loader, self._epoch)
         if self.created is not None:
             randomness.restore(self.created)
         if has_own_state(self.loader) and back["state"] is not None:
-            self.loader.load_state_dict(back["state"])
-            iterator = iter(self.loader)
+            iterator = self._load(back["state"])
         elif self._indices is not None and _has_indices(self.loader):
             self._indices.skip(skipped, self.drawn)
             iterator = self._iterate()
@@ -118,14 +146,27 @@ class Stream:
             randomness.restore(back["fetched"])
         return self._deliver(iterator)
 
+    def _load(self, state: Any) -> Iterator[Any]:
+        """An iterator from its own place on; an empty one if it had ended: its own would start the next pass."""
+        self.loader.load_state_dict(state)
+        if not self.ended:
+            return iter(self.loader)
+        self.loader.state_dict()  # or torchdata's makes the iterator that has ended later, and draws when it does
+        return iter(())
+
     def note_draw(self) -> None:
         """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
-        self.drawn = {"random": randomness.capture(), "own": generators.capture(self.loader)}
+        self.drawn = {"random": randomness.capture(), "own": generators.capture(self.loader), "counts": self._counts()}
+
+    def _counts(self) -> dict[str, int]:
+        """Only what has changed in this run: the rest is how the sampler was made."""
+        return {at: n for at, n in generators.counts(self.loader).items() if self._first_counts.get(at) != n}
 
     def draw_again(self, drawn: Mapping[str, Any]) -> None:
         """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
         randomness.restore(drawn["random"])
         generators.restore(self.loader, drawn["own"])
+        generators.set_counts(self.loader, drawn["counts"])
 
     def _read_forward(self, skipped: int) -> Iterator[Any]:
         if self._indices is not None:
@@ -170,10 +211,11 @@ class _Delivery:
         stream = self._stream
         if stream.drawn is None and stream._indices is None:
             stream.note_draw()
-        if stream.ahead:
-            stream.fetched = randomness.capture()
-            stream._state_before = stream.loader.state_dict() if has_own_state(stream.loader) else None
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            stream.ended = True
+            raise
         stream.delivered += 1
         return batch
 
@@ -187,6 +229,14 @@ def has_own_state(loader: Any) -> bool:
 def _has_indices(loader: Any) -> bool:
     """Whether it is a ``DataLoader`` that goes through a data set by index."""
     return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+
+
+def _sampler_names(loader: Any) -> str:
+    """What orders a loader's samples."""
+    batches: Any = getattr(loader, "batch_sampler", None)
+    parts: list[Any] = [loader.sampler if batches is None else batches] if isinstance(loader, DataLoader) else []
+    parts += [batches.sampler] if hasattr(batches, "sampler") else []
+    return " of ".join(type(part).__name__ for part in parts)
 
 
 def _length(loader: Any) -> int | None:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _logged
 from checkpointable._errors import ResumeError
-from checkpointable.resume import gradients, loaders, randomness, report
+from checkpointable.resume import gradients, loaders, modes, randomness, report
 from checkpointable.resume.state import State
 
 
@@ -99,6 +99,9 @@ class WayBack:
         loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
         if validation is not None:
             self._restore_validation(validation)
+        modes.restore(trainer.lightning_module, self._state.modes)
+        if what == "batch":
+            modes.restore_accumulation(trainer)
         randomness.restore(self._saved["random"])
         return True
 

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from checkpointable._errors import CheckpointFileError
+from checkpointable._errors import CheckpointFileError, RemoteError
+from checkpointable.storage.files import open_file
 from checkpointable.storage.members import first_damaged
 
 MEMBER = "checkpointable.json"
@@ -36,39 +37,62 @@ def seal(checksum: int) -> bytes:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a checkpoint file.
+    """The metadata of a checkpoint file, local or remote.
 
     Raises:
         CheckpointFileError: If the file is no archive, or has no readable metadata.
         OSError: If the file cannot be opened.
+        RemoteError: If its file system does not answer.
     """
-    with open(path, "rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
-                decoded = None if member is None else _decode(json.loads(archive.read(member)))
-        except _DAMAGE as error:
-            raise CheckpointFileError(f"{os.fspath(path)} is not a whole checkpoint: {error}.") from error
+    with open_file(path) as file:
+        return read_metadata_in(file, os.fspath(path))
+
+
+def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
+    """The metadata of an open checkpoint file.
+
+    Raises:
+        CheckpointFileError: If the file is no archive, or has no readable metadata.
+        RemoteError: If its file system does not answer.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
+            decoded = None if member is None else _decode(json.loads(archive.read(member)))
+    except RemoteError:
+        raise
+    except _DAMAGE as error:
+        raise CheckpointFileError(f"{path} is not a whole checkpoint: {error}.") from error
     if decoded is None:
-        raise CheckpointFileError(f"{os.fspath(path)} has no metadata: it was not written by checkpointable.")
+        raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
     if not isinstance(decoded, dict):
-        raise CheckpointFileError(f"{os.fspath(path)} has metadata of another kind: {type(decoded).__name__}.")
+        raise CheckpointFileError(f"{path} has metadata of another kind: {type(decoded).__name__}.")
     return decoded
 
 
 def problem(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with the bytes of a checkpoint file, or ``None``. Reads the whole file."""
+    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads the whole file.
+
+    Raises:
+        RemoteError: If its file system does not answer.
+    """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return problem_in(file)
     except FileNotFoundError:
         return "there is no such file"
+    except RemoteError:
+        raise
     except OSError as error:
         return f"cannot be opened: {error}"
 
 
 def problem_in(file: BinaryIO) -> str | None:
-    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads the whole file."""
+    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads the whole file.
+
+    Raises:
+        RemoteError: If its file system does not answer.
+    """
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return "an empty file"
@@ -78,6 +102,8 @@ def problem_in(file: BinaryIO) -> str | None:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         return f"not a whole zip archive ({size:,} bytes; {error})"
+    except RemoteError:
+        raise
     except _DAMAGE as error:
         return f"cannot be read through: {type(error).__name__}: {error}"
     if damaged is not None:

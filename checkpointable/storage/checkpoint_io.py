@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.storage import archive, local
+from checkpointable.storage.address import is_remote, parent
+from checkpointable.storage.files import read_whole
+from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.snapshot import Snapshot
 
 KEY = "checkpointable"
@@ -21,20 +26,24 @@ KEY = "checkpointable"
 class DurableCheckpointIO(TorchCheckpointIO):
     """Lightning's default ``CheckpointIO``, with durable writes, metadata in the file, and damage found before loading.
 
-    Paths on other file systems than the local one are Lightning's, unchanged.
+    Paths and URLs alike. Web addresses (``http://``) and chained URLs (``::``) are Lightning's, unchanged.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint durably, over any file of that name.
+        """Write a checkpoint durably, over any file of that name; to a URL, upload it and check what has arrived.
 
         Raises:
             TypeError: If ``storage_options`` is given, as in Lightning.
+            SaveError: If a remote file system does not take it, after several tries.
             OSError: If the file system refuses.
         """
-        if storage_options is not None or not _is_local(path):
+        text = str(path)
+        if storage_options is not None or _is_lightnings(text):
             super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        write_checkpoint(checkpoint, Path(LocalFileSystem._strip_protocol(str(path))), overwrite=True)
+        elif is_remote(text):
+            RemoteStore(parent(text)).write(_content(checkpoint), text, overwrite=True)
+        else:
+            write_checkpoint(checkpoint, Path(LocalFileSystem._strip_protocol(text)), overwrite=True)
 
     def load_checkpoint(
         self,
@@ -42,22 +51,24 @@ class DurableCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint.
+        """Read a checkpoint; from a URL, fetch it once into memory.
 
         Raises:
             FileNotFoundError: If there is no such file.
             CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
+            RemoteError: If a remote file system does not answer.
         """
-        place = LocalFileSystem._strip_protocol(str(path)) if _is_local(path) else ""
+        text = str(path)
+        if is_remote(text) and not _is_lightnings(text):
+            file = io.BytesIO(read_whole(text))
+            start, wrong = file.read(2), archive.problem_in(file)
+            file.seek(0)
+            read = partial(torch.load, file, map_location=map_location, weights_only=weights_only)
+            return _checked(read, text, wrong, start)
+        place = "" if is_remote(text) else LocalFileSystem._strip_protocol(text)
         wrong = archive.problem(place) if os.path.isfile(place) else None
-        if wrong is not None and _is_archive(place):
-            raise CheckpointFileError(_cannot_load(place, wrong))
-        try:
-            return super().load_checkpoint(path, map_location, weights_only)
-        except Exception as error:  # what is no archive may be torch's old format, or fail in any way
-            if wrong is None:
-                raise
-            raise CheckpointFileError(_cannot_load(place, wrong)) from error
+        start = b"" if wrong is None else _start(place)
+        return _checked(partial(super().load_checkpoint, path, map_location, weights_only), place, wrong, start)
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
@@ -67,20 +78,36 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool)
         FileExistsError: If the name is taken and ``overwrite`` is false.
         OSError: If the file system refuses.
     """
-    local.write(Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata")), path, overwrite=overwrite)
+    local.write(_content(checkpoint), path, overwrite=overwrite)
 
 
-def _is_local(path: str | Path) -> bool:
-    return bool(get_protocol(str(path)) == "file")
+def _content(checkpoint: dict[str, Any]) -> Snapshot:
+    return Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
 
 
-def _is_archive(path: str) -> bool:
+def _is_lightnings(path: str) -> bool:
+    return path.startswith("http") or "::" in path.partition("://")[0]
+
+
+def _checked(read: Callable[[], dict[str, Any]], path: str, wrong: str | None, start: bytes) -> dict[str, Any]:
+    """What is read, if nothing is wrong; what is no archive by its start may still be of torch's old format."""
+    if wrong is not None and start == b"PK":
+        raise CheckpointFileError(_cannot_load(path, wrong))
+    try:
+        return read()
+    except Exception as error:  # of an old format that is damaged, anything
+        if wrong is None:
+            raise
+        raise CheckpointFileError(_cannot_load(path, wrong)) from error
+
+
+def _start(path: str) -> bytes:
     with open(path, "rb") as file:
-        return file.read(2) == b"PK"
+        return file.read(2)
 
 
 def _cannot_load(path: str, wrong: str) -> str:
     return (
         f"cannot load {path}: {wrong}.\n"
-        f"Go on from another file: checkpointable.latest({os.path.dirname(path)!r}) gives the newest that is whole."
+        f"Go on from another file: checkpointable.latest({parent(path)!r}) gives the newest that is whole."
     )

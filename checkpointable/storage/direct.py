@@ -7,6 +7,7 @@ network ones), go through the page cache.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import mmap
@@ -84,7 +85,7 @@ class DirectReader(io.RawIOBase):
         if not self._start <= self._at < self._start + self._length:
             self._load(self._at // _UNIT * _UNIT)
         here = self._block[self._at - self._start : self._length][: len(wanted)]
-        wanted[: len(here)] = here
+        _copy(here, wanted[: len(here)])
         self._at += len(here)
         return len(here)
 
@@ -141,10 +142,22 @@ def _blocks(content: Content) -> Iterator[memoryview]:
     for piece in content.pieces():
         while len(piece):
             taken = min(room - filled, len(piece))
-            block[filled : filled + taken] = piece[:taken]
+            _copy(piece[:taken], block[filled : filled + taken])
             piece, filled = piece[taken:], filled + taken
             if filled == room:
                 yield block
                 filled = 0
     if filled:
         yield block[: -(-filled // _UNIT) * _UNIT]
+
+
+def _copy(source: memoryview, target: memoryview) -> None:
+    """A copy of many bytes lets go of the GIL, so that training does not stand still for it."""
+    if source.readonly or len(source) < _UNIT:
+        target[:] = source
+        return
+    ctypes.memmove(_address(target), _address(source), len(source))
+
+
+def _address(memory: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -33,6 +33,7 @@ class _Copy:
     source: int
     target: int
     size: int
+    samples: bytes  # of the source, at the moment of the snapshot
 
 
 class Snapshot:
@@ -95,7 +96,9 @@ class Snapshot:
                 ctypes.memmove(copy.target, copy.source, copy.size)
             return self._is_unchanged()
         finally:
-            self._kept, self._later, self._steady = [], [], []
+            self._later, self._steady = [], []
+            if self._arena is not None:
+                self._kept = []
             self._filled.set()
 
     def wait(self) -> None:
@@ -138,7 +141,7 @@ class Snapshot:
                 continue
             source, size = data.data_ptr(), data.nbytes()
             if source in large:
-                self._later.append(_Copy(source, target, size))
+                self._later.append(_Copy(source, target, size, _samples(source, size)))
                 self._steady.append((large[source], large[source]._version))
             else:
                 ctypes.memmove(target, source, size)
@@ -151,10 +154,13 @@ class Snapshot:
     def _is_unchanged(self) -> bool:
         """By torch's count of changes in place, and, for those that it does not see (``.data``), by samples."""
         return all(tensor._version == version for tensor, version in self._steady) and all(
-            ctypes.string_at(copy.source + at, _SAMPLE) == ctypes.string_at(copy.target + at, _SAMPLE)
-            for copy in self._later
-            for at in range(0, copy.size - _SAMPLE + 1, max((copy.size - _SAMPLE) // (_SAMPLES - 1), 1))
+            copy.samples == _samples(copy.target, copy.size) == _samples(copy.source, copy.size) for copy in self._later
         )
+
+
+def _samples(address: int, size: int) -> bytes:
+    starts = range(0, size - _SAMPLE + 1, max((size - _SAMPLE) // (_SAMPLES - 1), 1))
+    return b"".join(ctypes.string_at(address + start, _SAMPLE) for start in starts)
 
 
 _ID = ".data/serialization_id"

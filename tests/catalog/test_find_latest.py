@@ -16,7 +16,7 @@ import torch
 from catalog.conftest import DAMAGE, Make, flip_a_bit, truncate
 from nets import write_archive
 
-from checkpointable import CheckpointableWarning, CheckpointFileError
+from checkpointable import CheckpointableWarning, CheckpointFileError, RemoteError
 from checkpointable.catalog.find import latest
 
 FUTURE = 1e12
@@ -234,9 +234,9 @@ def test_latest_file_of_plain_lightning_raises_and_says_where_to_give_it(tmp_pat
         latest(tmp_path / "plain.ckpt")
 
 
-def test_latest_url_raises_rather_than_start_anew() -> None:
-    with pytest.raises(CheckpointFileError, match=r"only local paths are searched\. Pass the directory"):
-        latest("s3://bucket/runs")
+def test_latest_url_of_an_unknown_kind_raises_rather_than_start_anew() -> None:
+    with pytest.raises(RemoteError, match=r"Protocol not known: nosuch\. Correct the path"):
+        latest("nosuch://bucket/runs")
 
 
 def test_latest_folder_that_cannot_be_listed_is_named(

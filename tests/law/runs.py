@@ -96,28 +96,31 @@ class Lazy(Sampler):
 
 
 class Remembering:
-    """A loader that keeps its own place."""
+    """A loader that keeps its own place, as torchdata's does: only a pass whose place was loaded starts elsewhere."""
 
     def __init__(self, size: int) -> None:
         self.samples = Digits(size)
-        self.at = 0
+        self.at = self.start = 0
 
     def __len__(self) -> int:
         return -(-len(self.samples) // BATCH)
 
     def __iter__(self) -> Iterator[Any]:
-        start, self.at = self.at % len(self), 0
-        for batch in range(start, len(self)):
-            self.at = batch + 1
-            chosen = range(batch * BATCH, min((batch + 1) * BATCH, len(self.samples)))
+        self.at, self.start = self.start, 0
+        return self.batches()
+
+    def batches(self) -> Iterator[Any]:
+        while self.at < len(self):
+            chosen = range(self.at * BATCH, min((self.at + 1) * BATCH, len(self.samples)))
+            self.at += 1
             yield torch.utils.data.default_collate([self.samples[index] for index in chosen])
-        self.at = 0
+        self.at = 0  # the place after a whole pass is the start of the next one
 
     def state_dict(self) -> dict[str, Any]:
         return {"at": self.at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.at = state["at"]
+        self.at = self.start = state["at"]
 
 
 class Plain:
@@ -143,10 +146,11 @@ def make_loader(config: Config, size: int = SAMPLES) -> Any:
     workers = {"num_workers": config.workers, "persistent_workers": config.persistent and config.workers > 0}
     if config.sampler == "stateful":
         return Remembering(size)
-    if config.sampler == "torchdata_unsized":
+    if config.sampler in ("torchdata_sized", "torchdata_unsized"):
         from torchdata.stateful_dataloader import StatefulDataLoader
 
-        return StatefulDataLoader(Streamed(size), batch_size=BATCH, **workers)
+        streamed = Sized if config.sampler == "torchdata_sized" else Streamed
+        return StatefulDataLoader(streamed(size), batch_size=BATCH, **workers)
     if config.sampler in ("sized", "unsized"):
         return DataLoader((Sized if config.sampler == "sized" else Streamed)(size), batch_size=BATCH, **workers)
     if config.sampler == "lazy":

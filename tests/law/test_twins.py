@@ -96,6 +96,14 @@ def without_read_ahead(patch: Patch) -> None:
     patch.setattr(stream.Stream, "ahead", property(lambda stream: False, nothing), raising=False)
 
 
+def without_ends(patch: Patch) -> None:
+    patch.setattr(stream.Stream, "ended", property(lambda stream: False, nothing), raising=False)
+
+
+def without_ends_of_cycles(patch: Patch) -> None:
+    patch.setattr(_lightning, "set_consumed", nothing)
+
+
 TWINS: list[tuple[Callable[[Patch], None], Config]] = [
     (without_random_states, Config(sampler="sequential")),
     (without_places, Config(sampler="sequential")),
@@ -111,10 +119,12 @@ TWINS: list[tuple[Callable[[Patch], None], Config]] = [
     (without_stops, Config(sampler="weighted", patience=1, validation="every")),
     (without_draws_of_their_own, Config(sampler="lazy", workers=1)),
     (without_read_ahead, Config(sampler="unsized")),
+    (without_ends, Config(sampler="stateful", loaders="max_size")),
+    (without_ends_of_cycles, Config(sampler="unsized", loaders="cycle")),
 ]
 
 
 @pytest.mark.parametrize(("switch_off", "config"), TWINS, ids=[twin.__name__ for twin, _ in TWINS])
 def test_law_without_the_mechanism_fails(tmp_path, monkeypatch, switch_off, config):
     switch_off(monkeypatch)
-    assert misses(config, tmp_path, files=3)[1] != []
+    assert misses(config, tmp_path, files=5)[1] != []

@@ -30,4 +30,6 @@ class Dying(Net):
 
 warnings.simplefilter("ignore")
 torch.manual_seed(0)
-trainer(where, max_epochs=3).fit(Dying(dirpath=where, save_interval=4, async_save=False), loader(8), ckpt_path=latest(where))
+trainer(where, max_epochs=3).fit(
+    Dying(dirpath=where, save_interval=4, async_save=False), loader(8), ckpt_path=latest(where)
+)

@@ -131,13 +131,6 @@ def test_write_checkpoint_to_a_taken_name_leaves_the_other_file_untouched(tmp_pa
     assert archive.problem(path) is None
 
 
-def test_remote_path_is_left_to_lightning(tmp_path):
-    ours = DurableCheckpointIO()
-    ours.save_checkpoint(OURS, "memory://checkpoint_io/a.ckpt")
-    assert same(ours.load_checkpoint("memory://checkpoint_io/a.ckpt"))
-    ours.remove_checkpoint("memory://checkpoint_io/a.ckpt")
-
-
 def test_remove_of_a_file_of_ours_deletes_it(tmp_path):
     DurableCheckpointIO().remove_checkpoint(saved(tmp_path / "a.ckpt"))
     assert list(tmp_path.iterdir()) == []

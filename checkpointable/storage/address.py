@@ -1,0 +1,133 @@
+"""Whether a path is a URL, and how the file system behind one is reached: through fsspec, nothing of it remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fsspec.config import conf
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import get_protocol
+
+from checkpointable._errors import RemoteError
+
+_ONCE_A_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?!/)")
+_LOCAL = {"file", "local"}
+_S3 = {"s3", "s3a"}
+_EXTRA = {*_S3, "gs", "gcs"}  # what the extra named "remote" brings
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL of something else than the local file system."""
+    text = os.fspath(path)
+    return "://" in text and get_protocol(text) not in _LOCAL
+
+
+def plain(path: str | os.PathLike[str]) -> str:
+    """A path without its ``~`` and ``file://``, a URL without a slash at its end.
+
+    A URL that was made a ``Path`` has lost a slash: it gets it back, rather than be taken for a local path.
+    """
+    text = os.fspath(path)
+    if not isinstance(path, str):
+        text = _ONCE_A_URL.sub(r"\1://", text)
+    if is_remote(text):
+        return text if text.endswith("://") else text.rstrip("/")
+    return str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
+
+
+def parent(path: str) -> str:
+    """The directory that a file is in."""
+    return path.rpartition("/")[0] if is_remote(path) else os.path.dirname(path)
+
+
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system that knows a URL, without remembered listings, and the path there.
+
+    fsspec keeps one instance for each process and set of options: asking again costs nothing, and is safe after a fork.
+
+    Raises:
+        RemoteError: If there is none, or its package is not installed; the message says what to install.
+    """
+    protocol = get_protocol(url)
+    try:
+        with reaching(url):
+            files, path = url_to_fs(url, **_options(protocol))
+            files.invalidate_cache(path)
+    except ImportError as error:
+        cure = "pip install 'checkpointable[remote]'" if protocol in _EXTRA else "Install that package"
+        raise RemoteError(f"cannot use {url}: {reason(error)}. {cure}, or choose another kind of path.") from error
+    return files, path
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Around calls into a file system's package, and nothing else: makes one kind of what these raise.
+
+    Each package has exceptions of its own, many not an ``OSError``, and lets those of its HTTP client through. So it is
+    the place that decides: what was raised inside of the package is its failure, whatever its class; what was raised in
+    our own code, such as a call with a wrong argument, stays as it is.
+
+    Raises:
+        FileNotFoundError: As the package raises it.
+        FileExistsError: Likewise.
+        ImportError: If the package is not installed.
+        PermissionError: If it is not allowed.
+        RemoteError: If anything else went wrong there.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, ImportError):
+        raise
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        kind = PermissionError if isinstance(error, PermissionError) else RemoteError
+        raise kind(f"cannot reach {url}: {reason(error)}. {advice(error)}") from error
+
+
+def advice(error: BaseException) -> str:
+    """What to do, by what the file system's package said."""
+    if isinstance(error, ValueError):
+        return "Correct the path; allowed are directories and URLs such as s3://bucket/run."
+    if "credentials" in f"{type(error).__name__} {error}".lower():
+        return (
+            "Give this process credentials where the file system's package looks for them; for S3 AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, or a profile."
+        )
+    if isinstance(error, PermissionError):
+        return "Give its credentials the right to list, read, write and delete there, or choose another path."
+    if isinstance(error, FileNotFoundError):
+        return "Make the bucket (it is not made here), or correct the path."
+    return (
+        "See whether the path is right, and can be reached from this machine (network, proxy; for S3 AWS_ENDPOINT_URL"
+        " and AWS_REGION)."
+    )
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, without a full stop; its class where it says nothing."""
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _is_ours(error: Exception) -> bool:
+    raised_in = error.__traceback__
+    while raised_in is not None and raised_in.tb_next is not None:
+        raised_in = raised_in.tb_next
+    return raised_in is not None and str(raised_in.tb_frame.f_globals.get("__name__")).startswith("checkpointable.")
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """For S3: no listings are kept, and botocore tries once; between its tries it draws from Python's ``random``.
+
+    That generator is training's. s3fs itself tries again, and draws nothing.
+    """
+    if protocol not in _S3:
+        return {}
+    users = conf.get(protocol, {}).get("config_kwargs", {})
+    return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}, **users}}

@@ -1,0 +1,85 @@
+"""A remote file read by ranges: its end in one request, as what it tells about itself is there; else in larger ones."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+from checkpointable.storage.address import filesystem, reaching
+
+_LEAST = 1 << 19
+_MOST = 1 << 25
+_PART = 1 << 23  # parts of a window are fetched at the same time
+
+
+class RangeReader(io.RawIOBase):
+    """A remote file, open for reading. A read may give less than was asked for: wrap it in an ``io.BufferedReader``.
+
+    Args:
+        url: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RemoteError: If the file system does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._files, self._path = filesystem(url)
+        with reaching(url):
+            info = self._files.info(self._path)
+        if info["type"] != "file":
+            raise FileNotFoundError(f"{url} is no file")
+        self._size = int(info["size"])
+        self._window = memoryview(b"")
+        self._start = self._at = 0
+        self._length = _LEAST
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere else."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"{self._url} has no byte {base + offset}")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Some bytes from here on; none at the end.
+
+        Raises:
+            FileNotFoundError: If the file is gone by now.
+            RemoteError: If the file system does not answer.
+        """
+        wanted = memoryview(buffer).cast("B")
+        if not self._start <= self._at < self._start + len(self._window) and self._at < self._size:
+            self._load()
+        here = self._window[self._at - self._start :][: len(wanted)] if self._at < self._size else memoryview(b"")
+        wanted[: len(here)] = here
+        self._at += len(here)
+        return len(here)
+
+    def _load(self) -> None:
+        """The next window: at the end all that is left, elsewhere twice as much each time that reading goes on."""
+        goes_on = 0 <= self._at - self._start - len(self._window) < _LEAST and self._at > 0
+        self._length = min(2 * self._length, _MOST) if goes_on else _LEAST
+        start = min(self._at, max(self._size - _LEAST, 0))
+        end = min(start + self._length, self._size)
+        starts = list(range(start, end, _PART))
+        with reaching(self._url):
+            parts = self._files.cat_ranges([self._path] * len(starts), starts, [*starts[1:], end])
+            for failure in (part for part in parts if isinstance(part, BaseException)):
+                raise failure
+        self._start, self._window = start, memoryview(parts[0] if len(parts) == 1 else b"".join(parts))

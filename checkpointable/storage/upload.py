@@ -1,0 +1,149 @@
+"""One try at making a file of a remote file system, of which nothing can be seen before it is whole.
+
+Object stores make an object visible when its upload is completed. fsspec's files complete theirs when they are closed,
+and they are closed by a ``with`` that an exception leaves, and by the garbage collector: so they are opened without
+``autocommit`` here, completed by hand, and marked as closed when they are given up. Other file systems get the file
+under a temporary name, which it then trades for its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+from checkpointable.storage.address import filesystem, parent, reaching
+from checkpointable.storage.patience import within
+from checkpointable.storage.ranges import RangeReader
+from checkpointable.storage.store import Content
+
+TEMPORARY = ".checkpointable-"
+_BLOCK = 1 << 23
+_PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
+
+
+def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, patience_seconds: float) -> None:
+    """Upload a file.
+
+    Args:
+        content: Its bytes.
+        url: Its name.
+        exclusive: Whether it is to fail if there is a file of that name by then, where the file system can tell.
+        part_size_bytes: Size of each part but the last.
+        patience_seconds: How long each part may take.
+
+    Raises:
+        FileExistsError: If the name is taken and ``exclusive`` is true.
+        OSError: If the file system refuses, or does not answer. Whether the file is there by now is not known, then.
+    """
+    files, path = filesystem(url)
+    if not files.async_impl:
+        _send_aside(content, url)
+        return
+    with reaching(url):
+        file = _open(files, path, exclusive=exclusive, part_size_bytes=part_size_bytes)
+    try:
+        for piece, ends_part in _parts(content.pieces(), part_size_bytes):
+            with reaching(url):
+                if ends_part:  # so it is sent
+                    within(patience_seconds, partial(file.write, piece))
+                else:
+                    file.write(piece)
+        with reaching(url):
+            within(patience_seconds, file.close)  # sends what is left
+            within(patience_seconds, file.commit)
+    except BaseException:
+        _give_up(file, url, patience_seconds)
+        raise
+
+
+def difference(content: Content, url: str, *, part_size_bytes: int) -> str | None:
+    """How a remote file differs from what was uploaded, or ``None``.
+
+    By its size and by the checksum that S3 makes of the parts; where there is no such checksum, or it is another one
+    (encryption with own keys changes it), the file is read back and compared.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+    """
+    files, path = filesystem(url)
+    with reaching(url):
+        info = files.info(path)
+    if info["size"] != content.size:
+        return f"{content.size:,} bytes were sent, {info['size']:,} are there"
+    etag = str(info.get("ETag", "")).strip('"')
+    if _PARTS_ETAG.fullmatch(etag) and etag == _parts_etag(content, part_size_bytes):
+        return None
+    return None if _is_same(content, url) else "its bytes are not those that were sent"
+
+
+def _open(files: AbstractFileSystem, path: str, *, exclusive: bool, part_size_bytes: int) -> Any:
+    """By ``_open``: ``open`` would leave the file in the list of a transaction, which completes it once more."""
+    options = {"block_size": part_size_bytes, "autocommit": False}
+    if exclusive:
+        with contextlib.suppress(ValueError, NotImplementedError):  # knows no exclusive upload
+            return files._open(path, "xb", **options)
+    return files._open(path, "wb", **options)
+
+
+def _give_up(file: Any, url: str, patience_seconds: float) -> None:
+    """Take back what was uploaded. If that fails too, parts are left that nobody sees."""
+    file.closed = True
+    with contextlib.suppress(OSError), reaching(url):
+        within(patience_seconds, file.discard)
+
+
+def _send_aside(content: Content, url: str) -> None:
+    temporary = f"{parent(url)}/{TEMPORARY}{secrets.token_hex(8)}.tmp"
+    files, aside = filesystem(temporary)
+    path = files._strip_protocol(url)
+    try:
+        with reaching(url):
+            files.makedirs(files._parent(path), exist_ok=True)
+            file = files.open(aside, "wb")
+        with file:
+            for piece in content.pieces():
+                with reaching(url):
+                    file.write(piece)
+        with reaching(url):
+            files.mv(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError), reaching(url):
+            files.rm_file(aside)
+        raise
+
+
+def _parts(pieces: Iterable[memoryview], part_size: int) -> Iterator[tuple[memoryview, bool]]:
+    """The same bytes, cut where parts end, and whether one does: a file of fsspec sends what is enough for a part."""
+    room = part_size
+    for piece in pieces:
+        while len(piece):
+            here = piece[:room]
+            yield here, len(here) == room
+            piece, room = piece[len(here) :], room - len(here) or part_size
+
+
+def _parts_etag(content: Content, part_size: int) -> str:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html"""
+    digests, digest, ends_part = [], hashlib.md5(usedforsecurity=False), True
+    for piece, ends_part in _parts(content.pieces(), part_size):
+        digest.update(piece)
+        if ends_part:
+            digests.append(digest.digest())
+            digest = hashlib.md5(usedforsecurity=False)
+    if not ends_part:
+        digests.append(digest.digest())
+    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
+
+
+def _is_same(content: Content, url: str) -> bool:
+    with io.BufferedReader(RangeReader(url), _BLOCK) as file:
+        return all(file.read(len(piece)) == piece for piece in content.pieces()) and not file.read(1)

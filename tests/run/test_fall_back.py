@@ -1,0 +1,55 @@
+"""A fit that is to go on from a damaged file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nets import Net, files, loader, trainer
+
+from checkpointable import CheckpointableWarning, CheckpointFileError
+
+
+def trained(directory: Path) -> Net:
+    net = Net(dirpath=directory, save_interval=2, save_last_k=-1, save_top_k=0)
+    trainer(directory, max_epochs=1).fit(net, loader(8))
+    return net
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_resume_from_a_damaged_file_goes_on_from_the_newest_whole_one_and_names_both(tmp_path):
+    trained(tmp_path)
+    assert files(tmp_path) == [f"epoch_0_batch_{batch}.ckpt" for batch in (2, 4, 6, 8)]
+    damage(tmp_path / "epoch_0_batch_8.ckpt")
+    net, t = Net(dirpath=tmp_path / "on"), trainer(tmp_path, max_epochs=2)
+    with pytest.warns(CheckpointableWarning, match=r"epoch_0_batch_8\.ckpt: .*changed.* from .*epoch_0_batch_6\.ckpt"):
+        t.fit(net, loader(8), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
+    assert t.global_step == 16
+    assert t.ckpt_path == str(tmp_path / "epoch_0_batch_6.ckpt")
+
+
+def test_resume_from_a_damaged_file_with_nothing_whole_beside_it_is_refused(tmp_path):
+    trained(tmp_path)
+    for path in tmp_path.glob("*.ckpt"):
+        if not path.is_symlink():
+            damage(path)
+    with pytest.raises(CheckpointFileError, match=r"cannot load .*epoch_0_batch_8\.ckpt.*\nGo on from another file"):
+        trainer(tmp_path, max_epochs=2).fit(Net(), loader(8), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
+
+
+def test_testing_a_damaged_file_is_refused_even_with_a_whole_one_beside_it(tmp_path):
+    trained(tmp_path)
+    damage(tmp_path / "epoch_0_batch_8.ckpt")
+    with pytest.raises(CheckpointFileError, match=r"cannot load .*epoch_0_batch_8\.ckpt"):
+        trainer(tmp_path).test(Net(), loader(2), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
+
+
+def test_resume_from_a_file_that_is_not_there_is_refused(tmp_path):
+    trained(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        trainer(tmp_path, max_epochs=2).fit(Net(), loader(8), ckpt_path=tmp_path / "epoch_7.ckpt")

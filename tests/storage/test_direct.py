@@ -1,0 +1,248 @@
+"""Bytes to disk and back past the page cache: whatever the size and the file system, they are the bytes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkpointable.storage import direct
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct writes")
+
+UNIT, SMALL, BLOCK = 1 << 12, 1 << 22, 1 << 23
+SIZES = [0, 1, UNIT - 1, UNIT, UNIT + 1, SMALL - 1, SMALL, SMALL + 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + UNIT]
+SIZES += [2 * BLOCK + UNIT + 77]
+
+
+class Bytes:
+    """Content, in pieces of every length."""
+
+    def __init__(self, data: bytes, seed: int = 0) -> None:
+        self.data = data
+        self.seed = seed
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def pieces(self) -> Iterator[memoryview]:
+        rng, start, view = random.Random(self.seed), 0, memoryview(self.data)
+        while start < len(view):
+            length = rng.choice([0, 1, 30, UNIT, UNIT + 1, 1 << 20, BLOCK, BLOCK + 3, 2 * BLOCK])
+            yield view[start : start + length]
+            start += length
+
+
+NOISE = random.Random(1).randbytes(2 * BLOCK + 2 * UNIT)
+
+
+def write(path: Path, data: bytes, seed: int = 0) -> None:
+    with open(path, "x+b") as file:
+        direct.write(Bytes(data, seed), file)
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {mounted.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+class System:
+    """What the file system is asked, and how it refuses."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+        self.direct: list[bool] = []
+        self._write = os.write
+
+    def refuse_flag(self) -> None:
+        original = fcntl.fcntl
+
+        def refusing(descriptor: int, command: int, flags: int = 0) -> int:
+            if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return original(descriptor, command, flags)
+
+        self.patch.setattr(fcntl, "fcntl", refusing)
+
+    def refuse_direct_writes(self, code: int = errno.EINVAL, after: int = 0) -> None:
+        def refusing(descriptor: int, data: memoryview) -> int:
+            is_direct = bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
+            self.direct.append(is_direct)
+            if is_direct and len(self.direct) > after:
+                raise OSError(code, os.strerror(code))
+            return self._write(descriptor, data)
+
+        self.patch.setattr(os, "write", refusing)
+
+    def write_short(self, lengths: list[int]) -> None:
+        rng = random.Random(5)
+
+        def short(descriptor: int, data: memoryview) -> int:
+            self.direct.append(bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT))
+            return self._write(descriptor, data[: rng.choice(lengths)])
+
+        self.patch.setattr(os, "write", short)
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> System:
+    return System(monkeypatch)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_write_of_this_size_gives_the_bytes(tmp_path, size):
+    write(tmp_path / "a", NOISE[:size], seed=size)
+    assert (tmp_path / "a").read_bytes() == NOISE[:size]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(SMALL - 1, False), (SMALL, True), (BLOCK + 1, True)])
+def test_write_of_a_large_file_is_direct_and_of_a_small_one_is_not(tmp_path, system, size, expected):
+    system.write_short([BLOCK])
+    write(tmp_path / "a", NOISE[:size])
+    if expected and not any(system.direct):
+        pytest.skip("this file system takes no direct writes")
+    assert set(system.direct) == {expected}
+
+
+def test_write_leaves_the_file_as_one_that_anybody_may_write(tmp_path):
+    with open(tmp_path / "a", "x+b") as file:
+        direct.write(Bytes(NOISE[:SMALL]), file)
+        assert not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT
+
+
+@pytest.mark.parametrize("size", [SMALL + 1, BLOCK + UNIT + 5])
+def test_write_in_memory_gives_the_bytes(tmpfs, size):
+    write(tmpfs / "a", NOISE[:size])
+    with direct.DirectReader(tmpfs / "a") as file:
+        assert file.read() == NOISE[:size]
+
+
+def test_write_where_the_flag_is_refused_gives_the_bytes(tmp_path, system):
+    system.refuse_flag()
+    write(tmp_path / "a", NOISE)
+    assert (tmp_path / "a").read_bytes() == NOISE
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+@pytest.mark.parametrize("after", [0, 1])
+def test_write_that_is_refused_though_the_flag_was_taken_goes_through_the_cache(tmp_path, system, after, code):
+    system.refuse_direct_writes(code, after)
+    write(tmp_path / "a", NOISE)
+    assert (tmp_path / "a").read_bytes() == NOISE
+    assert system.direct[-1] is False
+
+
+def test_write_on_a_full_disk_raises_and_is_not_tried_again(tmp_path, monkeypatch):
+    tried = []
+
+    def full(descriptor: int, data: memoryview) -> int:
+        tried.append(len(data))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(tmp_path / "a", NOISE)
+    assert tried == [BLOCK]
+
+
+@pytest.mark.parametrize("lengths", [[UNIT], [1 << 20, UNIT, 512], [777, UNIT, 1 << 20], [1 << 21, 1]])
+def test_write_that_takes_less_than_it_is_given_gives_the_bytes(tmp_path, system, lengths):
+    data = NOISE[: SMALL + 333]
+    system.write_short(lengths)
+    write(tmp_path / "a", data)
+    assert (tmp_path / "a").read_bytes() == data
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reader_reads_the_whole(tmp_path, size):
+    (tmp_path / "a").write_bytes(NOISE[:size])
+    with direct.DirectReader(tmp_path / "a") as file:
+        assert file.readable()
+        assert file.seekable()
+        assert file.read() == NOISE[:size]
+        assert file.read(1) == b""
+        assert file.tell() == size
+
+
+@pytest.mark.parametrize("size", [1000, SMALL - 5, SMALL + 5, 2 * BLOCK + 1234])
+def test_reader_at_any_place_gives_what_plain_reading_gives(tmp_path, size):
+    (tmp_path / "a").write_bytes(NOISE[:size])
+    rng = random.Random(size)
+    with direct.DirectReader(tmp_path / "a") as file, open(tmp_path / "a", "rb") as plain:
+        for _ in range(150):
+            whence = rng.choice([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])
+            base = {os.SEEK_SET: 0, os.SEEK_CUR: plain.tell(), os.SEEK_END: size}[whence]
+            place = rng.choice([rng.randrange(size), rng.randrange(size) // UNIT * UNIT, size, size - 1, size + 10, 0])
+            assert file.seek(place - base, whence) == plain.seek(place - base, whence)
+            length = rng.choice([0, 1, 7, UNIT, UNIT + 1, 1 << 16])
+            wanted = plain.read(length)
+            found = b""
+            while len(found) < length and (more := file.read(length - len(found))):
+                found += more
+            assert found == wanted
+            assert file.tell() == plain.tell()
+
+
+def test_reader_where_direct_reads_cannot_be_opened_reads_through_the_cache(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(NOISE)
+    original = os.open
+
+    def refusing(path, flags, *args, **kwargs):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return original(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with direct.DirectReader(tmp_path / "a") as file:
+        assert file.read() == NOISE
+
+
+def test_reader_where_direct_reads_are_refused_reads_through_the_cache(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(NOISE)
+    original = os.readv
+
+    def refusing(descriptor, buffers):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return original(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", refusing)
+    with direct.DirectReader(tmp_path / "a") as file:
+        assert file.read() == NOISE
+
+
+def test_reader_of_a_missing_file_raises(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        direct.DirectReader(tmp_path / "none")
+
+
+def test_reader_that_fails_to_read_raises_and_closes(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(NOISE)
+
+    def broken(descriptor, buffers):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "readv", broken)
+    with direct.DirectReader(tmp_path / "a") as file, pytest.raises(OSError, match="Input/output error"):
+        file.read(10)
+    assert file.closed
+    file.close()

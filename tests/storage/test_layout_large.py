@@ -1,0 +1,94 @@
+"""Where bytes lie in archives that need wide numbers, against ``torch.save``'s own."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpointable.storage import layout
+
+GB = 1 << 30
+
+
+def test_more_records_than_sixteen_bits_count_are_laid_out_as_torch_does() -> None:
+    file = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(file)
+    for number in range(66_000):
+        writer.write_record(f"data/{number}", b"x", 1)
+    writer.write_end_of_file()
+    data = file.getvalue()
+    with zipfile.ZipFile(file) as opened:
+        infos, start = opened.infolist(), opened.start_dir
+    places = list(layout.lay_out(((i.filename.removeprefix("archive/"), i.file_size) for i in infos), alignment=64))
+    crcs = [info.CRC for info in infos]
+    end = layout.directory(places, crcs, comment_size=0)
+    assert data[start:] == end
+    assert end[-22:][8:12] == b"\xff\xff\xff\xff"
+    for place, crc in zip(places[-9000:], crcs[-9000:], strict=True):
+        assert data[place.start : place.data] == place.header()
+        assert data[place.data + place.size : place.end] == place.descriptor(crc)
+
+
+@pytest.fixture
+def unlimited(tmp_path: Path) -> Path:
+    """A directory where a file may be larger than the disk, as long as it is mostly holes."""
+    path = tmp_path / "probe"
+    try:
+        with open(path, "wb") as file:
+            file.truncate(16 * GB)
+    except OSError:
+        pytest.skip("no file of 16 GB here, not even an empty one")
+    path.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (5 * GB, 1, 70, 4096, 1 << 20),
+        (4 * GB - 2, 3),
+        (4 * GB - 1, 3),
+        (4 * GB, 3),
+        (2 * GB, 2 * GB - 3000, 5, 0, 700, 1 << 20, 64, 1, 2, 3),
+        (4 * GB + 1, 4 * GB + 1, 9),
+        (4 * GB - 1500, *[1] * 40),
+    ],
+    ids=["one of 5 GB", "just below", "at", "above", "many offsets", "two of 4 GB", "offsets around the limit"],
+)
+def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
+    unlimited: Path, sizes: tuple[int, ...]
+) -> None:
+    path = unlimited / "archive.ckpt"
+    with torch.serialization.skip_data():  # memory that is allocated and never touched, data that stay holes
+        torch.save([torch.empty(size, dtype=torch.uint8) for size in sizes], path)
+    with zipfile.ZipFile(path) as opened, open(path, "rb") as file:
+        infos = opened.infolist()
+        members = [(info.filename.removeprefix("archive/"), info.file_size) for info in infos]
+        places = list(layout.lay_out(members, alignment=64))
+        assert [(place.name.decode(), place.start) for place in places] == [
+            (i.filename, i.header_offset) for i in infos
+        ]
+        for place, info in zip(places, infos, strict=True):
+            file.seek(place.start)
+            assert file.read(place.data - place.start) == place.header(), info.filename
+            file.seek(place.data + place.size)
+            assert file.read(place.end - place.data - place.size) == place.descriptor(info.CRC), info.filename
+        file.seek(opened.start_dir)
+        end = layout.directory(places, [info.CRC for info in infos], comment_size=0)
+        assert opened.start_dir == places[-1].end
+        assert file.read() == end
+        assert len(end) == layout.directory_size(places)
+
+
+def test_places_follow_one_another_without_a_gap() -> None:
+    members = [(f"data/{number}", size) for number, size in enumerate((0, 1, 63, 64, 65, 5 * GB, 0, 3))]
+    places = list(layout.lay_out(members, alignment=64))
+    assert all(one.end == other.start for one, other in itertools.pairwise(places))
+    assert all(place.data % 64 == 0 and len(place.header()) == place.data - place.start for place in places)
+    assert all(len(place.descriptor(7)) == place.end - place.data - place.size for place in places)
+    assert all(place.name.startswith(b"archive/data/") for place in places)

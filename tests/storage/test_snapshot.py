@@ -1,0 +1,272 @@
+"""A snapshot is what the state was: whatever training changes afterwards, the file has the moment it was taken."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from checkpointable.storage import snapshot
+from checkpointable.storage.arena import Arena
+from checkpointable.storage.snapshot import Snapshot
+
+LARGE = 100_000  # elements: more than what is copied at once
+
+
+class Copying:
+    """Stands before ``memmove`` and counts what is copied: a real copy, and a look at it."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+        self._copy = snapshot.ctypes.memmove
+
+    def __call__(self, target: int, source: int, size: int) -> None:
+        self.before()
+        self.sizes.append(size)
+        self._copy(target, source, size)
+        self.after()
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch) -> Copying:
+    counting = Copying()
+    monkeypatch.setattr(snapshot.ctypes, "memmove", counting)
+    return counting
+
+
+def content(taken: Snapshot) -> bytes:
+    return b"".join(bytes(piece) for piece in taken.pieces())
+
+
+def loaded(taken: Snapshot) -> Any:
+    return torch.load(io.BytesIO(content(taken)), weights_only=False)
+
+
+def taken(checkpoint: dict[str, Any], steady: Iterable[torch.Tensor] = (), arena: Arena | None = None) -> Snapshot:
+    return Snapshot(checkpoint, {"epoch": 1}, Arena() if arena is None else arena, steady)
+
+
+def state() -> tuple[dict[str, Any], list[torch.Tensor]]:
+    """A checkpoint, and what of it only an optimizer's step changes."""
+    weight, small = torch.randn(LARGE), torch.randn(3)
+    checkpoint = {
+        "weight": weight,
+        "small": small,
+        "buffer": torch.randn(LARGE),
+        "array": np.arange(LARGE),
+        "numbers": {"loss": [1.0, 2.0]},
+    }
+    return checkpoint, [weight, small]
+
+
+def change(checkpoint: dict[str, Any]) -> None:
+    for name in ("weight", "small", "buffer"):
+        checkpoint[name].add_(1)
+    checkpoint["array"] += 1
+    checkpoint["numbers"]["loss"][0] = 7.0
+    checkpoint["numbers"]["new"] = 1
+
+
+def equal(one: Any, other: Any) -> bool:
+    return (
+        all(torch.equal(one[name], other[name]) for name in ("weight", "small", "buffer"))
+        and np.array_equal(one["array"], other["array"])
+        and one["numbers"] == other["numbers"]
+    )
+
+
+def test_changes_after_the_copy_do_not_reach_the_file() -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    before = loaded(Snapshot(checkpoint, None))
+    assert not now.is_filled
+    assert now.fill()
+    now.wait()
+    change(checkpoint)
+    assert equal(loaded(now), before)
+
+
+def test_changes_of_all_that_is_not_steady_before_the_copy_do_not_reach_the_file() -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    before = loaded(Snapshot(checkpoint, None))
+    weight = checkpoint["weight"].clone()
+    change(checkpoint)
+    checkpoint["weight"].copy_(weight)
+    now.fill()
+    assert equal(loaded(now), before)
+
+
+def test_changes_reach_the_file_where_nothing_is_copied() -> None:
+    """The twin: without an arena the tensors of the file are those of the training."""
+    checkpoint, _ = state()
+    now = Snapshot(checkpoint, {"epoch": 1})
+    before = loaded(now)
+    assert now.is_filled
+    assert now.fill()
+    checkpoint["weight"].add_(1)
+    after = loaded(now)
+    assert torch.equal(after["weight"], checkpoint["weight"])
+    assert not torch.equal(after["weight"], before["weight"])
+
+
+def test_nothing_is_copied_without_an_arena(copying: Copying) -> None:
+    Snapshot(state()[0], {"epoch": 1}).fill()
+    assert copying.sizes == []
+
+
+def test_every_storage_is_copied_once_the_steady_ones_later(copying: Copying) -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    assert sorted(copying.sizes) == [12, 4 * LARGE]
+    now.fill()
+    assert sorted(copying.sizes) == [12, 4 * LARGE, 4 * LARGE]
+
+
+def test_no_tensor_is_left_to_copy_where_none_is_large() -> None:
+    small = torch.ones(10)
+    assert taken({"small": small}, [small]).is_filled
+
+
+CHANGES: dict[str, Callable[[torch.Tensor], object]] = {
+    "in place": lambda weight: weight.add_(1),
+    "through data": lambda weight: weight.data.mul_(2),
+    "through numpy": lambda weight: weight.detach().numpy().__iadd__(1),
+    "through a view": lambda weight: weight.detach().view(2, -1)[1:].zero_(),
+    "without gradients": lambda weight: change_without_gradients(weight),
+    "by foreach": lambda weight: torch._foreach_mul_([weight.detach()], 3.0),
+}
+
+
+def change_without_gradients(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight.mul_(0.5)
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_steady_tensor_changed_before_its_copy_is_told(how: str) -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    CHANGES[how](checkpoint["weight"])
+    assert not now.fill()
+    assert now.is_filled
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_steady_tensor_changed_after_its_copy_and_before_the_last_one_is_told(how: str, copying: Copying) -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    copying.after = lambda: CHANGES[how](checkpoint["weight"])
+    assert not now.fill()
+
+
+def test_steady_parameter_that_is_only_used_is_not_told() -> None:
+    weight = torch.nn.Parameter(torch.randn(LARGE))
+    now = taken({"weight": weight}, [weight])
+    (weight * 2).sum().backward()
+    weight.grad.add_(1)
+    assert now.fill()
+
+
+def test_failed_copy_lets_training_go_on_all_the_same(copying: Copying) -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    copying.before = fail
+    with pytest.raises(KeyError):
+        now.fill()
+    now.wait()
+    assert now.is_filled
+
+
+def test_tied_weights_stay_tied_and_are_copied_once(copying: Copying) -> None:
+    first, second = torch.nn.Linear(300, 300), torch.nn.Linear(300, 300)
+    second.weight = first.weight
+    now = taken(torch.nn.ModuleList([first, second]).state_dict(), first.parameters())
+    now.fill()
+    assert copying.sizes.count(4 * 90_000) == 1
+    back = loaded(now)
+    assert back["0.weight"].data_ptr() == back["1.weight"].data_ptr()
+
+
+def test_views_keep_their_storage_and_expanded_tensors_stay_small(copying: Copying) -> None:
+    base = torch.arange(float(LARGE))
+    view, expanded = base[500:600], torch.ones(1).expand(LARGE)
+    now = taken({"view": view, "expanded": expanded}, [view, expanded])
+    now.fill()
+    assert sorted(copying.sizes) == [4, 4 * LARGE]
+    back = loaded(now)
+    assert torch.equal(back["view"], view)
+    assert back["view"].untyped_storage().nbytes() == 4 * LARGE
+    assert back["expanded"].stride() == (0,)
+
+
+def test_pieces_asked_for_twice_are_the_same_bytes() -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    now.fill()
+    assert content(now) == content(now)
+
+
+@pytest.mark.parametrize("metadata", [None, {"epoch": 1}])
+@pytest.mark.parametrize("arena", [True, False])
+def test_size_is_the_number_of_bytes(metadata: dict[str, Any] | None, arena: bool) -> None:
+    checkpoint, steady = state()
+    now = Snapshot(checkpoint, metadata, Arena() if arena else None, steady)
+    now.fill()
+    assert now.size == len(content(now))
+
+
+def test_copied_and_not_copied_give_the_same_bytes() -> None:
+    checkpoint, steady = state()
+    now = taken(checkpoint, steady)
+    now.fill()
+    assert content(now) == content(Snapshot(checkpoint, {"epoch": 1}))
+
+
+class MakesItsState:
+    """Gives tensors that nobody else holds when it is pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"made": torch.full((LARGE * 20,), 3.0)}
+
+
+@pytest.mark.parametrize("arena", [True, False])
+def test_tensor_that_is_made_while_pickling_lives_until_the_file_is_written(arena: bool) -> None:
+    now = Snapshot({"own": MakesItsState()}, None, Arena() if arena else None)
+    assert now.fill()
+    others = [torch.full((LARGE * 20,), 7.0) for _ in range(4)]  # they take the memory of what was let go
+    assert loaded(now)["own"].made.unique().tolist() == [3.0]
+    assert len(others) == 4
+
+
+def test_checkpoint_that_cannot_be_pickled_raises_and_leaves_the_arena_as_it_was() -> None:
+    arena = Arena()
+    checkpoint, _ = state()
+    earlier = taken(checkpoint, arena=arena)
+    earlier.fill()
+    before = content(earlier)
+    with pytest.raises(Exception, match="pickle"):
+        taken({"bad": lambda: None, "weight": torch.zeros(LARGE)}, arena=arena)
+    assert content(earlier) == before
+
+
+def test_next_snapshot_uses_the_same_memory() -> None:
+    arena = Arena()
+    checkpoint, steady = state()
+    for value in (1.0, 2.0, 3.0):
+        checkpoint["weight"].fill_(value)
+        now = taken(checkpoint, steady, arena)
+        address = arena.reserve(0)
+        assert now.fill()
+        assert loaded(now)["weight"].unique().tolist() == [value]
+        assert arena.reserve(0) == address
