@@ -104,11 +104,7 @@ class CheckpointingCallback(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last consistent state."""
         self.run.ctrl_c.close()
-        if (
-            self.run.options.save_on_exception
-            and _lightning.is_fitting(trainer)
-            and not _lightning.fast_dev_run(trainer)
-        ):
+        if _lightning.is_fitting(trainer) and not _lightning.fast_dev_run(trainer):
             self.run.on_exception(trainer, exception)
 
     def state_dict(self) -> dict[str, Any]:

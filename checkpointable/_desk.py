@@ -57,7 +57,8 @@ class Desk:
         """A safe point after a batch: whether a save is due that nobody asked for by number."""
         if self.options.save_interval == "auto" and self.options.save_last_k != 0:
             ordered = self._ordered
-            if ordered is None or self._auto.is_due(position.batches - ordered.batches):
+            unmeasured = self._auto.interval is None and self.saver.is_idle
+            if unmeasured or ordered is None or self._auto.is_due(position.batches - ordered.batches):
                 self.due.add("interval")
 
     def save(
@@ -100,6 +101,7 @@ class Desk:
         """
         if self.saver.is_idle:
             return
+        before = self.saver.shelf
         outcome = self.saver.settle(trainer, wait=wait)
         if outcome is None:
             return
@@ -109,10 +111,10 @@ class Desk:
             news = self._auto.news()
             if news is not None:
                 rank_zero_info(f"checkpointable: {news}")
+        if callback is not None and outcome.shelf != before:  # also where one was deleted to make room, or is gone
+            callback.publish(trainer)
         if outcome.problem is not None:
             self._not_saved(outcome.problem, outcome.order.position, final=final)
-        elif callback is not None:
-            callback.publish(trainer)
 
     def _not_saved(self, problem: str, at: Position, *, final: bool) -> None:
         lost = f"the state after {at} was not saved: {problem.rstrip('.')}."

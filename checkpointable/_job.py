@@ -73,8 +73,10 @@ class Job:
             self._notice_what_is_gone()
             self._make_room()
             path = self._write()
-        except OSError as error:
-            problem = str(error)
+        except (OSError, MemoryError) as error:
+            problem = str(error) or type(error).__name__
+            if self.store.directory not in problem:  # what the system says of an open file does not name it
+                problem = f"{self.store.directory}: {problem}"
         else:
             self.shelf = self.shelf.add(path, self.order)
             self._point()
@@ -111,8 +113,9 @@ class Job:
             others = self.shelf.kept - {path}
             if not any(self.store.problem(other) is None for other in sorted(others)):
                 break
-            self._delete([path])
             self.shelf = self.shelf.without([path])
+            self._point()
+            self._delete([path])
             free = self.store.free_bytes() or 0
         if free < self.size:
             raise SaveError(

@@ -36,6 +36,9 @@ class Listener(Protocol):
     def after_run(self, trainer: Trainer) -> None:
         """The training loop is left, after its end or because there was nothing left to train."""
 
+    def on_failing(self) -> None:
+        """The training loop is left by an exception, and no callback has heard of it yet."""
+
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Training loaders are made, their iterators not yet; returns whether places are restored by the listener."""
 
@@ -142,7 +145,11 @@ class _ObservedFitLoop(_FitLoop):
             super().run()
             return
         listener.on_run(self.trainer)
-        super().run()
+        try:
+            super().run()
+        except BaseException:
+            listener.on_failing()
+            raise
         listener.after_run(self.trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:

@@ -91,6 +91,10 @@ class Run:
         if way_back is not None:
             way_back.after_run(trainer)
 
+    def on_failing(self) -> None:
+        """The loop is left by an exception: callbacks may swap weights when they hear of it."""
+        self.saver.wait_for_copy()
+
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Observe the loaders, and go back to where they stood."""
         observe(loader)
@@ -181,7 +185,8 @@ class Run:
             return  # nothing has begun
         self.saver.wait_for_copy()
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
-        if self.whole and together and not isinstance(exception, SaveError):
+        keeps = self.options.save_on_exception and not isinstance(exception, SaveError)
+        if self.whole and together and keeps:
             self.desk.due.add("exception")
             self._save(trainer)
         if together:

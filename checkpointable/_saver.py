@@ -59,6 +59,8 @@ class Saver:
         self._writer: Writer[Outcome] = Writer()
         self._arena = Arena()
         self._pending: Order | None = None
+        self._is_known_slow = False
+        self._asked = 0
         self._snapshot: Snapshot | None = None
         self._copies_at_once = False
         self._named: set[str] = set()
@@ -84,18 +86,25 @@ class Saver:
         begun = time.monotonic()
         checkpoint = _lightning.dump(trainer, weights_only=self.options.save_weights_only)
         self._on_rank_zero(trainer, lambda: self._begin(trainer, checkpoint, order))
-        self._pending = order
+        self._pending, self._asked = order, 0
+        self._is_known_slow = False
         self.blocked_seconds = time.monotonic() - begun
 
     def settle(self, trainer: Trainer, *, wait: bool) -> Outcome | None:
         """What came of the save that was under way; ``None`` if there was none, or it still is.
 
-        Collective where there are several ranks, and to be waited for then.
+        Collective where there are several ranks.
         """
         if self._pending is None or not (wait or self._is_done(trainer)):
             return None
-        outcome: Outcome = self._on_rank_zero(trainer, self._writer.take)
+        try:
+            outcome: Outcome | None = self._on_rank_zero(trainer, self._writer.take)
+        except Exception:
+            self._pending = self._snapshot = None
+            raise
         self._pending = self._snapshot = None
+        if outcome is None:  # it is the parent process that writes
+            return None
         self.shelf = outcome.shelf
         for message in outcome.messages:
             _warn(message)
@@ -105,8 +114,9 @@ class Saver:
         """Whether a save is under way that will not be done in a moment. Collective."""
         busy = False
         if trainer.is_global_zero and self._pending is not None:
-            if self._writer.last_seconds < _SOON or self._writer.last_seconds == math.inf:
+            if not self._is_known_slow and (self._writer.last_seconds < _SOON or self._writer.last_seconds == math.inf):
                 self._writer.wait(_SOON)
+                self._is_known_slow = True  # once: not again after every batch of a long save
             busy = self._writer.is_busy
         return bool(trainer.strategy.broadcast(busy))
 
@@ -136,7 +146,12 @@ class Saver:
         return self._pending is None
 
     def _is_done(self, trainer: Trainer) -> bool:
-        return trainer.world_size == 1 and not self._writer.is_busy
+        if trainer.world_size == 1:
+            return not self._writer.is_busy
+        self._asked += 1
+        if self._asked & (self._asked - 1):
+            return False  # ranks agree at the first, second, fourth, eighth ... time, so that it costs next to nothing
+        return bool(trainer.strategy.broadcast(not self._writer.is_busy))
 
     def _look(self, trainer: Trainer, resumed_from: str | None) -> tuple[Store, str | None, list[CheckpointInfo]]:
         if self.options.dirpath is not None:

@@ -98,13 +98,13 @@ class Shelf:
     def without(self, gone: Iterable[str]) -> Shelf:
         """Without these, because their files are gone."""
         lost = set(gone)
-        return replace(
-            self,
-            best=self.best.without(lost),
-            newest=self.newest.without(lost),
-            last_path="" if self.last_path in lost else self.last_path,
-            written=self.written - lost,
+        left = replace(
+            self, best=self.best.without(lost), newest=self.newest.without(lost), written=self.written - lost
         )
+        if self.last_path not in lost:
+            return left
+        others = [*left.newest.names[::-1], *left.best.scores]
+        return replace(left, last_path=next(iter(others), ""))
 
     def outdated(self) -> set[str]:
         """The files that no longer belong to the kept ones."""

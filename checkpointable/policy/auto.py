@@ -12,7 +12,7 @@ import math
 from collections import deque
 from statistics import fmean, median
 
-_WINDOW = 64
+_WINDOW = 1 << 14
 _NOTABLE = 2.0
 
 
@@ -31,16 +31,13 @@ class Auto:
         self.interval: int | None = None
         self._budget = budget
         self._quiet: deque[float] = deque(maxlen=_WINDOW)
-        self._writing: list[float] = []
+        self._writing: deque[float] = deque(maxlen=_WINDOW)
         self._cost = self._batch = math.nan
         self._said: int | None = None
 
     def note_batch(self, seconds: float, *, writing: bool) -> None:
         """A batch took so long; ``writing``: while a save was under way."""
-        if not writing:
-            self._quiet.append(seconds)
-        elif len(self._writing) < 1 << 16:
-            self._writing.append(seconds)
+        (self._writing if writing else self._quiet).append(seconds)
 
     def note_save(self, *, blocked: float, busy: float) -> None:
         """A save is done, and the interval follows.
@@ -49,15 +46,19 @@ class Auto:
             blocked: Seconds that the training stood still for it.
             busy: Seconds from its beginning until it was on disk.
         """
-        writing, self._writing = self._writing, []
-        times = self._quiet or writing
-        if not times:
+        writing, quiet = list(self._writing), list(self._quiet)
+        self._writing.clear()
+        if writing or quiet:
+            # batches beside a save are the slower ones; where they are not, the quiet ones are of another time
+            self._batch = max(min(median(times) for times in (writing, quiet) if times), 1e-9)
+        elif math.isnan(self._batch):
             return
-        self._batch = max(median(times), 1e-9)
-        slowed = min(max(sum(writing) - len(writing) * self._batch, 0.0), busy) if self._quiet else 0.0
+        slowed = min(max(sum(writing) - len(writing) * self._batch, 0.0), busy) if quiet else 0.0
         cost = blocked + slowed
         self._cost = cost if math.isnan(self._cost) else fmean((self._cost, cost))
-        self.interval = max(math.ceil(self._cost / (self._budget * self._batch)), math.ceil(busy / self._batch), 1)
+        on_disk = math.ceil(busy / self._batch) + 1  # one more, so that there are quiet ones, too
+        self.interval = max(math.ceil(self._cost / (self._budget * self._batch)), on_disk)
+        self._quiet.clear()
 
     def is_due(self, batches: int) -> bool:
         """Whether a save is due, so many batches after the last one began; after the start, if there was none."""

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from checkpointable._errors import SaveError
 
 _TEMPORARY = ".checkpointable-"
+_IN_USE: set[str] = set()  # temporary files of this process, in whatever thread
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
 
 
@@ -119,7 +120,10 @@ def prepare(directory: Path, *, below: bool = False) -> None:
 def _make(directory: Path) -> None:
     """Make a directory and what is missing above it, each name durable."""
     missing = [place for place in (directory, *directory.parents) if not place.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which would say that the name of the file is taken
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from error
     for place in missing:
         sync_directory(place.parent)
 
@@ -128,9 +132,11 @@ def _make(directory: Path) -> None:
 def _temporary(directory: Path) -> Iterator[Path]:
     name = f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     path = directory / name
+    _IN_USE.add(name)
     try:
         yield path
     finally:
+        _IN_USE.discard(name)
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -169,4 +175,4 @@ def _is_abandoned(leftover: Path) -> bool:
         return True
     except (OSError, OverflowError):
         return False
-    return int(rest) == os.getpid()
+    return int(rest) == os.getpid() and leftover.name not in _IN_USE

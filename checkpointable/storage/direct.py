@@ -99,7 +99,13 @@ class DirectReader(io.RawIOBase):
         os.lseek(self._file, start, os.SEEK_SET)
         self._start = start
         if hasattr(os, "readv"):
-            self._length = os.readv(self._file, [self._block])
+            try:
+                self._length = os.readv(self._file, [self._block])
+            except OSError as error:
+                if error.errno not in _REFUSED or not _DIRECT:
+                    raise
+                _set_direct(self._file, 0)  # it took the flag, and refuses the read
+                self._length = os.readv(self._file, [self._block])
         else:  # on Windows
             read = os.read(self._file, len(self._block))
             self._length, self._block[: len(read)] = len(read), read

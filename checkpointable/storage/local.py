@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.policy import names
@@ -84,8 +85,8 @@ def write(content: Content, path: Path, *, overwrite: bool) -> None:
 
 
 def _problem(path: Path) -> str | None:
-    with direct.DirectReader(path) as file:
-        return archive.problem_in(cast(BinaryIO, file))
+    with io.BufferedReader(direct.DirectReader(path)) as file:
+        return archive.problem_in(file)
 
 
 def _is_free(link: Path, owner: str) -> bool:

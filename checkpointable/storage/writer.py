@@ -6,6 +6,7 @@ a writer is a new one, so loader workers and deep copies of a module are not tou
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,13 +25,15 @@ class Writer(Generic[T]):
     def __init__(self) -> None:
         self.last_seconds = float("inf")
         self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+        self._process = 0
         self._result: T | None = None
         self._failure: BaseException | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether work is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and not self._done.is_set() and self._process == os.getpid()
 
     def start(self, work: Callable[[], T], *, background: bool) -> None:
         """Begin; nothing may be under way or left to be taken.
@@ -40,6 +43,7 @@ class Writer(Generic[T]):
             background: Whether to return at once.
         """
         assert self._thread is None
+        self._done, self._process = threading.Event(), os.getpid()
         self._thread = threading.Thread(target=self._do, args=(work,), name="checkpointable-writer")
         if not background:
             self._thread.run()
@@ -51,8 +55,8 @@ class Writer(Generic[T]):
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the work is done, or so many seconds."""
-        if self.is_busy and self._thread is not None:
-            self._thread.join(seconds)
+        if self.is_busy:
+            self._done.wait(seconds)  # not join: interrupted by Ctrl-C, it takes the thread for ended (Python < 3.13)
 
     def take(self) -> T | None:
         """What came of the work, once; ``None`` if none was done.
@@ -77,6 +81,7 @@ class Writer(Generic[T]):
             self._failure = failure
         finally:
             self.last_seconds = time.monotonic() - begun
+            self._done.set()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Writer[T]:
         return type(self)()

@@ -1,0 +1,90 @@
+"""Places that lack something: file systems without links, a process without room for a second copy of its state."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import pytest
+from attacks.programs import told
+from attacks.whole import assert_whole
+from nets import Net, files, links, loader, trainer
+
+from checkpointable import latest
+
+WITHOUT = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
+
+
+def refusing(code):
+    def refuse(*args, **kwargs):
+        raise OSError(code, os.strerror(code), str(args[1]))
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", WITHOUT, ids=errno.errorcode.get)
+def test_file_system_without_hard_links_saves_all_the_same(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "link", refusing(code))
+    with told() as messages:
+        trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2), loader(5))
+    assert messages == []
+    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]
+    assert_whole(tmp_path)
+
+
+def test_file_system_without_hard_links_overwrites_no_file_of_another_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    trainer(tmp_path).fit(Net(dirpath=tmp_path), loader(2))
+    before = (tmp_path / "epoch_0_batch_2.ckpt").read_bytes()
+    trainer(tmp_path).fit(Net(dirpath=tmp_path), loader(2))
+    assert files(tmp_path) == ["epoch_0_batch_2-v1.ckpt", "epoch_0_batch_2.ckpt"]
+    assert (tmp_path / "epoch_0_batch_2.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("code", WITHOUT, ids=errno.errorcode.get)
+def test_file_system_without_symbolic_links_gets_copies_that_verify(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "symlink", refusing(code))
+    net = Net(dirpath=tmp_path, save_interval=2)
+    with told() as messages:
+        trainer(tmp_path, max_epochs=2).fit(net, loader(5), loader(1))
+    assert messages == []
+    assert links(tmp_path) == {}
+    best, last = (os.path.basename(path) for path in (net.best_model_path, net.last_model_path))
+    assert set(files(tmp_path)) == {"last.ckpt", "best.ckpt", best, last, "epoch_1_batch_4.ckpt"}
+    assert (tmp_path / "last.ckpt").read_bytes() == (tmp_path / last).read_bytes()
+    assert (tmp_path / "best.ckpt").read_bytes() == (tmp_path / best).read_bytes()
+    assert_whole(tmp_path)
+
+
+def test_file_system_without_symbolic_links_is_resumed_from_and_goes_on_without_litter(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "symlink", refusing(errno.EPERM))
+    trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2), loader(5))
+    assert os.path.basename(latest(tmp_path)) in ("last.ckpt", "epoch_0_batch_5.ckpt")
+    net = Net(dirpath=tmp_path, save_interval=2)
+    trainer(tmp_path, max_epochs=3).fit(net, loader(5), ckpt_path=latest(tmp_path))
+    assert_whole(tmp_path)
+    assert set(files(tmp_path)) - {"last.ckpt"} <= {"epoch_0_batch_5.ckpt", "epoch_2_batch_5.ckpt"}
+    assert (tmp_path / "last.ckpt").read_bytes() == (tmp_path / "epoch_2_batch_5.ckpt").read_bytes()
+
+
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+HEAVY = "attacks.programs:with_little_memory"
+
+
+@needs_proc
+def test_process_without_room_for_a_second_copy_saves_while_training_waits(forge, tmp_path):
+    ended = forge.run(HEAVY, where=str(tmp_path), room=48 << 20)
+    assert ended.code == 0, ended.errors
+    assert len(ended.result) >= 1
+    assert all("no room in memory for a copy of" in it and "training waits for this save" in it for it in ended.result)
+    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]
+    assert_whole(tmp_path)
+
+
+@needs_proc
+def test_process_with_room_for_one_copy_saves_in_the_background(forge, tmp_path):
+    ended = forge.run(HEAVY, where=str(tmp_path), room=160 << 20)
+    assert ended.code == 0, ended.errors
+    assert ended.result == []
+    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]

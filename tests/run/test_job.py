@@ -1,0 +1,292 @@
+"""A save, apart from any training: room, name, commit, links, and the end of what is outdated."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nets import write_archive
+
+from checkpointable._job import Job, Outcome
+from checkpointable._shelf import Order, Shelf
+from checkpointable.policy.options import Options
+from checkpointable.policy.position import Position
+from checkpointable.storage.local import LocalStore
+from checkpointable.storage.snapshot import Snapshot
+
+RUN = "this run"
+
+
+def snapshot(batch: int, run_id: str = RUN, kind: str = "interval") -> Snapshot:
+    metadata = {"run_id": run_id, "kind": kind, "batch": batch}
+    return Snapshot({"weight": torch.full((500,), float(batch))}, metadata)
+
+
+class Refusing(LocalStore):
+    """A real directory that refuses what it is told to, and has as much room as it is told.
+
+    Attributes:
+        refused: What raises.
+        room: Free bytes, while there is none of the files of ``heavy``; each that is there takes its size.
+        events: What was done, in order.
+    """
+
+    def __init__(self, directory: Path, *refused: str) -> None:
+        super().__init__(directory)
+        self.refused = set(refused)
+        self.room: int | None = None
+        self.events: list[tuple[str, str]] = []
+
+    def free_bytes(self) -> int | None:
+        if self.room is None:
+            return None if "free_bytes" in self.refused else super().free_bytes()
+        return self.room - sum(
+            path.stat().st_size for path in Path(self.directory).glob("*.ckpt") if not path.is_symlink()
+        )
+
+    def write(self, content: Any, path: str, *, overwrite: bool) -> None:
+        self._do("write", path)
+        super().write(content, path, overwrite=overwrite)
+
+    def remove(self, path: str) -> None:
+        self._do("remove", path)
+        super().remove(path)
+
+    def point(self, role: str, target: str, owner: str) -> None:
+        self._do("point", role)
+        super().point(role, target, owner)
+
+    def _do(self, what: str, path: str) -> None:
+        if what in self.refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.events.append((what, os.path.basename(path)))
+
+
+class Saving:
+    """A run that saves, one job after the other."""
+
+    def __init__(self, store: Refusing, **options: Any) -> None:
+        self.store = store
+        self.options = Options(**{"save_last_k": 1, "save_top_k": 1, "monitor": "val_loss", **options})
+        self.shelf = Shelf.empty(self.options)
+        self.resumed_from: str | None = None
+
+    def save(self, batch: int, *reasons: str, score: float | None = None, size: bool = True) -> Outcome:
+        content = snapshot(batch)
+        outcome = Job(
+            store=self.store,
+            write=lambda path, overwrite: self.store.write(content, path, overwrite=overwrite),
+            size=content.size if size else None,
+            order=Order(
+                reasons=set(reasons) or {"interval"},
+                position=Position(0, batch, batch, batch),
+                metrics={},
+                score=score,
+            ),
+            shelf=self.shelf,
+            options=self.options,
+            run_id=RUN,
+            resumed_from=self.resumed_from,
+        )()
+        self.shelf = outcome.shelf
+        return outcome
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Refusing]:
+    return Refusing(tmp_path)
+
+
+def there(store: Refusing) -> list[str]:
+    return sorted(path.name for path in Path(store.directory).iterdir() if not path.is_symlink())
+
+
+def pointed(store: Refusing) -> dict[str, str]:
+    return {path.name: os.readlink(path) for path in Path(store.directory).iterdir() if path.is_symlink()}
+
+
+SIZE = snapshot(1).size
+
+
+def test_job_writes_then_points_then_deletes(store):
+    run = Saving(store)
+    run.save(1)
+    store.events.clear()
+    outcome = run.save(2)
+    assert store.events == [
+        ("write", "epoch_0_batch_2.ckpt"),
+        ("point", "last"),
+        ("remove", "epoch_0_batch_1.ckpt"),
+    ]
+    assert outcome.path == store.path("epoch_0_batch_2.ckpt")
+    assert outcome.problem is None
+    assert outcome.messages == []
+    assert outcome.shelf.written == {outcome.path}
+
+
+def test_job_of_a_best_points_to_it_and_keeps_the_newest(store):
+    run = Saving(store)
+    run.save(1)
+    run.save(2, "best", score=0.5)
+    assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_1.ckpt"]
+    assert pointed(store) == {"last.ckpt": "best_val_loss_epoch_0.ckpt", "best.ckpt": "best_val_loss_epoch_0.ckpt"}
+
+
+def test_job_whose_write_is_refused_changes_nothing_and_says_why(store):
+    run = Saving(store)
+    first = run.save(1)
+    store.refused.add("write")
+    outcome = run.save(2)
+    assert outcome.path is None
+    assert "Input/output error" in outcome.problem
+    assert outcome.shelf == first.shelf
+    assert there(store) == ["epoch_0_batch_1.ckpt"]
+    assert pointed(store) == {"last.ckpt": "epoch_0_batch_1.ckpt"}
+    store.refused.clear()
+    assert run.save(3).path == store.path("epoch_0_batch_3.ckpt")
+
+
+def test_job_whose_removal_is_refused_has_saved_and_says_what_stays(store):
+    run = Saving(store)
+    first = run.save(1)
+    store.refused.add("remove")
+    outcome = run.save(2)
+    assert outcome.problem is None
+    assert len(outcome.messages) == 1
+    assert f"cannot delete the outdated checkpoint {first.path}" in outcome.messages[0]
+    assert "It stays; delete it by hand." in outcome.messages[0]
+    assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt"]
+    assert run.save(3).messages[0].startswith(f"cannot delete the outdated checkpoint {outcome.path}")
+
+
+def test_job_whose_link_is_refused_has_saved_and_says_so(store):
+    store.refused.add("point")
+    outcome = Saving(store).save(1)
+    assert outcome.path == store.path("epoch_0_batch_1.ckpt")
+    assert f"cannot move {store.path('last.ckpt')} to {outcome.path}" in outcome.messages[0]
+    assert "The checkpoint itself is safe." in outcome.messages[0]
+
+
+def test_job_with_a_bug_raises(store):
+    run = Saving(store)
+
+    def broken(content: Any, path: str, *, overwrite: bool) -> None:
+        raise KeyError("a bug")
+
+    store.write = broken
+    with pytest.raises(KeyError, match="a bug"):
+        run.save(1)
+
+
+def test_job_where_another_run_has_the_name_takes_the_next_version(store):
+    with open(store.path("epoch_0_batch_1.ckpt"), "wb") as file:
+        write_archive({"weight": torch.zeros(3)}, file, {"run_id": "another", "kind": "interval"})
+    outcome = Saving(store).save(1)
+    assert outcome.path == store.path("epoch_0_batch_1-v1.ckpt")
+    assert "epoch_0_batch_1.ckpt" in there(store)
+
+
+def test_job_never_deletes_what_it_has_resumed_from_or_another_has_written_over(store):
+    run = Saving(store)
+    run.resumed_from = run.save(1).path
+    run.save(2)
+    with open(store.path("epoch_0_batch_2.ckpt"), "wb") as file:
+        write_archive({"weight": torch.zeros(3)}, file, {"run_id": "another", "kind": "interval"})
+    run.save(3)
+    assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt", "epoch_0_batch_3.ckpt"]
+
+
+def test_job_notices_that_a_file_is_gone_once(store):
+    run = Saving(store, save_last_k=3)
+    gone = run.save(1).path
+    run.save(2)
+    os.unlink(gone)
+    outcome = run.save(3)
+    assert f"somebody else has deleted checkpoints of this run: {gone}" in outcome.messages[0]
+    assert run.save(4).messages == []
+
+
+def test_job_without_room_writes_nothing_and_says_how_much_is_missing(store):
+    run = Saving(store, save_last_k=-1)
+    store.room = SIZE + SIZE // 2
+    run.save(1)
+    outcome = run.save(2)
+    assert outcome.path is None
+    assert (
+        f"a checkpoint takes {SIZE:,} bytes, {SIZE // 2:,} are free, {SIZE - SIZE // 2:,} are missing"
+        in outcome.problem
+    )
+    assert there(store) == ["epoch_0_batch_1.ckpt"]
+    assert ("write", "epoch_0_batch_2.ckpt") not in store.events
+
+
+def test_job_without_room_never_deletes_the_only_file(store):
+    run = Saving(store)
+    store.room = SIZE + SIZE // 2
+    first = run.save(1)
+    outcome = run.save(2)
+    assert "no room in" in outcome.problem
+    assert there(store) == ["epoch_0_batch_1.ckpt"]
+    assert outcome.shelf.last_path == first.path
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_job_without_room_deletes_what_is_outdated_first_only_if_a_whole_file_stays(store, damaged):
+    run = Saving(store)
+    best = run.save(1, "best", score=0.5).path
+    run.save(2)
+    store.room = 2 * SIZE + SIZE // 2
+    if damaged:
+        data = bytearray(Path(best).read_bytes())
+        data[len(data) // 2] ^= 1
+        Path(best).write_bytes(data)
+    outcome = run.save(3)
+    if damaged:
+        assert "no room in" in outcome.problem
+        assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
+    else:
+        assert outcome.problem is None
+        assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_3.ckpt"]
+
+
+def test_job_that_fails_after_it_made_room_leaves_links_to_files_that_are_there(store):
+    run = Saving(store)
+    best = run.save(1, "best", score=0.5).path
+    run.save(2)
+    store.room = 2 * SIZE + SIZE // 2
+    store.refused.add("write")
+    outcome = run.save(3)
+    assert "Input/output error" in outcome.problem
+    assert there(store) == ["best_val_loss_epoch_0.ckpt"]
+    assert outcome.shelf.kept == {best}
+    assert all(os.path.exists(store.path(name)) for name in pointed(store))
+
+
+def test_job_that_looks_ahead_says_once_what_will_be_missing(store):
+    run = Saving(store, save_last_k=3, save_top_k=2)
+    store.room = 5 * SIZE
+    outcome = run.save(1)
+    assert f"up to 6 checkpoints of {SIZE:,} bytes" in outcome.messages[0]
+    assert f"{SIZE:,} are missing. Free space, keep fewer, or choose another dirpath." in outcome.messages[0]
+    assert run.save(2).messages == []
+
+
+@pytest.mark.parametrize("unknown", ["room", "size"])
+def test_job_without_knowledge_of_the_room_tries(store, unknown):
+    if unknown == "room":
+        store.refused.add("free_bytes")
+    else:
+        store.room = 0
+    assert Saving(store).save(1, size=unknown != "size").problem is None
+
+
+def test_job_where_a_file_stands_for_a_directory_of_the_name_fails_and_ends(store):
+    Path(store.path("0")).write_text("a file, where the template asks for a directory")
+    outcome = Saving(store, filename="{epoch}/{batch}").save(1)
+    assert outcome.path is None
+    assert "Not a directory" in outcome.problem

@@ -1,0 +1,118 @@
+"""Parameters that are changed where nobody expects it: such a save is not kept, and the next ones are right."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from copying import Gate, Wide, fit, note_states, torn, without_the_detection
+from nets import files
+
+from checkpointable import CheckpointableWarning
+from checkpointable.storage.snapshot import Snapshot
+
+CHANGED = "the parameters were changed between two optimizer steps"
+
+
+@pytest.fixture(autouse=True)
+def gate(monkeypatch):
+    return Gate(monkeypatch)
+
+
+@pytest.fixture
+def truth(monkeypatch):
+    return note_states(monkeypatch)
+
+
+class RawClosure(Wide):
+    """Past Lightning's wrapper, with the closure: nobody calls ``on_before_optimizer_step``."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        optimizer.optimizer.step(optimizer_closure)
+
+
+def changes(
+    directory: Any, tmp_path: Any, change: Callable[[torch.Tensor], object], cls: type[Wide] = Wide
+) -> list[str]:
+    """What is warned of in a training whose user changes the weights at the start of each batch."""
+
+    class Changing(L.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            for weight in pl_module.parameters():
+                change(weight)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CheckpointableWarning)
+        fit(cls(dirpath=directory), tmp_path, callbacks=Changing)
+    return [str(w.message) for w in caught if issubclass(w.category, CheckpointableWarning)]
+
+
+def in_place(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight.mul_(0.9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [in_place, lambda weight: weight.data.mul_(0.9), lambda weight: weight.detach().numpy().__imul__(0.9)],
+    ids=["without gradients", "data", "numpy"],
+)
+def test_parameters_changed_at_the_start_of_a_batch_lose_one_save_with_one_warning(tmp_path, truth, change):
+    caught = changes(tmp_path / "saved", tmp_path, change)
+    assert [CHANGED in message for message in caught] == [True]
+    assert "after epoch 0, batch 1" in caught[0]
+    assert files(tmp_path / "saved") == [f"epoch_0_batch_{batch}.ckpt" for batch in (2, 3, 4, 5)]
+    assert torn(tmp_path / "saved", truth) == []
+
+
+def test_parameters_changed_by_a_step_that_nobody_hears_of_lose_one_save(tmp_path, truth):
+    with pytest.warns(CheckpointableWarning, match=CHANGED) as caught:
+        fit(RawClosure(dirpath=tmp_path / "saved"), tmp_path)
+    assert len([w for w in caught if CHANGED in str(w.message)]) == 1
+    assert torn(tmp_path / "saved", truth) == []
+
+
+def test_parameters_changed_are_torn_without_the_detection(tmp_path, truth, monkeypatch):
+    """The twin."""
+    without_the_detection(monkeypatch)
+    changes(tmp_path / "saved", tmp_path, in_place)
+    assert torn(tmp_path / "saved", truth) != []
+
+
+class CrashError(Exception):
+    """Thrown by the tests' own code."""
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_train_batch_start", "on_before_backward", "on_after_backward", "on_train_batch_end"]
+)
+def test_exception_while_the_copy_is_made_leaves_the_file_whole(tmp_path, truth, hook):
+    class Raising(L.Callback):
+        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+            for weight in pl_module.parameters():
+                weight.data.zero_()
+
+    def strike(callback: Any, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 3:
+            raise CrashError
+
+    setattr(Raising, hook, strike)
+    with pytest.raises(CrashError):
+        fit(Wide(dirpath=tmp_path / "saved"), tmp_path, callbacks=Raising)
+    assert files(tmp_path / "saved")
+    assert torn(tmp_path / "saved", truth) == []
+
+
+def test_copy_that_fails_with_a_bug_ends_the_training_with_that_very_error(tmp_path, monkeypatch):
+    def broken(taken: Snapshot) -> bool:
+        taken._filled.set()
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Snapshot, "fill", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        fit(Wide(dirpath=tmp_path / "saved", save_on_exception=False), tmp_path)
+    assert files(tmp_path / "saved") == []
