@@ -73,18 +73,18 @@ HEAVY = "attacks.programs:with_little_memory"
 
 
 @needs_proc
-def test_process_without_room_for_a_second_copy_saves_while_training_waits(forge, tmp_path):
-    ended = forge.run(HEAVY, where=str(tmp_path), room=48 << 20)
+def test_process_without_room_for_a_second_copy_saves_while_training_waits(forge, place):
+    ended = forge.run(HEAVY, where=str(place), room=48 << 20)
     assert ended.code == 0, ended.errors
     assert len(ended.result) >= 1
     assert all("no room in memory for a copy of" in it and "training waits for this save" in it for it in ended.result)
-    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]
-    assert_whole(tmp_path)
+    assert files(place) == ["epoch_0_batch_5.ckpt"]
+    assert_whole(place)
 
 
 @needs_proc
-def test_process_with_room_for_one_copy_saves_in_the_background(forge, tmp_path):
-    ended = forge.run(HEAVY, where=str(tmp_path), room=160 << 20)
+def test_process_with_room_for_one_copy_saves_in_the_background(forge, place):
+    ended = forge.run(HEAVY, where=str(place), room=160 << 20)
     assert ended.code == 0, ended.errors
     assert ended.result == []
-    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]
+    assert files(place) == ["epoch_0_batch_5.ckpt"]

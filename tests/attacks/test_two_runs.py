@@ -44,8 +44,8 @@ def by_run(where: Path) -> dict[str, list[str]]:
     return dict(found)
 
 
-def test_two_runs_at_once_lose_no_file_of_each_other(forge, tmp_path):
-    where = tmp_path / "shared"
+def test_two_runs_at_once_lose_no_file_of_each_other(forge, place):
+    where = place / "shared"
     results = at_once(forge, where, 2, save_last_k=-1, save_top_k=-1)
     found = by_run(where)
     assert len(found) == 2
@@ -65,18 +65,18 @@ def keep_their_own(forge, where: Path) -> None:
     assert all(len(found) <= 3 for found in by_run(where).values()), "the newest, the best, and the last of all"
 
 
-def test_two_runs_at_once_each_keep_their_own_newest_and_best_and_links_to_them(forge, tmp_path):
-    keep_their_own(forge, tmp_path / "shared")
+def test_two_runs_at_once_each_keep_their_own_newest_and_best_and_links_to_them(forge, place):
+    keep_their_own(forge, place / "shared")
 
 
 @pytest.mark.sweep
-def test_sweep_two_runs_at_once_again_and_again(forge, tmp_path):
+def test_sweep_two_runs_at_once_again_and_again(forge, place):
     for number in range(40):
-        keep_their_own(forge, tmp_path / str(number))
+        keep_their_own(forge, place / str(number))
 
 
-def test_run_after_another_in_the_same_directory_leaves_its_files(forge, tmp_path):
-    where = tmp_path / "shared"
+def test_run_after_another_in_the_same_directory_leaves_its_files(forge, place):
+    where = place / "shared"
     where.mkdir()
     at_once(forge, where, 1, epochs=1)
     before = {name: (where / name).read_bytes() for name in files(where)}
@@ -86,8 +86,8 @@ def test_run_after_another_in_the_same_directory_leaves_its_files(forge, tmp_pat
     assert latest(where) == second["last"]
 
 
-def test_reader_never_sees_a_damaged_file_while_two_runs_write_and_delete(forge, tmp_path):
-    where, until = tmp_path / "shared", tmp_path / "until"
+def test_reader_never_sees_a_damaged_file_while_two_runs_write_and_delete(forge, place):
+    where, until = place / "shared", place / "until"
     where.mkdir()
     reader = forge.start("attacks.programs:read", where=str(where), until=str(until))
     at_once(forge, where, 2, epochs=3, save_interval=1)
@@ -99,8 +99,8 @@ def test_reader_never_sees_a_damaged_file_while_two_runs_write_and_delete(forge,
     assert ended.result["missing"] == 0
 
 
-def test_twin_that_writes_in_place_shows_the_reader_a_damaged_file(forge, tmp_path):
-    where, until = tmp_path / "own", tmp_path / "until"
+def test_twin_that_writes_in_place_shows_the_reader_a_damaged_file(forge, place):
+    where, until = place / "own", place / "until"
     where.mkdir()
     reader = forge.start("attacks.programs:read", where=str(where), until=str(until))
     ended = forge.run(TRAIN, where=str(where), twin="in place", epochs=4, save_interval=1)
