@@ -1,0 +1,159 @@
+"""How long a state takes to become a durable file, beside the bare writing of as many bytes.
+
+One state of a real training (weights, Adam, loops, and what we add) is saved by everybody in turn, each time to a new
+name, each time until its bytes are on the disk. Nothing else runs. The bare writes take the bytes of ``torch.save``'s
+file from memory, in pieces of 16 MB: through the page cache, and past it (``O_DIRECT``), each with one ``fsync``.
+
+Ours is one call of the ``CheckpointIO``: everything from the order to the return, so snapshot, checksums, writing, two
+``fsync``, the check of what was written, and the renaming. DCP syncs by itself. ``torch.save`` and Lightning's atomic
+save do not; their files are synced after them, in their time, since a file that a power cut takes away was not saved;
+"returned" is when their own call was over. A first round is not counted: it allocates.
+"""
+
+import mmap
+import os
+import shutil
+import statistics
+import time
+
+import _common
+import _fit
+import torch
+import torch.distributed.checkpoint as dcp
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from checkpointable.storage.checkpoint_io import DurableCheckpointIO
+
+PIECE, BLOCK = 16 << 20, 4096
+DIRECT, OURS = "bare write, `O_DIRECT`", "**ours**, verified and renamed"
+
+
+def state_of(params, directory):
+    """What Lightning hands to a ``CheckpointIO`` in the middle of a training of ours."""
+    taken = []
+    options = {"save_interval": None, "monitor": None, "save_top_k": 0, "save_last": False, "dirpath": directory}
+    take = _fit.Every(2, lambda trainer, _: taken.append(trainer._checkpoint_connector.dump_checkpoint()))
+    _fit.fit(_fit.Ours(params=params, **options), 3, directory, callbacks=[take], enable_checkpointing=True)
+    return taken[0]
+
+
+class Bytes:
+    """The bytes of a file, in memory that ``O_DIRECT`` takes."""
+
+    def __init__(self, checkpoint, directory):
+        path = os.path.join(directory, "bytes")
+        torch.save(checkpoint, path)
+        self.size = os.path.getsize(path)
+        self.buffer = mmap.mmap(-1, -(-self.size // BLOCK) * BLOCK)
+        self.buffer.madvise(mmap.MADV_HUGEPAGE)
+        with open(path, "rb") as file:
+            file.readinto(self.buffer)
+        os.unlink(path)
+
+    def write(self, path, flags=0):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o644)
+        try:
+            with memoryview(self.buffer) as view:
+                for start in range(0, len(view), PIECE):
+                    piece = view[start : start + PIECE]
+                    while piece:
+                        piece = piece[os.write(descriptor, piece) :]
+            os.ftruncate(descriptor, self.size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def contestants(checkpoint, content):
+    """Who saves, how, and whether the file has to be synced after it."""
+    io, lightning = DurableCheckpointIO(), TorchCheckpointIO()
+    return {
+        DIRECT: (lambda path: content.write(path, os.O_DIRECT), False),
+        "bare write, page cache": (content.write, False),
+        "`torch.save`": (lambda path: torch.save(checkpoint, path), True),
+        "Lightning's atomic save": (lambda path: lightning.save_checkpoint(checkpoint, path), True),
+        "DCP `save`": (lambda path: dcp.save(checkpoint, checkpoint_id=path, no_dist=True), False),
+        OURS: (lambda path: io.save_checkpoint(checkpoint, path), False),
+    }
+
+
+def measure(save, to_be_synced, directory):
+    """Seconds to the bytes on the disk, seconds to the return of the call, seconds of processor time."""
+    path = os.path.join(directory, "state.ckpt")
+    busy, start = time.process_time(), time.perf_counter()
+    save(path)
+    returned = time.perf_counter()
+    if to_be_synced:
+        sync(path)
+    durable, busy = time.perf_counter(), time.process_time() - busy
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+    sync(directory)
+    return durable - start, returned - start, busy
+
+
+def compare(params, given, directory):
+    place = os.path.join(directory, "fit")
+    checkpoint = state_of(params, place)
+    content = Bytes(checkpoint, directory)
+    everybody = contestants(checkpoint, content)
+    try:
+        measure(*everybody[DIRECT], directory)
+    except OSError as error:
+        print(f"\nNo O_DIRECT here ({error.strerror}): compared with the page cache.")
+        del everybody[DIRECT]
+    bare = next(iter(everybody))
+    found = {name: [] for name in everybody}
+    for round_number, name in _common.turns(everybody, given.rounds + 1):
+        result = measure(*everybody[name], directory)
+        if round_number > 0:
+            found[name].append(result)
+    gigabytes = content.size / _common.GB
+    print(
+        f"\n## {_common.size(params)} parameters and Adam: {gigabytes:.3f} GB; torch threads: {torch.get_num_threads()}"
+        f"\n\n{given.rounds} rounds. Median (smallest to largest)."
+    )
+    rows, shares = [], {}
+    for name, results in found.items():
+        durable, returned, busy = zip(*results, strict=True)
+        least = [[result[0]] for result in found[bare]]
+        shares[name] = _common.ratios([[seconds] for seconds in durable], least)
+        rows.append(
+            [
+                name,
+                _common.spread([seconds * 1e3 for seconds in durable]),
+                f"{statistics.median(gigabytes / seconds for seconds in durable):.2f}",
+                _common.spread(shares[name], 2),
+                f"{statistics.median(returned) * 1e3:,.0f}",
+                _common.spread([seconds / gigabytes for seconds in busy], 2),
+            ]
+        )
+    _common.table(["", "ms to durable", "GB/s", f"/ {bare}", "returned, ms", "CPU s/GB"], rows)
+    if bare == DIRECT:
+        most = 1.05 if _common.crc() == "isal" else 1.15
+        _common.targets([(f"{OURS} / {DIRECT} (with {_common.crc()})", most, shares[OURS])])
+
+
+def main():
+    arguments = _common.parser(__doc__, params=[10_000_000, 100_000_000], rounds=7)
+    arguments.add_argument("--threads", type=_common.threads, default=1)
+    given = arguments.parse_args()
+    if given.quick:
+        given.params, given.rounds = [10_000_000], 3
+    torch.set_num_threads(given.threads)
+    with _common.workspace(given.directory) as directory:
+        print(_common.machine(directory))
+        for params in given.params:
+            compare(params, given, directory)
+
+
+if __name__ == "__main__":
+    main()
