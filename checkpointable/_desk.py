@@ -106,7 +106,10 @@ class Desk:
         if outcome is None:
             return
         if self.options.save_interval == "auto":
-            self._auto.note_save(blocked=self.saver.blocked_seconds, busy=outcome.seconds)
+            if outcome.problem is None:
+                self._auto.note_save(blocked=self.saver.blocked_seconds, busy=self.saver.busy_seconds)
+            else:
+                self._auto.note_failure()
             self._auto.interval = trainer.strategy.broadcast(self._auto.interval)
             news = self._auto.news()
             if news is not None:

@@ -141,6 +141,11 @@ class Saver:
         return best.admits(score)
 
     @property
+    def busy_seconds(self) -> float:
+        """How long the last save took, with the copy of the state."""
+        return self._writer.last_seconds
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, and nothing waits to be settled."""
         return self._pending is None

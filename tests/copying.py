@@ -114,6 +114,7 @@ class Wide(Net):
         self.layer = torch.nn.Sequential(
             torch.nn.Linear(2, WIDTH),
             torch.nn.Linear(WIDTH, WIDTH),
+            torch.nn.Linear(WIDTH, WIDTH),
             torch.nn.BatchNorm1d(WIDTH),
             torch.nn.Linear(WIDTH, 2),
         )

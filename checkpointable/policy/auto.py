@@ -14,6 +14,8 @@ from statistics import fmean, median
 
 _WINDOW = 1 << 14
 _NOTABLE = 2.0
+_FIRST_RETRY = 100
+_PATIENCE_SECONDS = 600
 
 
 class Auto:
@@ -59,6 +61,12 @@ class Auto:
         on_disk = math.ceil(busy / self._batch) + 1  # one more, so that there are quiet ones, too
         self.interval = max(math.ceil(self._cost / (self._budget * self._batch)), on_disk)
         self._quiet.clear()
+
+    def note_failure(self) -> None:
+        """A save failed: the next tries come less and less often, but every ten minutes at least."""
+        interval = self.interval or _FIRST_RETRY
+        longest = interval if math.isnan(self._batch) else math.ceil(_PATIENCE_SECONDS / self._batch)
+        self.interval = max(interval, min(2 * interval, longest))
 
     def is_due(self, batches: int) -> bool:
         """Whether a save is due, so many batches after the last one began; after the start, if there was none."""

@@ -253,3 +253,17 @@ def test_news_state_the_interval_and_its_share():
         auto.note_batch(0.1, writing=False)
     auto.note_save(blocked=0.12, busy=0.8)
     assert auto.news() == "saving every 120 batches: 1.0 % of training time"
+
+
+def test_failures_make_tries_rarer_but_not_rarer_than_every_ten_minutes():
+    auto = Auto(BUDGET)
+    auto.note_failure()
+    assert auto.interval == 100
+    auto.note_batch(1.0, writing=False)
+    auto.note_save(blocked=0.5, busy=1.0)
+    assert auto.interval == 50
+    tries = []
+    for _ in range(8):
+        auto.note_failure()
+        tries.append(auto.interval)
+    assert tries == [100, 200, 400, 600, 600, 600, 600, 600]
