@@ -75,6 +75,14 @@ def test_save_on_exception_false_keeps_nothing(tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.fixture
+def keyboard():
+    """Ctrl-C as a terminal has it; a shell starts what is in the background without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class SignalOnce(L.Callback):
     """Sends this process a signal in the middle of a batch, so many times."""
 
@@ -87,17 +95,16 @@ class SignalOnce(L.Callback):
                 os.kill(os.getpid(), self.number)
 
 
-def test_first_ctrl_c_finishes_the_batch_saves_and_stops(tmp_path):
+def test_first_ctrl_c_finishes_the_batch_saves_and_stops(tmp_path, keyboard):
     net = Net(dirpath=tmp_path)
     with pytest.raises(SystemExit):
         trainer(tmp_path, callbacks=[SignalOnce(signal.SIGINT, at=3)]).fit(net, loader(9))
     assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
     assert read_info(net.last_model_path).kind == "exception"
     assert signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_first_ctrl_c_waits_for_the_end_of_the_window(tmp_path):
+def test_first_ctrl_c_waits_for_the_end_of_the_window(tmp_path, keyboard):
     net = Net(dirpath=tmp_path)
     with pytest.raises(SystemExit):
         trainer(tmp_path, accumulate_grad_batches=2, callbacks=[SignalOnce(signal.SIGINT, at=3)]).fit(net, loader(9))
@@ -105,7 +112,7 @@ def test_first_ctrl_c_waits_for_the_end_of_the_window(tmp_path):
     assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
 
 
-def test_second_ctrl_c_interrupts_at_once_and_saves_nothing_half_done(tmp_path):
+def test_second_ctrl_c_interrupts_at_once_and_saves_nothing_half_done(tmp_path, keyboard):
     net = Net(dirpath=tmp_path, save_interval=2)
     with pytest.raises(SystemExit):
         trainer(tmp_path, callbacks=[SignalOnce(signal.SIGINT, at=4, times=2)]).fit(net, loader(9))
