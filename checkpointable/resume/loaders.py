@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from checkpointable import _lightning
 from checkpointable.resume import generators, randomness
-from checkpointable.resume.stream import Stream
+from checkpointable.resume.stream import Stream, carries_state
 
 
 class ObservedLoader(CombinedLoader):
@@ -71,10 +71,19 @@ def places(loader: CombinedLoader | None, *, settled: bool) -> list[dict[str, An
     ]
 
 
-def go_back_to(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch: int) -> None:
-    """Start the next pass where an earlier run stood."""
+def go_back_to(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch: int, *, between_passes: bool) -> None:
+    """Start the next pass where an earlier run stood.
+
+    Args:
+        loader: Of the training.
+        saved: What ``places`` gave.
+        epoch: For the samplers.
+        between_passes: Whether that pass was over. Then only what a data set carries into the next pass has to come
+            back: Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
+    """
     for stream, place in zip(loader.streams, saved, strict=False):
-        stream.go_back_to(place, epoch)
+        if not between_passes or carries_state(stream.loader):
+            stream.go_back_to(place, epoch)
 
 
 def restore_generators(loader: CombinedLoader | None, saved: Sequence[Mapping[str, Any]], *, whole: bool) -> None:

@@ -226,6 +226,15 @@ def has_own_state(loader: Any) -> bool:
     return stateful and not _has_indices(loader)
 
 
+def carries_state(loader: Any) -> bool:
+    """Whether it is a loader like torchdata's, with a data set whose state may outlive a pass."""
+    return (
+        isinstance(loader, DataLoader)
+        and has_own_state(loader)
+        and callable(getattr(loader.dataset, "state_dict", None))
+    )
+
+
 def _has_indices(loader: Any) -> bool:
     """Whether it is a ``DataLoader`` that goes through a data set by index."""
     return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)

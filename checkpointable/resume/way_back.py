@@ -44,8 +44,9 @@ class WayBack:
 
     def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
         """Training loaders are made, their iterators not yet: go back to where they stood."""
-        if self._after == "batch" and not self._arrived:
-            loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch)
+        if self._after is not None and not self._arrived:
+            between = self._after == "epoch"
+            loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: their generators, and workers that were already running."""
