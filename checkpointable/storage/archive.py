@@ -100,6 +100,7 @@ def problem_in(file: BinaryIO) -> str | None:
         with zipfile.ZipFile(file) as archive:
             damaged = first_damaged(file, archive)
             names = archive.namelist()
+            directory = _directory_checksum(file, archive.start_dir, size)
     except zipfile.BadZipFile as error:
         return f"not a whole zip archive ({size:,} bytes; {error})"
     except RemoteError:
@@ -109,7 +110,7 @@ def problem_in(file: BinaryIO) -> str | None:
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
     ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
-    if ours and archive.comment != seal(_directory_checksum(file, archive.start_dir, size)):
+    if ours and archive.comment != seal(directory):
         return "the checksum of its directory does not match: the bytes were changed after they were written"
     return (
         None
@@ -121,7 +122,7 @@ def problem_in(file: BinaryIO) -> str | None:
 def _directory_checksum(file: BinaryIO, start: int, size: int) -> int:
     """CRC-32 of an archive from its directory to its end, without the seal."""
     file.seek(start)
-    return zlib.crc32(file.read(size - start - SEAL_SIZE))
+    return zlib.crc32(file.read(max(size - start - SEAL_SIZE, 0)))  # nothing: of a file that has shrunk meanwhile
 
 
 def _encode(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import random
 import re
 import struct
@@ -105,6 +107,23 @@ def test_metadata_with_tuples_and_number_keys_comes_back_plain(tmp_path):
 def test_metadata_that_is_not_plain_is_refused_when_written(tmp_path):
     with pytest.raises(TypeError, match=r"(Posix|Windows)Path is not JSON"):
         written(tmp_path / "a.ckpt", {"path": tmp_path})
+
+
+def test_file_that_is_lost_while_it_is_read_cannot_be_read_through(tmp_path):
+    data = written(tmp_path / "a.ckpt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        directory = opened.start_dir
+
+    class Lost(io.BytesIO):
+        passed = 0
+
+        def seek(self, offset, whence=io.SEEK_SET):
+            self.passed += (offset, whence) == (directory, io.SEEK_SET)
+            if self.passed == 2:  # the first reads the directory, the second compares its checksum
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return super().seek(offset, whence)
+
+    assert "cannot be read through: OSError: " in archive.problem_in(Lost(data))
 
 
 def test_member_is_the_last_of_the_archive_and_stored_plainly(tmp_path):
