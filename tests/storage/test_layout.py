@@ -85,7 +85,9 @@ def subclasses() -> Any:
     tagged.note = "a text"
     buffer = torch.nn.Buffer(torch.ones(2)) if hasattr(torch.nn, "Buffer") else None
     frozen = torch.nn.Parameter(torch.ones(4), requires_grad=False)
-    return [tagged, torch.nn.Parameter(torch.randn(3, 3)), frozen, buffer, torch.ones(2, requires_grad=True)]
+    plain = torch.randn(3)
+    plain.note = "a text"
+    return [tagged, plain, torch.nn.Parameter(torch.randn(3, 3)), frozen, buffer, torch.ones(2, requires_grad=True)]
 
 
 def modules() -> Any:
