@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import errno
 import io
+import itertools
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,8 +35,7 @@ def write(content: Content, file: BinaryIO) -> None:
     """
     descriptor = file.fileno()
     with _past_the_cache(descriptor, wanted=content.size >= _SMALL):
-        for block in _blocks(content):
-            _write(descriptor, block)
+        _one_behind(lambda block: _write(descriptor, block), _blocks(content))
     os.ftruncate(descriptor, content.size)
 
 
@@ -141,10 +142,35 @@ def _write(descriptor: int, block: memoryview) -> None:
             block = block[os.write(descriptor, block) :]
 
 
+def _one_behind(work: Callable[[memoryview], None], blocks: Iterable[memoryview]) -> None:
+    """Do the work on each block, in order, while the next one is made. Those before the last one may be overwritten."""
+    with ThreadPoolExecutor(1, "checkpointable-disk") as pool:
+        submit: Callable[..., Future[None]] = pool.submit
+        under_way: Future[None] | None = None
+        for block in blocks:
+            if under_way is not None:
+                under_way.result()
+            try:
+                under_way = submit(work, block)
+            except RuntimeError:  # no more threads, as at the end of the interpreter
+                submit = _at_once
+                under_way = submit(work, block)
+        if under_way is not None:
+            under_way.result()
+
+
+def _at_once(work: Callable[[memoryview], None], block: memoryview) -> Future[None]:
+    work(block)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
+
+
 def _blocks(content: Content) -> Iterator[memoryview]:
-    """The bytes in aligned blocks, one after the other in the same memory; the last one is filled up."""
+    """The bytes in aligned blocks, by turns in the same two stretches of memory; the last one is filled up."""
     room = min(_BLOCK, -(-content.size // _UNIT) * _UNIT)
-    block, filled = memoryview(mmap.mmap(-1, room)), 0
+    stretches = itertools.cycle([memoryview(mmap.mmap(-1, room)) for _ in range(2)])
+    block, filled = next(stretches), 0
     for piece in content.pieces():
         while len(piece):
             taken = min(room - filled, len(piece))
@@ -152,7 +178,7 @@ def _blocks(content: Content) -> Iterator[memoryview]:
             piece, filled = piece[taken:], filled + taken
             if filled == room:
                 yield block
-                filled = 0
+                block, filled = next(stretches), 0
     if filled:
         yield block[: -(-filled // _UNIT) * _UNIT]
 

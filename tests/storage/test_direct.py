@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +171,24 @@ def test_write_that_takes_less_than_it_is_given_gives_the_bytes(tmp_path, system
     system.write_short(lengths)
     write(tmp_path / "a", data)
     assert (tmp_path / "a").read_bytes() == data
+
+
+def test_block_stays_as_it_is_while_the_next_one_is_made():
+    blocks = direct._blocks(Bytes(NOISE))
+    first = next(blocks)
+    assert next(blocks)[:UNIT] == NOISE[BLOCK : BLOCK + UNIT]
+    assert first == NOISE[:BLOCK]
+    assert next(blocks)[:UNIT] == NOISE[2 * BLOCK :][:UNIT]
+    assert first != NOISE[:BLOCK], "the twin: it does not stay for longer, so there are never more than two"
+
+
+def test_write_where_no_thread_can_be_started_gives_the_bytes(tmp_path, monkeypatch):
+    def refusing(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    write(tmp_path / "a", NOISE)
+    assert (tmp_path / "a").read_bytes() == NOISE
 
 
 @pytest.mark.parametrize("size", SIZES)
