@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import platform
 import shutil
@@ -72,13 +71,8 @@ def machine(directory):
     return (
         f"{cores()} cores ({model}), {memory:.0f} GiB, file system {file_system(directory)}, Linux"
         f" {platform.release().split('-')[0]}, Python {platform.python_version()}, torch {torch.__version__}, lightning"
-        f" {L.__version__}, CRC-32 of {crc()}; load {os.getloadavg()[0]:.1f} at the start"
+        f" {L.__version__}; load {os.getloadavg()[0]:.1f} at the start"
     )
-
-
-def crc():
-    """Whose CRC-32 ours takes."""
-    return "isal" if importlib.util.find_spec("isal") else "zlib"
 
 
 @contextlib.contextmanager
