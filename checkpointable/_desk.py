@@ -42,16 +42,17 @@ class Desk:
         self.options = options
         self._auto = Auto(options.overhead_budget)
         self._ordered: Position | None = None
-        self._batch_began = time.monotonic()
+        self._batch_began, self._blocked_before = time.monotonic(), 0.0
 
     def on_batch_starting(self) -> None:
         """The next batch is about to be fetched."""
-        self._batch_began = time.monotonic()
+        self._batch_began, self._blocked_before = time.monotonic(), self.saver.blocked_seconds
 
     def on_batch_trained(self) -> None:
         """A batch has been trained; its validation and its safe point are next."""
         self.saver.wait_for_copy()
-        self._auto.note_batch(time.monotonic() - self._batch_began, writing=not self.saver.is_idle)
+        waited = self.saver.blocked_seconds - self._blocked_before
+        self._auto.note_batch(time.monotonic() - self._batch_began - waited, writing=not self.saver.is_idle)
 
     def on_batch_over(self, position: Position) -> None:
         """A safe point after a batch: whether a save is due that nobody asked for by number."""
@@ -77,7 +78,7 @@ class Desk:
             return
         self.settle(trainer, callback, wait=True)
         due, self.due = self.due, set()
-        if self.saver.shelf.has(position, due):
+        if self.saver.has(trainer, position, due):
             return
         score = self.score if "best" in due else None
         self.order = Order(reasons=due, position=position, metrics=scalars(trainer.callback_metrics), score=score)

@@ -105,7 +105,7 @@ class Job:
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
-        if self.shelf.saved is None:
+        if not self.shelf.last_path:
             self._look_ahead(free, self.size)
         outdated = sorted(self._mine(self.shelf.replaceable(self.order)))
         while free < self.size and outdated:
@@ -124,7 +124,7 @@ class Job:
             )
 
     def _look_ahead(self, free: int, size: int) -> None:
-        """Once: whether everything that will be kept has room."""
+        """Before the first file: whether everything that will be kept has room."""
         options = self.options
         kept = (options.save_top_k if options.ranks else 0) + options.save_last_k + 1
         if -1 not in (options.save_top_k, options.save_last_k) and free < kept * size:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Any
 
@@ -115,7 +115,9 @@ class Saver:
         busy = False
         if trainer.is_global_zero and self._pending is not None:
             if not self._is_known_slow and (self._writer.last_seconds < _SOON or self._writer.last_seconds == math.inf):
+                begun = time.monotonic()
                 self._writer.wait(_SOON)
+                self.blocked_seconds += time.monotonic() - begun
                 self._is_known_slow = True  # once: not again after every batch of a long save
             busy = self._writer.is_busy
         return bool(trainer.strategy.broadcast(busy))
@@ -132,6 +134,16 @@ class Saver:
         """Give the memory of the snapshots back."""
         if self._pending is None:
             self._arena.release()
+
+    def has(self, trainer: Trainer, position: Position, due: Set[str]) -> bool:
+        """Whether this moment is saved already, in a file that is still there. Collective."""
+        return self.shelf.has(position, due) and bool(self._on_rank_zero(trainer, self._newest_is_there))
+
+    def _newest_is_there(self) -> bool:
+        try:
+            return self.store is not None and self.store.exists(self.shelf.last_path)
+        except OSError:
+            return True  # nobody can look now; it was verified when it was written
 
     def admits(self, score: float) -> bool:
         """Whether weights of this score are one of the best, counting those whose save is under way."""

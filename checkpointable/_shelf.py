@@ -104,7 +104,7 @@ class Shelf:
         if self.last_path not in lost:
             return left
         others = [*left.newest.names[::-1], *left.best.scores]
-        return replace(left, last_path=next(iter(others), ""))
+        return replace(left, last_path=next(iter(others), ""), saved=None)
 
     def outdated(self) -> set[str]:
         """The files that no longer belong to the kept ones."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 
+import lightning as L
 import pytest
 import torch
 from nets import Net, Scripted, files, links, load, loader, trainer
 
-from checkpointable import CheckpointableWarning
+from checkpointable import CheckpointableWarning, latest
 from checkpointable.catalog.info import read_info
 from checkpointable.storage import commit
 
@@ -154,6 +155,18 @@ def test_weights_only_leaves_out_optimizers_schedulers_and_loops(tmp_path):
     assert not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} & saved.keys()
     assert read_info(net.last_model_path).weights_only
     assert torch.equal(Net.load_from_checkpoint(net.last_model_path).layer.weight, net.layer.weight)
+
+
+def test_newest_file_that_somebody_else_deletes_is_written_again_at_the_end(tmp_path):
+    class Deleting(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            os.unlink(pl_module.last_model_path)
+
+    net = Net(dirpath=tmp_path, save_interval=4, save_top_k=0, async_save=False)
+    with pytest.warns(CheckpointableWarning, match="somebody else has deleted"):
+        trainer(tmp_path, callbacks=[Deleting()], limit_train_batches=8, max_steps=4).fit(net, loader(8))
+    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
+    assert latest(tmp_path) == net.last_model_path == str(tmp_path / "epoch_0_batch_4.ckpt")
 
 
 def test_file_written_by_the_user_is_never_deleted(tmp_path):

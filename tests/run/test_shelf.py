@@ -100,6 +100,13 @@ def test_without_forgets_a_file_everywhere():
     assert "b" not in less.written
 
 
+def test_without_the_newest_file_has_its_moment_no_more():
+    now = shelf([("a", order(1)), ("b", order(2))], save_last_k=2)
+    assert now.has(at(2), {"last"})
+    assert now.without(["a"]).has(at(2), {"last"})
+    assert not now.without(["b"]).has(at(2), {"last"})
+
+
 @pytest.mark.parametrize(
     ("options", "next_order", "replaceable"),
     [
