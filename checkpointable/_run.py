@@ -25,7 +25,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
 from checkpointable.resume import gradients, modes, rank_state, state
-from checkpointable.resume.loaders import observe, settle
+from checkpointable.resume.loaders import may_have_drawn, observe, settle
 from checkpointable.resume.report import exactness, when_saved
 from checkpointable.resume.way_back import WayBack
 
@@ -112,6 +112,7 @@ class Run:
         """The next batch is about to be fetched, or the next epoch to start."""
         if what == "epoch":
             self.saver.wait_for_copy()
+            self.whole = False  # Lightning counts the epoch as begun, and has started its loaders, which draw
         return self._way_back is not None and self._way_back.before(trainer, what)
 
     def on_start(self, trainer: Trainer) -> None:
@@ -194,9 +195,9 @@ class Run:
             self.saver.close()
         shelf = self.saver.shelf
         if shelf.last_path:
+            at = "" if shelf.saved is None else f" ({shelf.saved})"
             rank_zero_info(
-                f"checkpointable: {type(exception).__name__} after {self.position}."
-                f" Go on from {shelf.last_path} ({shelf.saved})."
+                f"checkpointable: {type(exception).__name__} after {self.position}. Go on from {shelf.last_path}{at}."
             )
         elif self.position.batches:
             rank_zero_info(f"checkpointable: {type(exception).__name__} after {self.position}. Nothing was saved yet.")
@@ -228,7 +229,7 @@ class Run:
             modes=modes.capture(trainer.lightning_module),
             stopped_early=_lightning.stopped_early(trainer),
             reloaded_epochs=_lightning.reloaded_epochs(trainer),
-            fetching=order is not None and self.fetching,
+            fetching=order is not None and self.fetching and may_have_drawn(_lightning.training_loader(trainer)),
             generation=self._generation,
             logged=sorted(self.judge.seen),
             ranks=()

@@ -92,7 +92,7 @@ class _IndexIterator:
         """The next index batch. Samplers that may draw from the global generators at any time get them for themselves,
         once their order has begun: what training draws in between must not matter when the order is drawn again."""
         assert self._indices is not None
-        if _draws_at_once(self._source):
+        if draws_at_once(self._source):
             indices = next(self._indices)
         elif self._own is None:
             indices = next(self._indices)
@@ -128,6 +128,7 @@ def _arrive(indices: Any, seed: int) -> Any:
     return indices
 
 
-def _draws_at_once(source: Any) -> bool:
+def draws_at_once(source: Any) -> bool:
+    """Whether an order leaves the global generators alone once it has begun."""
     inner = getattr(source, "sampler", source)
     return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE

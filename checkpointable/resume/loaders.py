@@ -62,6 +62,11 @@ def settle(loader: CombinedLoader | None) -> None:
             stream.settle()
 
 
+def may_have_drawn(loader: CombinedLoader | None) -> bool:
+    """Whether a fetch since the last safe point may have drawn from the generators of this process."""
+    return not isinstance(loader, ObservedLoader) or any(stream.may_have_drawn for stream in loader.streams)
+
+
 def places(loader: CombinedLoader | None, *, settled: bool) -> list[dict[str, Any]]:
     """Where every loader stands, with the present states of the generators it owns; see ``Stream.place``."""
     if not isinstance(loader, ObservedLoader):

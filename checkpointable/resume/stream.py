@@ -16,7 +16,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader, IterableDataset
 
 from checkpointable.resume import generators, randomness
-from checkpointable.resume.indices import Indices
+from checkpointable.resume.indices import Indices, draws_at_once
 
 
 class Stream:
@@ -66,6 +66,14 @@ class Stream:
             fetched: The states of the global generators.
         """
         self._before = self._present(self.delivered, fetched=fetched)
+
+    @property
+    def may_have_drawn(self) -> bool:
+        """Whether a fetch since the last safe point may draw in this process: not while it waits for a worker."""
+        indices = self._indices
+        if indices is None or not self.loader.num_workers or not _has_indices(self.loader):
+            return True
+        return self.delivered != self.settled or not draws_at_once(indices.source)
 
     def settle(self) -> None:
         """At a safe point: what was delivered has been used."""

@@ -89,7 +89,7 @@ def without_stops(patch: Patch) -> None:
 
 
 def without_draws_of_their_own(patch: Patch) -> None:
-    patch.setattr(indices, "_draws_at_once", lambda source: True)
+    patch.setattr(indices, "draws_at_once", lambda source: True)
 
 
 def without_read_ahead(patch: Patch) -> None:

@@ -1,0 +1,80 @@
+"""The law where an exception of the user's code ends a training: what is kept of it is exact, or said not to be."""
+
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import runs
+from nets import Net, files, loader, trainer
+from runs import Config, Digits, train
+
+from checkpointable import latest
+from checkpointable.catalog.info import read_info
+from checkpointable.resume.stream import Stream
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ONLY_EXCEPTIONS = {"save_interval": None, "save_top_k": 0}
+
+
+def before_batch(events, step):
+    """How much had happened when the batch after so many steps began."""
+    return next(at for at, event in enumerate(events) if event[0] == "train_batch_start" and event[2] == step)
+
+
+def stopped_by_a_sample(patch, config, where, at):
+    """A training whose fourth batch has a sample that cannot be read, once; its file, and the training without it."""
+    straight = train(config, where / "straight", seed=1, **ONLY_EXCEPTIONS)
+    unreadable = straight.events[before_batch(straight.events, 3) + 1][1][at]
+    read = Digits.__getitem__
+
+    def failing(digits, index):
+        drawn = read(digits, index)
+        if index == unreadable and len(digits) == runs.SAMPLES:
+            raise OSError("cannot read this sample")
+        return drawn
+
+    with patch.context() as broken:
+        broken.setattr(Digits, "__getitem__", failing)
+        with pytest.raises(OSError, match="cannot read this sample"):
+            train(config, where / "stopped", seed=1, **ONLY_EXCEPTIONS)
+    return straight, latest(where / "stopped")
+
+
+@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_sample_that_a_worker_cannot_read_ends_a_training_that_goes_on_exactly(tmp_path, monkeypatch, persistent, at):
+    config = Config(workers=2, persistent=persistent, validation="every")
+    straight, path = stopped_by_a_sample(monkeypatch, config, tmp_path, at)
+    assert (read_info(path).kind, read_info(path).batch, read_info(path).exactness) == ("exception", 3, "exact")
+    resumed = train(config, tmp_path / "resumed", seed=99, ckpt_path=path, strict_resume=True, **ONLY_EXCEPTIONS)
+    assert resumed.differs_from(straight, before_batch(straight.events, 3)) == ""
+
+
+def test_sample_that_cannot_be_read_in_this_process_is_said_to_have_drawn(tmp_path, monkeypatch):
+    straight, path = stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)
+    assert read_info(path).exactness.startswith("randomness: approximate (an exception came")
+    resumed = train(Config(), tmp_path / "resumed", seed=99, ckpt_path=path, **ONLY_EXCEPTIONS)
+    assert resumed.differs_from(straight, before_batch(straight.events, 3)) != "", "the twin: it had drawn"
+
+
+def test_sample_that_cannot_be_read_in_this_process_passes_for_exact_without_the_check(tmp_path, monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(Stream, "may_have_drawn", False)
+    assert read_info(stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)[1]).exactness == "exact"
+
+
+class Raising(L.Callback):
+    """Raises at the start of the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyError("stop")
+
+
+def test_exception_at_the_start_of_an_epoch_leaves_the_files_before_it_and_saves_no_begun_epoch(tmp_path):
+    net = Net(dirpath=tmp_path, save_interval=2, save_top_k=0)
+    with pytest.raises(KeyError):
+        trainer(tmp_path, max_epochs=3, callbacks=[Raising()]).fit(net, loader(5, shuffle=True))
+    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
+    assert read_info(net.last_model_path).exactness == "exact"
