@@ -12,7 +12,7 @@ import ctypes
 import json
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ _LARGE = 1 << 16  # smaller tensors are copied at once
 _SAMPLE = 1 << 10
 _SAMPLES = 16
 _GLIMPSE = 1 << 6
+_WRITABLE = 0x200  # PyBUF_WRITE
+_memory_at: Callable[[int, int, int], memoryview] = ctypes.PYFUNCTYPE(
+    ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+)(("PyMemoryView_FromMemory", ctypes.pythonapi))  # a ctypes array of each size would be a type of its own, made slowly
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,4 @@ def _identity(places: Sequence[layout.Place], crcs: Sequence[int]) -> bytes:
 
 def _view(address: int, size: int) -> memoryview:
     """Memory as it is at an address; whoever asks keeps it alive."""
-    if not size:
-        return memoryview(b"")
-    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+    return _memory_at(address, size, _WRITABLE) if size else memoryview(b"")
