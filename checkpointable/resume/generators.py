@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from types import FunctionType, ModuleType
+from functools import partial
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from checkpointable.resume import randomness
 
-_DEEPEST, _LONGEST, _MOST = 6, 64, 5000  # how far to look; a long list holds samples, not transforms
+_DEEPEST, _LONGEST, _MOST = 12, 64, 5000  # how far to look; a long list holds samples, not transforms
 _OF_WORKER: dict[int, list[Any]] = {}
 
 
@@ -46,9 +48,15 @@ def set_counts(loader: Any, saved: Mapping[str, int]) -> None:
 
 
 def _samplers(loader: Any) -> list[tuple[str, Any]]:
-    batch_sampler = getattr(loader, "batch_sampler", None)
+    batch_sampler = _theirs(loader, "batch_sampler")
     inner = getattr(batch_sampler, "sampler", None)
-    return [("sampler", getattr(loader, "sampler", None)), ("batch_sampler", batch_sampler), ("inner", inner)]
+    return [("sampler", _theirs(loader, "sampler")), ("batch_sampler", batch_sampler), ("inner", inner)]
+
+
+def _theirs(loader: Any, name: str) -> Any:
+    """A loader's own sampler, also while ``Indices`` stand in its place."""
+    sampler: Any = getattr(loader, name, None)
+    return sampler.source if getattr(type(sampler), "stands_for_source", False) else sampler
 
 
 def _is_of_torch(thing: Any) -> bool:
@@ -68,10 +76,12 @@ def seed(dataset: Any, seed: int) -> None:
         else:
             bits = getattr(generator, "bit_generator", None) or generator._bit_generator
             bits.state = type(bits)(own).state
+            if hasattr(generator, "get_state"):  # a RandomState, which may keep a second normal number for later
+                generator.set_state({**generator.get_state(legacy=False), "has_gauss": 0, "gauss": 0.0})
 
 
 def _found(loader: Any) -> Iterator[tuple[str, Any]]:
-    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    sampler, batch_sampler = _theirs(loader, "sampler"), _theirs(loader, "batch_sampler")
     owners = {
         "dataset": getattr(loader, "dataset", None),
         "collate_fn": getattr(loader, "collate_fn", None),
@@ -87,23 +97,40 @@ def _found(loader: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _below(at: str, thing: Any, seen: set[int], kinds: tuple[type, ...], depth: int) -> Iterator[tuple[str, Any]]:
-    """Generators in an object's attributes, in those of its parts (data sets inside data sets, lists of transforms)."""
-    if id(thing) in seen or len(seen) > _MOST:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, kinds):
-        yield at, thing
-        return
-    parts: dict[Any, Any] = {}
+    """Generators in an object's attributes, in those of its parts (data sets inside data sets, lists of transforms).
+
+    The nearest first: what lies near is found, however much hangs on something else.
+    """
+    level, most = [(at, thing)], len(seen) + _MOST
+    for _ in range(depth + 1):
+        deeper: list[tuple[str, Any]] = []
+        for place, part in level:
+            if id(part) in seen or len(seen) > most:
+                continue
+            seen.add(id(part))
+            if isinstance(part, kinds) and not isinstance(part, random.SystemRandom):  # which has no state
+                yield place, part
+            else:
+                deeper += [(f"{place}.{name}", value) for name, value in _parts(part).items()]
+        level = deeper
+
+
+def _parts(thing: Any) -> dict[Any, Any]:
     if isinstance(thing, Mapping):
-        parts = dict(thing) if len(thing) <= _LONGEST else {}
-    elif isinstance(thing, (list, tuple)):
-        parts = dict(enumerate(thing)) if len(thing) <= _LONGEST else {}
-    elif not isinstance(thing, (type, ModuleType, FunctionType, torch.Tensor)):
-        parts = getattr(thing, "__dict__", {})
-    if depth:
-        for name, value in list(parts.items()):
-            yield from _below(f"{at}.{name}", value, seen, kinds, depth - 1)
+        return dict(thing) if len(thing) <= _LONGEST else {}
+    if isinstance(thing, (list, tuple)):
+        return dict(enumerate(thing)) if len(thing) <= _LONGEST else {}
+    if isinstance(thing, MethodType):
+        return {"self": thing.__self__}
+    if isinstance(thing, partial):
+        return {"function": thing.func, "arguments": thing.args, "keywords": thing.keywords}
+    if isinstance(thing, FunctionType):
+        names = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False))
+        empty = CellType()  # of a name that is not bound yet
+        return {name: cell.cell_contents for name, cell in names.items() if cell != empty}
+    if isinstance(thing, (type, ModuleType, torch.Tensor, Trainer)):
+        return {}
+    return dict(getattr(thing, "__dict__", {}))
 
 
 def _kinds() -> tuple[type, ...]:
@@ -119,8 +146,9 @@ def _state(generator: Any) -> Any:
         return generator.get_state()
     if isinstance(generator, random.Random):
         return _plain(generator.getstate())
-    bits = getattr(generator, "bit_generator", None) or generator._bit_generator
-    return _plain(bits.state)
+    if hasattr(generator, "get_state"):  # a RandomState
+        return _plain(generator.get_state(legacy=False))
+    return _plain(generator.bit_generator.state)
 
 
 def _set_state(generator: Any, state: Any) -> None:
@@ -129,9 +157,10 @@ def _set_state(generator: Any, state: Any) -> None:
     elif isinstance(generator, random.Random):
         version, words, gauss = _unplain(state)
         generator.setstate((version, tuple(words), gauss))
+    elif hasattr(generator, "set_state"):
+        generator.set_state(_unplain(state))
     else:
-        bits = getattr(generator, "bit_generator", None) or generator._bit_generator
-        bits.state = _unplain(state)
+        generator.bit_generator.state = _unplain(state)
 
 
 def _plain(value: Any) -> Any:
@@ -141,7 +170,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     if hasattr(value, "dtype"):
-        return {"array": torch.tensor(value.tolist(), dtype=torch.int64), "dtype": str(value.dtype)}
+        return {"array": torch.tensor(value.astype("int64").tolist()), "dtype": str(value.dtype)}
     return value
 
 

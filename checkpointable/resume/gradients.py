@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from checkpointable import _trainer_callbacks
+
 
 def collect(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The gradients that wait for the rest of their window, by parameter name."""
@@ -22,7 +24,9 @@ def restore(module: torch.nn.Module, gradients: Mapping[str, torch.Tensor]) -> N
 
 
 def outlive_batches(trainer: Trainer) -> bool:
-    """Whether gradients may outlive a batch without Lightning's knowing: user code decides when they are zeroed."""
+    """Whether gradients may outlive a batch without Lightning's knowing: user code zeroes them, or sees them before."""
     module = trainer.lightning_module
     hooks = ("optimizer_zero_grad", "on_before_zero_grad")
-    return not module.automatic_optimization or any(is_overridden(hook, module) for hook in hooks)
+    owners = [(module, hooks), *((callback, hooks[1:]) for callback in _trainer_callbacks.callbacks(trainer))]
+    seen = any(is_overridden(hook, owner) for owner, of_owner in owners for hook in of_owner)
+    return not module.automatic_optimization or seen

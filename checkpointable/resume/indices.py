@@ -28,6 +28,8 @@ class Indices:
     processes end when their iterator is dropped, and in a circle it is dropped at any time, even in a forked process.
     """
 
+    stands_for_source = True
+
     def __init__(self, stream: Stream) -> None:
         self._stream: Stream = weakref.proxy(stream)
         self.source: Any = None
