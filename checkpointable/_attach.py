@@ -12,6 +12,7 @@ from checkpointable._fall_back import ResumingCheckpointIO
 from checkpointable._run import Run
 from checkpointable.policy.options import Options
 from checkpointable.policy.when import Conditions
+from checkpointable.resume import modes
 
 
 def attach(trainer: Trainer, run: Run) -> None:
@@ -24,7 +25,10 @@ def attach(trainer: Trainer, run: Run) -> None:
     attached = next((c for c in _trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
     if attached is None or attached.run is not run or not _lightning.has_trained_before(trainer):
         run.begin()
+        run.made = modes.capture(trainer.lightning_module)
+    run.whole = False  # whatever an earlier fit has left
     run.resumed_at = None
+    run.desk.due.clear()
     _loops.observe(trainer)
     _attach_early_stopping(trainer, run)
     if not saves_anything(run.options) or not _may_save(trainer):

@@ -11,20 +11,18 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _trainer_callbacks
 from checkpointable._desk import Desk, scalars
-from checkpointable._errors import SaveError
 from checkpointable._interrupt import CtrlC
 from checkpointable._judge import Judge
+from checkpointable._leaving import leave
 from checkpointable._overlap import wait_before_steps
 from checkpointable._steps import Steps
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
-from checkpointable.resume import gradients, modes, rank_state, state
+from checkpointable.resume import gradients, modes, rank_state, settings, state
 from checkpointable.resume.loaders import may_have_drawn, observe, settle
 from checkpointable.resume.report import exactness, when_saved
 from checkpointable.resume.way_back import WayBack
@@ -37,6 +35,7 @@ class Run:
         options: The constructor's arguments.
         position: Where the run stands: after the last batch that is wholly over.
         best_val_loss: Lowest validation loss so far; ``inf`` before the first validation.
+        made: The modes in which the script made the module; see ``modes``.
         whole: Whether the state is that of ``position``, with nothing begun since.
         fetching: Whether the next batch is being fetched or prepared, which draws from the random generators.
         resumed_at: ``"batch"`` or ``"epoch"``, from the restoring of a checkpoint until the loop has taken it up.
@@ -53,6 +52,7 @@ class Run:
         self.position = Position()
         self.best_val_loss = math.inf
         self.whole = self.fetching = False
+        self.made: Mapping[str, list[str]] = {}
         self.resumed_at: str | None = None
         self.desk = Desk(self.options)
         self.saver = self.desk.saver
@@ -86,6 +86,7 @@ class Run:
 
     def after_run(self, trainer: Trainer) -> None:
         """The loop is left, after its end or because there was nothing left to train."""
+        self._steps.close()
         self.saver.close()
         way_back, self._way_back = self._way_back, None
         if way_back is not None:
@@ -93,6 +94,7 @@ class Run:
 
     def on_failing(self) -> None:
         """The loop is left by an exception: callbacks may swap weights when they hear of it."""
+        self._steps.close()
         self.saver.wait_for_copy()
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
@@ -119,7 +121,7 @@ class Run:
         """Take up the count where Lightning's stands, and say where a resumed run goes on."""
         seconds = 0.0
         if self._way_back is not None:
-            seconds = self._way_back.on_start(trainer, strict=self.options.strict_resume)
+            seconds = self._way_back.on_start(trainer, self.made, strict=self.options.strict_resume)
         self._clock = time.monotonic() - seconds
         self._steps.listen(trainer)
         wait_before_steps(trainer, self.saver.wait_for_copy)
@@ -134,7 +136,8 @@ class Run:
         self.desk.on_batch_trained()
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
-        """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end."""
+        """The safe point after a batch: save what is due, unless the epoch is about to end, or a window is open: for the
+        end of that only what is best does not wait, and Ctrl-C."""
         before, self.position = self.position, self._steps.count(trainer, self.position)
         self.whole, self.fetching = True, False
         settle(_lightning.training_loader(trainer))
@@ -149,7 +152,7 @@ class Run:
         self.judge.raise_problem()
         if not self.desk.due or terminating or _lightning.epoch_is_over(trainer):
             return
-        if not self._steps.in_window(trainer) or "best" in self.desk.due:
+        if not self._steps.in_window(trainer) or "best" in self.desk.due or self.ctrl_c.pressed:
             self._save(trainer)
             self._stop_if_asked()
 
@@ -182,25 +185,10 @@ class Run:
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Keep the last consistent state, if that is the present one; else say which file has it."""
-        if self.saver.store is None:
-            return  # nothing has begun
-        self.saver.wait_for_copy()
-        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
-        keeps = self.options.save_on_exception and not isinstance(exception, SaveError)
-        if self.whole and together and keeps:
-            self.desk.due.add("exception")
-            self._save(trainer)
-        if together:
-            self._settle(trainer, wait=True)
-            self.saver.close()
-        shelf = self.saver.shelf
-        if shelf.last_path:
-            at = "" if shelf.saved is None else f" ({shelf.saved})"
-            rank_zero_info(
-                f"checkpointable: {type(exception).__name__} after {self.position}. Go on from {shelf.last_path}{at}."
-            )
-        elif self.position.batches:
-            rank_zero_info(f"checkpointable: {type(exception).__name__} after {self.position}. Nothing was saved yet.")
+        if self.saver.store is not None:  # else nothing has begun
+            self.saver.wait_for_copy()
+            callback = self._callback(trainer)
+            leave(trainer, callback, self.desk, self.ctrl_c, self.position, exception, whole=self.whole)
 
     def note_val_loss(self, trainer: Trainer) -> None:
         """Move ``best_val_loss``, by what the validation that is ending has logged."""
@@ -226,7 +214,9 @@ class Run:
             seconds=time.monotonic() - self._clock,
             gradients=gradients.collect(trainer.lightning_module) if window else {},
             stepped=self._steps.stepped,
+            settings=settings.capture(trainer),
             modes=modes.capture(trainer.lightning_module),
+            made=self.made,
             stopped_early=_lightning.stopped_early(trainer),
             reloaded_epochs=_lightning.reloaded_epochs(trainer),
             fetching=order is not None and self.fetching and may_have_drawn(_lightning.training_loader(trainer)),

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, IterableDataset
 
-from checkpointable import _lightning, _logged
+from checkpointable import _lightning, _logged, _trainer_callbacks
 from checkpointable._errors import ResumeError
-from checkpointable.resume import generators
+from checkpointable.resume import generators, settings
 from checkpointable.resume.loaders import ObservedLoader
 from checkpointable.resume.state import State
-from checkpointable.resume.stream import Stream, has_own_state
+from checkpointable.resume.stream import Stream, carries_state, has_own_state
 
 EXACT = "exact"
+_IN_PART = (StochasticWeightAveraging, ModelPruning)
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,9 @@ def when_saved(trainer: Trainer, state: State, saved: Mapping[str, Any]) -> list
         return [
             Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
         ]
-    found = _moment(state)
-    for name, stream in _streams(_lightning.training_loader(trainer)):
-        why = _inexact_kind(stream)
-        if why is not None:
-            found.append(Finding("approximate", name, why))
+    found = [*_moment(state), *_callbacks(trainer)]
+    for name, stream in _streams(_lightning.training_loader(trainer)) if state.safe_point != "epoch" else ():
+        found += _inexact_kind(name, stream)
     return found
 
 
@@ -62,20 +62,24 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
     if not saved:
         why = f"the file has {len(state.ranks)} ranks, this training {trainer.world_size}"
         return [Finding("lost", f"randomness and places in the data of rank {trainer.global_rank}", why)]
-    found = _moment(state)
+    inside = after == "batch"
+    found = [*(_moment(state) if inside else ()), *_callbacks(trainer)]
     if len(state.ranks) != trainer.world_size:
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         found.append(Finding("approximate", "which rank sees which sample", why))
+    for name, was, now in settings.changed(trainer, state.settings):
+        found.append(Finding("approximate", name, f"{was} when saved, {now} now"))
     streams = _streams(_lightning.training_loader(trainer))
     metrics = {name for name, _ in _logged.metrics_of(trainer.lightning_module)}
     for name in saved["metrics"].keys() - metrics:
         found.append(Finding("lost", f"metric {name!r}", "the module has none of that name yet"))
-    for named, place in zip(streams, saved["training"], strict=False):
-        found += _compare(*named, place)
+    for (name, stream), place in zip(streams, saved["training"], strict=False):
+        found += _compare(name, stream, place)
+        found += _inexact(name, stream, place) if inside else ()
     expected, present = len(saved["training"]), len(streams)
     if expected != present:
         found.append(Finding("lost", "places in the data", f"{expected} train loaders when saved, {present} now"))
-    return found if after == "batch" else [finding for finding in found if finding.level == "lost"]
+    return found
 
 
 def _moment(state: State) -> list[Finding]:
@@ -85,6 +89,12 @@ def _moment(state: State) -> list[Finding]:
     if state.fetching:
         return [Finding("approximate", "randomness", "an exception came when the next batch was fetched or prepared")]
     return []
+
+
+def _callbacks(trainer: Trainer) -> Iterator[Finding]:
+    for callback in _trainer_callbacks.callbacks(trainer):
+        if isinstance(callback, _IN_PART):
+            yield Finding("approximate", type(callback).__name__, "Lightning brings it back only in part")
 
 
 def say(trainer: Trainer, state: State, findings: Sequence[Finding], *, strict: bool) -> None:
@@ -117,25 +127,31 @@ def _compare(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Fi
     if place["workers"] != now["workers"]:
         was = "with" if place["workers"] else "without"
         yield Finding("approximate", name, f"{was} worker processes when saved: they have randomness of their own")
+
+
+def _inexact(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Finding]:
     if has_own_state(stream.loader) and place["state"] is None:
         yield Finding("approximate", name, "it keeps its own place, and the file has none for it; it is read forward")
-    why = _inexact_kind(stream)
+    yield from _inexact_kind(name, stream)
+
+
+def _inexact_kind(name: str, stream: Stream) -> Iterator[Finding]:
+    """Kinds of loader that do not come back exactly from inside a pass."""
+    loader = stream.loader
+    iterable = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+    kind = type(loader.dataset if iterable else loader).__name__
+    why = None
+    if has_own_state(loader):
+        if iterable and loader.num_workers and (loader.persistent_workers or carries_state(loader)):
+            why = f"{kind} is read by workers that keep its place: that comes back, and not their randomness"
+    elif not isinstance(loader, DataLoader):
+        why = f"{kind} has no index: it is read forward, and exact if it gives the same batches again"
+    elif iterable:
+        why = f"{kind} has no index: its batches are read again and dropped, and exact if they come in the same order"
+    elif loader.num_workers and any(at.startswith("collate_fn.") for at in generators.capture(loader)):
+        why = "its collate_fn has a random generator of its own, which lives in the worker processes"
     if why is not None:
         yield Finding("approximate", name, why)
-
-
-def _inexact_kind(stream: Stream) -> str | None:
-    loader = stream.loader
-    if has_own_state(loader):
-        return None
-    if not isinstance(loader, DataLoader):
-        return f"{type(loader).__name__} has no index: it is read forward, and exact if it gives the same batches again"
-    if isinstance(loader.dataset, IterableDataset):
-        name = type(loader.dataset).__name__
-        return f"{name} has no index: its batches are read again and dropped, and exact if they come in the same order"
-    if loader.num_workers and any(at.startswith("collate_fn.") for at in generators.capture(loader)):
-        return "its collate_fn has a random generator of its own, which lives in the worker processes"
-    return None
 
 
 def _streams(loader: Any) -> list[tuple[str, Stream]]:

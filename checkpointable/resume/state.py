@@ -38,7 +38,9 @@ class State:
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an open accumulation window, by parameter name.
         stepped: Manual optimisation: whether an optimizer has ever stepped, and whether one did in the last batch.
+        settings: How it was trained; see ``settings``.
         modes: What of the module is frozen, and what is in evaluation mode; see ``modes``.
+        made: The same, as the script made the module.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
         fetching: Whether the next batch was being fetched, or prepared, when an exception came.
@@ -54,7 +56,9 @@ class State:
     seconds: float = 0.0
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stepped: tuple[bool, bool] = (False, False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     modes: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
     stopped_early: bool = False
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
     fetching: bool = False
@@ -74,7 +78,9 @@ class State:
             "seconds": self.seconds,
             "gradients": dict(self.gradients),
             "stepped": list(self.stepped),
+            "settings": dict(self.settings),
             "modes": dict(self.modes),
+            "made": dict(self.made),
             "stopped_early": self.stopped_early,
             "reloaded_epochs": dict(self.reloaded_epochs),
             "fetching": self.fetching,
@@ -103,7 +109,9 @@ class State:
             seconds=float(saved["seconds"]),
             gradients=saved["gradients"],
             stepped=(saved["stepped"][0], saved["stepped"][1]),
+            settings=saved["settings"],
             modes=saved["modes"],
+            made=saved["made"],
             stopped_early=saved["stopped_early"],
             reloaded_epochs=saved["reloaded_epochs"],
             fetching=saved["fetching"],

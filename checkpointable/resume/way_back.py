@@ -7,7 +7,7 @@ right before the next batch is fetched, or the next epoch starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable import _lightning, _logged
 from checkpointable._errors import ResumeError
-from checkpointable.resume import gradients, loaders, modes, randomness, report
+from checkpointable.resume import gradients, loaders, modes, randomness, report, settings
 from checkpointable.resume.state import State
 
 
@@ -34,9 +34,12 @@ class WayBack:
         self._after: str | None = after if saved else None
         self._random_to_come = self._validation_to_come = self._after is not None
         self._arrived = False
+        self._between_passes = after == "epoch"
 
     def on_run(self, trainer: Trainer) -> None:
         """The loop is about to look for anything left to train: Lightning's seed, and whether it had stopped early."""
+        if self._state.safe_point is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._between_passes = True  # saved by somebody else after a pass's last batch: none of it is left
         if self._saved:
             _lightning.set_global_seed(self._saved["seed"])
         if self._state.stopped_early:
@@ -45,7 +48,7 @@ class WayBack:
     def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
         """Training loaders are made, their iterators not yet: go back to where they stood."""
         if self._after is not None and not self._arrived:
-            between = self._after == "epoch"
+            between = self._between_passes
             loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
@@ -57,22 +60,26 @@ class WayBack:
             if not self._random_to_come:
                 self._restore_validation(loader)
 
-    def on_start(self, trainer: Trainer, *, strict: bool) -> float:
+    def on_start(self, trainer: Trainer, made: Mapping[str, Sequence[str]], *, strict: bool) -> float:
         """Training is about to call its first hook: gradients of a window, running means, shown values, metrics.
 
         Args:
             trainer: Of the fit.
+            made: The modes in which the script made the module; see ``modes``.
             strict: Whether to refuse what does not come back exactly.
 
         Returns:
             Training time since the last save that time had asked for, in seconds.
 
         Raises:
-            ResumeError: If ``strict``, and something does not; or if the file's counters disagree.
+            ResumeError: If ``strict``, and something does not; if the file's counters disagree; or if its optimizers
+                are of other classes.
         """
         self._check_position(trainer)
+        settings.check_optimizers(trainer, self._state.settings)
         findings = report.when_resumed(trainer, self._state, self._saved, self._after)
         report.say(trainer, self._state, findings, strict=strict)
+        modes.say_what_differs(made, self._state.made)
         self._put_back(trainer)
         return self._state.seconds
 
