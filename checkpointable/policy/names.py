@@ -12,6 +12,7 @@ from checkpointable._errors import PolicyError
 SUFFIX = ".ckpt"
 POSITION_FIELDS = ("epoch", "batch", "step")
 LAST, BEST = "last", "best"
+_RESERVED = re.compile(rf"({LAST}|{BEST})(-v\d+)?", re.IGNORECASE)  # some file systems do not tell cases apart
 
 
 def problems(template: object, argument: str) -> list[str]:
@@ -28,14 +29,24 @@ def problems(template: object, argument: str) -> list[str]:
         found.append(f"{argument}={template!r}: a field without a name; {allowed}")
     if any(conversion for _, _, conversion in fields):
         found.append(f"{argument}={template!r}: conversions like '!r' are not for file names; {allowed}")
-    path = posixpath.normpath(template)
-    if path in (LAST, BEST):
-        found.append(f"{argument}={template!r}: {path}{SUFFIX} is the link to the {path} file; choose another name")
+    if (taken := _reserved(template)) is not None:
+        link, role = taken[0] + SUFFIX, taken[1].lower()
+        found.append(f"{argument}={template!r}: {link} is the link to the {role} file; choose another name")
     if template.endswith(("/", SUFFIX)) or any(ord(character) < 32 for character in template):
         found.append(f"{argument}={template!r}: not a file name; {allowed}")
     if template.startswith(("/", "~")) or ".." in template.split("/"):
         found.append(f"{argument}={template!r}: leads out of the directory; use dirpath to choose another")
     return found
+
+
+def is_reserved(stem: str) -> bool:
+    """Whether a name without its suffix is kept for what stands for the newest or the best file, as ``last-v1`` is."""
+    return _reserved(stem) is not None
+
+
+def _reserved(stem: str) -> re.Match[str] | None:
+    """By the last part of a path: in whatever directory, a file of such a name is known to stand for another."""
+    return _RESERVED.fullmatch(posixpath.basename(posixpath.normpath(stem)))
 
 
 def _wrong_spec(shown: str, name: str | None, spec: str | None) -> str | None:
@@ -56,7 +67,7 @@ def render(template: str, values: Mapping[str, int | float | str], *, insert_nam
     """The file name without its suffix.
 
     A field that is not there yet gives ``nan``. A ``/`` in a field's name or value becomes ``_``: a metric called
-    ``val/loss`` does not leave the directory.
+    ``val/loss`` does not leave the directory. A name that is reserved gets a ``_`` at its end.
 
     Args:
         template: For example ``"epoch_{epoch:02d}_{val/loss:.3f}"``.
@@ -76,7 +87,8 @@ def render(template: str, values: Mapping[str, int | float | str], *, insert_nam
         if insert_names and name != "monitor":
             text = f"{name}={text}"
         parts.append(re.sub(r"[/\\\0]", "_", text))
-    return "".join(parts)
+    stem = "".join(parts)
+    return f"{stem}_" if is_reserved(stem) else stem
 
 
 def _format(template: str, name: str, spec: str, values: Mapping[str, int | float | str]) -> str:

@@ -9,15 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import socket
+import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from checkpointable._errors import SaveError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
+
 _TEMPORARY = ".checkpointable-"
+_NAME = re.compile(rf"{re.escape(_TEMPORARY)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
+_OLD_SECONDS = 24 * 3600
 _IN_USE: set[str] = set()  # temporary files of this process, in whatever thread
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
 
@@ -43,8 +55,8 @@ def commit(
         OSError: If the file system refuses.
     """
     _make(path.parent)
-    with _temporary(path.parent) as temporary:
-        with open(temporary, "x+b") as file:
+    with _temporary(path.parent) as temporary, _locked(temporary) as made:
+        with made as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -59,8 +71,11 @@ def point(link: Path, target: Path) -> None:
     """Make ``link`` a relative link to ``target``, in one step. Where links are not to be had, a copy.
 
     Raises:
+        FileExistsError: If ``link`` is the file itself.
         OSError: If the file system refuses.
     """
+    if not link.is_symlink() and link.exists() and link.samefile(target):
+        raise FileExistsError(errno.EEXIST, "a link would take the place of the file that it is to lead to", str(link))
     with _temporary(link.parent) as temporary:
         try:
             os.symlink(os.path.relpath(target, link.parent), temporary)
@@ -112,9 +127,8 @@ def prepare(directory: Path, *, below: bool = False) -> None:
             " Choose a dirpath that this process can write, or free space there."
         ) from error
     for leftover in directory.glob(f"{'**/' if below else ''}{_TEMPORARY}*"):
-        if _is_abandoned(leftover):
-            with contextlib.suppress(OSError):  # another user's; it stays theirs
-                leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another user's; it stays theirs
+            _sweep(leftover)
 
 
 def _make(directory: Path) -> None:
@@ -141,6 +155,23 @@ def _temporary(directory: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _locked(temporary: Path) -> Iterator[BinaryIO]:
+    """Make a file that stays locked to the end of this, even when it is closed before: it shows that it is in use."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(open(temporary, "x+b"))
+            if not _HAS_LOCKS:
+                break
+            lock = os.dup(file.fileno())
+            stack.callback(os.close, lock)
+            with contextlib.suppress(OSError):  # a file system that knows no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.lexists(temporary):  # else a sweep took it before it was locked
+                break
+        yield file
+
+
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if overwrite:
         os.replace(temporary, path)
@@ -157,22 +188,57 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _copy(target: Path, temporary: Path) -> None:
-    with open(target, "rb") as source, open(temporary, "xb") as copy:
+    with open(target, "rb") as source, _locked(temporary) as copy:
         while block := source.read(1 << 24):
             copy.write(block)
         copy.flush()
         os.fsync(copy.fileno())
 
 
-def _is_abandoned(leftover: Path) -> bool:
-    """Whether the process that wrote a temporary file ran on this host and is dead."""
-    host, _, rest = leftover.name.removeprefix(_TEMPORARY).rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
+def _sweep(leftover: Path) -> None:
+    """Delete a temporary file that nobody writes any more.
+
+    On this host that is one whose process is dead, and that is not locked: a process of another container has the same
+    host name at times, and a number that stands for nobody here. Of other hosts only the age tells.
+    """
+    name = _NAME.fullmatch(leftover.name)
+    if name is None or leftover.name in _IN_USE:
+        return
+    status = leftover.lstat()
+    is_old = time.time() - status.st_mtime > _OLD_SECONDS
+    if not is_old and (name["host"] != socket.gethostname() or _is_alive(int(name["process"]))):
+        return
+    with _try_lock(leftover, status) as is_free:
+        if is_free or (is_free is None and is_old):
+            leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
+    """Whether nobody has a file locked; ``None`` where its file system knows no locks. If so, it is locked in here."""
+    if not _HAS_LOCKS or not stat.S_ISREG(status.st_mode):
+        yield True
+        return
+    descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.kill(int(rest), 0)
+        is_free: bool | None = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            is_free = None
+        yield is_free
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this host lives. This one does not count: what it writes now is known by name."""
+    try:
+        os.kill(process, 0)
     except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
         return False
-    return int(rest) == os.getpid() and leftover.name not in _IN_USE
+    except (OSError, OverflowError):
+        return True
+    return process != os.getpid()

@@ -6,9 +6,11 @@ nothing about the files there, so nobody may take them for damaged or gone.
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -27,11 +29,20 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If it cannot be opened.
+        OSError: If it cannot be opened, or is no regular file: a pipe would be waited for.
     """
     if is_remote(path):
         return cast(BinaryIO, io.BufferedReader(RangeReader(os.fspath(path))))
-    return open(path, "rb")
+    return open(path, "rb", opener=_open_without_waiting)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a directory Python says so itself
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 def kind(path: str) -> Literal["file", "directory"] | None:
@@ -49,6 +60,35 @@ def kind(path: str) -> Literal["file", "directory"] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return "directory" if os.path.isdir(path) else "file"
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether a local path leads to something. Links in a circle lead nowhere.
+
+    Raises:
+        OSError: If that cannot be told, as where a directory is locked for a while.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+    return True
+
+
+def freed_bytes(path: str) -> int:
+    """How much room there will be when a local file is deleted; none where it has another name, too.
+
+    Raises:
+        OSError: If that cannot be told.
+    """
+    status = os.stat(path)
+    if status.st_nlink > 1:
+        return 0
+    return getattr(status, "st_blocks", 0) * 512 or status.st_size
 
 
 def is_there(path: str) -> bool:

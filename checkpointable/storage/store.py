@@ -59,7 +59,7 @@ class Store(Protocol):
 
         Args:
             role: ``"last"`` or ``"best"``.
-            target: The file.
+            target: The file; ``""``: none, and links of that role that lead nowhere go.
             owner: The id of the run.
 
         Raises:

@@ -151,7 +151,7 @@ def test_latest_metadata_without_a_field_is_named(make: Make, tmp_path: Path) ->
     odd = make("odd.ckpt")
     with open(odd, "w+b") as file:
         write_archive({}, file, {"format": 1})
-    with pytest.warns(CheckpointableWarning, match=r"odd\.ckpt: has metadata without 'reasons'\. "):
+    with pytest.warns(CheckpointableWarning, match=r"odd\.ckpt: has metadata without 'kind', 'reasons'"):
         assert latest(tmp_path) == good
 
 

@@ -104,6 +104,35 @@ def test_template_with_the_name_of_a_link_is_refused_with_the_cure(template):
     assert names.problems(f"{template}_{{epoch}}", "filename") == []
 
 
+@pytest.mark.parametrize("template", ["last-v1", "Best", "LAST-V12", "./best-v3", "runs/last", "{epoch}/best"])
+def test_template_with_the_name_of_a_link_of_some_run_is_refused_naming_it(template):
+    name = template.rpartition("/")[2]
+    assert f"filename={template!r}: {name}.ckpt is the link to the {name[:4].lower()} file; choose another" in wrong(
+        template
+    )
+
+
+@pytest.mark.parametrize("template", ["last-v", "last-vx", "last-v1b", "lastly", "the_best", "last/{epoch}"])
+def test_template_that_only_looks_like_the_name_of_a_link_is_allowed(template):
+    assert names.problems(template, "filename") == []
+    assert names.render(template, VALUES) == template.format(epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("template", "monitor", "stem"),
+    [
+        ("{monitor}", "best", "best_"),
+        ("{monitor}", "Last-v2", "Last-v2_"),
+        ("last-v{epoch}", "", "last-v3_"),
+        ("{epoch}/{monitor}", "last", "3/last_"),
+        ("best{monitor}", "", "best_"),
+    ],
+)
+def test_name_that_renders_to_that_of_a_link_gets_an_underscore(template, monitor, stem):
+    assert names.problems(template, "filename") == []
+    assert names.render(template, {**VALUES, "monitor": monitor}) == stem
+
+
 @pytest.mark.parametrize("template", [None, 3, 1.5, b"bytes", "", "   ", ["{epoch}"]])
 def test_template_that_is_none_is_refused_showing_what_is_allowed(template):
     text = wrong(template)

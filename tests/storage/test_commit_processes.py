@@ -47,6 +47,23 @@ else:
 say("done")
 """
 
+_CONTAINED = """
+import os
+os.getpid = lambda: int(sys.argv[2])
+
+def stage(name):
+    if sys.argv[3] == name:
+        say(name)
+        wait()
+
+def fill(file):
+    file.write(b"x" * 100_000)
+    stage("fill")
+
+commit(Path(sys.argv[1]), fill, problem=lambda _: stage("verify"), overwrite=True)
+say("done")
+"""
+
 _RACER = """
 def fill(file):
     file.write(sys.argv[2].encode() * 1000)
@@ -152,6 +169,28 @@ def test_prepare_leaves_the_temporary_of_a_living_process(tmp_path):
         tell(writer)
         assert hear(writer) == "done"
     assert (tmp_path / "a.ckpt").read_bytes() == b"x" * 200_000
+
+
+@pytest.mark.parametrize("moment", ["while it is written", "while it is verified"])
+def test_prepare_leaves_the_temporary_of_a_process_of_another_container(tmp_path, moment):
+    """It has the same host name, and there it has a number that here is a dead process's."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    path, stage = tmp_path / "a.ckpt", "fill" if moment == "while it is written" else "verify"
+    with process(_CONTAINED, path, dead.pid, stage) as writer:
+        assert hear(writer) == stage
+        prepare(tmp_path)
+        assert len(temporaries(tmp_path)) == 1
+        tell(writer)
+        assert hear(writer) == "done"
+    assert path.read_bytes() == b"x" * 100_000
+    with process(_CONTAINED, path, dead.pid, stage) as writer:
+        assert hear(writer) == stage
+        writer.kill()
+        writer.wait()
+    assert len(temporaries(tmp_path)) == 1
+    prepare(tmp_path)
+    assert temporaries(tmp_path) == []
 
 
 def race(directory: Path, how: str, rounds: int) -> list[tuple[list[str], bytes]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from checkpointable._errors import CheckpointableError, SaveError
-from checkpointable.storage.commit import prepare
+from checkpointable.storage.commit import commit, prepare
 
 NOBODY = 65534
 
@@ -144,6 +147,95 @@ def test_prepare_leaves_the_temporary_of_another_host(tmp_path, dead_process):
     other = temporary(tmp_path, dead_process, host="another-host")
     prepare(tmp_path)
     assert other.read_bytes() == b"half"
+
+
+def age(path: Path, hours: float) -> None:
+    when = time.time() - 3600 * hours
+    os.utime(path, (when, when), follow_symlinks=False)
+
+
+@pytest.mark.parametrize("whose", ["of another host", "of a living process", "a link"])
+def test_prepare_sweeps_a_temporary_of_anybody_once_it_is_more_than_a_day_old(tmp_path, dead_process, whose):
+    """As in containers, where every restart has another host name."""
+    process, host = (os.getppid(), None) if whose == "of a living process" else (dead_process, "pod-a")
+    old, young = temporary(tmp_path, process, host), temporary(tmp_path, process, f"{host or socket.gethostname()}-b")
+    if whose == "a link":
+        old.unlink()
+        old.symlink_to("a.ckpt")
+    age(old, hours=24.1)
+    age(young, hours=23.9)
+    prepare(tmp_path)
+    assert not os.path.lexists(old)
+    assert young.exists()
+
+
+def test_prepare_leaves_an_old_temporary_that_is_locked(tmp_path):
+    old = temporary(tmp_path, 1, "pod-a")
+    age(old, hours=100)
+    with old.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prepare(tmp_path)
+        assert old.exists()
+    prepare(tmp_path)
+    assert not old.exists()
+
+
+def test_prepare_leaves_a_locked_temporary_of_a_process_that_seems_dead(tmp_path, dead_process):
+    other = temporary(tmp_path, dead_process)
+    with other.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prepare(tmp_path)
+        assert other.read_bytes() == b"half"
+
+
+def test_prepare_sweeps_a_link_and_leaves_what_it_leads_to(tmp_path, dead_process):
+    (tmp_path / "a.ckpt").write_bytes(b"kept")
+    link = temporary(tmp_path, dead_process)
+    link.unlink()
+    link.symlink_to("a.ckpt")
+    prepare(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.ckpt"}
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_commit_where_no_locks_are_to_be_had_is_as_ever(tmp_path):
+    commit(tmp_path / "a.ckpt", lambda file: file.write(b"new"), problem=lambda _: None, overwrite=False)
+    assert (tmp_path / "a.ckpt").read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_prepare_where_no_locks_are_to_be_had_goes_by_the_age(tmp_path, dead_process):
+    old, young = temporary(tmp_path, dead_process, "pod-a"), temporary(tmp_path, dead_process)
+    age(old, hours=25)
+    prepare(tmp_path)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_commit_whose_temporary_is_swept_before_it_is_locked_makes_it_again(tmp_path, monkeypatch):
+    real, swept = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not swept:
+            [made] = tmp_path.glob(".checkpointable-*")
+            swept.append(made)
+            made.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    commit(tmp_path / "a.ckpt", lambda file: file.write(b"new"), problem=lambda _: None, overwrite=False)
+    assert len(swept) == 1
+    assert (tmp_path / "a.ckpt").read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
 @pytest.mark.parametrize("host", ["node-3", "node-3-17", "a.b-c"])
