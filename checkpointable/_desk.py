@@ -50,7 +50,7 @@ class Desk:
 
     def on_batch_trained(self) -> None:
         """A batch has been trained; its validation and its safe point are next."""
-        self.saver.wait_for_copy()
+        self.saver.before_change()
         waited = self.saver.blocked_seconds - self._blocked_before
         self._auto.note_batch(time.monotonic() - self._batch_began - waited, writing=not self.saver.is_idle)
 
@@ -83,6 +83,7 @@ class Desk:
         score = self.score if "best" in due else None
         self.order = Order(reasons=due, position=position, metrics=scalars(trainer.callback_metrics), score=score)
         self._ordered = position
+        self._auto.note_start()
         try:
             self.saver.save(trainer, self.order)
         except SaveError as error:
@@ -106,19 +107,27 @@ class Desk:
         outcome = self.saver.settle(trainer, wait=wait)
         if outcome is None:
             return
-        if self.options.save_interval == "auto":
-            if outcome.problem is None:
-                self._auto.note_save(blocked=self.saver.blocked_seconds, busy=self.saver.busy_seconds)
-            else:
-                self._auto.note_failure()
-            self._auto.interval = trainer.strategy.broadcast(self._auto.interval)
-            news = self._auto.news()
-            if news is not None:
-                rank_zero_info(f"checkpointable: {news}")
+        if outcome.again:
+            self.due |= outcome.order.reasons
+        elif self.options.save_interval == "auto":
+            self._measure(trainer, failed=outcome.problem is not None)
         if callback is not None and outcome.shelf != before:  # also where one was deleted to make room, or is gone
             callback.publish(trainer)
         if outcome.problem is not None:
             self._not_saved(outcome.problem, outcome.order.position, final=final)
+
+    def _measure(self, trainer: Trainer, *, failed: bool) -> None:
+        """What the save has cost, and the interval that follows, which is rank 0's: the others write nothing."""
+        if trainer.is_global_zero:
+            if failed:
+                self._auto.note_failure()
+            else:
+                self._auto.note_save(blocked=self.saver.blocked_seconds, busy=self.saver.busy_seconds)
+            news = self._auto.news()
+            if news is not None:
+                rank_zero_info(f"checkpointable: {news}")
+        if trainer.world_size > 1:
+            self._auto.agree(trainer.strategy.broadcast(self._auto.interval))
 
     def _not_saved(self, problem: str, at: Position, *, final: bool) -> None:
         lost = f"the state after {at} was not saved: {problem.rstrip('.')}."

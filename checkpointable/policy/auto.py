@@ -4,15 +4,23 @@ The method is CheckFreq's (Mohan, Phanishayee, Chidambaram, FAST'21): measure wh
 takes; the interval is the smallest number of batches for which the cost stays within the budget, and no save begins
 before the one before is on disk; it is corrected both ways as either changes. (Where the mean time between failures mu
 is known, Young 1974 and Daly 2006 give the time between saves as sqrt(2 * cost * mu); nobody knows it at a start.)
+
+Three bounds are ours. What a save costs is the low median of the last five, so that no single slow one decides; and
+since the first of a fit always is slow, a second one comes within a minute of training. The disk works at most a tenth
+of the time. And where batches become slower, a save is due as soon as the interval's seconds have been trained for,
+though its batches have not; several ranks measure different seconds, so there the batches alone decide.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import fmean, median
+from statistics import fmean, median_low
 
 _WINDOW = 1 << 14
+_SAVES = 5  # so that two outliers among the last ones decide nothing
+_BUSY_SHARE = 0.1  # of the time, at most: others use the disk, too, and an SSD wears with every byte
+_SECOND_SECONDS = 60.0  # the first save of a fit allocates memory: what the next ones cost is to be known soon
 _NOTABLE = 2.0
 _FIRST_RETRY = 100
 _PATIENCE_SECONDS = 600
@@ -34,12 +42,21 @@ class Auto:
         self._budget = budget
         self._quiet: deque[float] = deque(maxlen=_WINDOW)
         self._writing: deque[float] = deque(maxlen=_WINDOW)
-        self._cost = self._batch = math.nan
+        self._costs: deque[float] = deque(maxlen=_SAVES)
+        self._busy: deque[float] = deque(maxlen=_SAVES)
+        self._batch = math.nan
+        self._trained = 0.0  # seconds of batches since the last save began
+        self._is_alone = True
         self._said: int | None = None
 
     def note_batch(self, seconds: float, *, writing: bool) -> None:
         """A batch took so long; ``writing``: while a save was under way."""
+        self._trained += seconds
         (self._writing if writing else self._quiet).append(seconds)
+
+    def note_start(self) -> None:
+        """A save begins: the interval counts from here."""
+        self._trained = 0.0
 
     def note_save(self, *, blocked: float, busy: float) -> None:
         """A save is done, and the interval follows.
@@ -52,15 +69,22 @@ class Auto:
         self._writing.clear()
         if writing or quiet:
             # batches beside a save are the slower ones; where they are not, the quiet ones are of another time
-            self._batch = max(min(median(times) for times in (writing, quiet) if times), 1e-9)
+            self._batch = max(min(fmean(times) for times in (writing, quiet) if times), 1e-9)
         elif math.isnan(self._batch):
             return
         slowed = min(max(sum(writing) - len(writing) * self._batch, 0.0), busy) if quiet else 0.0
-        cost = blocked + slowed
-        self._cost = cost if math.isnan(self._cost) else fmean((self._cost, cost))
-        on_disk = math.ceil(busy / self._batch) + 1  # one more, so that there are quiet ones, too
-        self.interval = max(math.ceil(self._cost / (self._budget * self._batch)), on_disk)
+        self._costs.append(blocked + slowed)
+        self._busy.append(busy)
+        seconds = max(median_low(self._costs) / self._budget, median_low(self._busy) / _BUSY_SHARE)
+        if len(self._costs) == 1:
+            seconds = min(seconds, _SECOND_SECONDS)
+        self.interval = max(math.ceil(seconds / self._batch), 2)  # two, so that there is a quiet one, too
         self._quiet.clear()
+
+    def agree(self, interval: int | None) -> None:
+        """Take over the interval of rank 0: from now on batches alone decide, which every rank counts alike."""
+        self.interval = interval
+        self._is_alone = False
 
     def note_failure(self) -> None:
         """A save failed: the next tries come less and less often, but every ten minutes at least."""
@@ -70,7 +94,9 @@ class Auto:
 
     def is_due(self, batches: int) -> bool:
         """Whether a save is due, so many batches after the last one began; after the start, if there was none."""
-        return self.interval is not None and batches >= self.interval
+        if self.interval is None:
+            return False
+        return batches >= self.interval or (self._is_alone and self._trained >= self.interval * self._batch)
 
     def news(self) -> str | None:
         """One line for the user, when the interval is new or has changed by half or more."""
@@ -79,5 +105,5 @@ class Auto:
         ):
             return None
         self._said = self.interval
-        share = self._cost / (self.interval * self._batch)
+        share = median_low(self._costs) / (self.interval * self._batch)
         return f"saving every {self.interval} batches: {100 * share:.1f} % of training time"

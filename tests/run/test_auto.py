@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -35,7 +36,7 @@ def clock(monkeypatch):
 
     def save(auto: Auto, *, blocked: float, busy: float) -> None:
         measured["saves"].append((blocked, busy))
-        note_save(auto, blocked=0.0059, busy=0.1)
+        note_save(auto, blocked=0.0059, busy=0.05)
 
     monkeypatch.setattr(Auto, "note_batch", batch)
     monkeypatch.setattr(Auto, "note_save", save)
@@ -93,6 +94,32 @@ def test_auto_by_the_real_clock_saves_and_says_so(tmp_path, caplog):
         trainer(tmp_path, max_epochs=3).fit(Net(dirpath=tmp_path, **ALL), loader(40))
     assert next(iter(saved(tmp_path))) == 1
     assert said(caplog) != []
+
+
+class Timed(MixedNet):
+    """By its own clock a batch takes a tenth of a second, from the twentieth on a hundred times as long."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.now = 0.0
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.now += 0.1 if batch_idx < 20 else 10.0
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.now += 3600.0
+
+
+@pytest.mark.parametrize("validations", [0, 3])
+def test_auto_with_slower_batches_saves_by_the_seconds_trained(tmp_path, monkeypatch, quick_disk, validations):
+    """No batch is held back by those that were quicker, and an hour between two batches makes nothing due."""
+    net, note_save = Timed(dirpath=tmp_path, **ALL), Auto.note_save
+    monkeypatch.setattr("checkpointable._desk.time", SimpleNamespace(monotonic=lambda: net.now))
+    monkeypatch.setattr(Auto, "note_save", lambda auto, **_: note_save(auto, blocked=0.0119, busy=0.05))
+    trainer(tmp_path, val_check_interval=3, limit_val_batches=validations).fit(net, loader(30), loader(3))
+    assert list(saved(tmp_path))[:3] == [1, 13, 21]
+    assert all(later - earlier <= 2 for earlier, later in itertools.pairwise(list(saved(tmp_path))[3:]))
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])

@@ -14,10 +14,9 @@ from checkpointable.catalog.info import read_info
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 
 
-def run(where, epochs):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, str(where), str(epochs)], capture_output=True, text=True, timeout=240, check=False
-    )
+def run(where, epochs, interval="2"):
+    command = [sys.executable, SCRIPT, str(where), str(epochs), interval]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -34,3 +33,10 @@ def test_two_ranks_save_together_resume_together_and_know_the_same(tmp_path):
     assert again["run"] == zero["run"]
     assert again["step"] == 12
     assert again["best"] == "best_score_epoch_2.ckpt"
+
+
+def test_two_ranks_that_find_out_the_interval_agree_on_it(tmp_path):
+    zero, one = run(tmp_path, 6, "auto")
+    assert zero == one
+    assert zero["step"] == 24
+    assert zero["last"] in files(tmp_path)

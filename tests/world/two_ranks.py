@@ -16,6 +16,7 @@ from nets import Net, loader
 from checkpointable import latest
 
 where, epochs = Path(sys.argv[1]), int(sys.argv[2])
+interval = sys.argv[3] if sys.argv[3] == "auto" else int(sys.argv[3])
 warnings.simplefilter("ignore")
 
 
@@ -30,7 +31,7 @@ class Uneven(Net):
 
 L.seed_everything(1, verbose=False)
 net = Uneven(
-    dirpath=where, save_interval=2, train_time_interval=timedelta(0), monitor="score", mode="max", save_last_k=2
+    dirpath=where, save_interval=interval, train_time_interval=timedelta(0), monitor="score", mode="max", save_last_k=2
 )
 trainer = L.Trainer(
     accelerator="cpu", devices=2, strategy="ddp", max_epochs=epochs, logger=False, enable_progress_bar=False,
