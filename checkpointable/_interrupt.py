@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -11,17 +13,21 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
 class CtrlC:
-    """Notes a first Ctrl-C while a training runs. Leaves alone a handler that somebody else has set."""
+    """Notes a first Ctrl-C while a training runs. Leaves alone a handler that somebody else has set.
+
+    Attributes:
+        pressed: Whether there was one.
+        again: Whether there was a second one: nothing more is to be begun, or waited for.
+    """
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed = self.again = False
         self._listening = False
 
     def listen(self) -> None:
         """Take over from Python's own handler, in the main thread."""
-        self.pressed = False
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        self.pressed = self.again = False
+        if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
             self._listening = True
 
@@ -32,8 +38,24 @@ class CtrlC:
             if signal.getsignal(signal.SIGINT) == self._note:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    @contextlib.contextmanager
+    def cuts_short(self) -> Iterator[None]:
+        """Do what the first one asked for until there is a second one, which Lightning ignores once it stops."""
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if not (self.pressed and ignored and _in_main_thread()):
+            yield
+            return
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            yield
+        except KeyboardInterrupt:  # not lost: the first one is on its way out of the training
+            self.again = True
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:
+            self.again = True
             signal.default_int_handler(number, frame)
         self.pressed = True
         rank_zero_info("\nInterrupted: this batch is finished and saved, then training stops. Again: stop at once.")
@@ -43,3 +65,7 @@ class CtrlC:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CtrlC, ())
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

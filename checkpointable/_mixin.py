@@ -15,7 +15,7 @@ from checkpointable import _attach, _lightning, _trainer_callbacks
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
 from checkpointable._overrides import Parts, guard, part
 from checkpointable._run import Run
-from checkpointable.policy.options import Options
+from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.resume.state import KEY, make_arguments_plain
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class CheckpointingMixin(_Base):
     ) -> None:
         given = locals()
         options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
-        super().__init__(*args, **kwargs)
+        with naming_unknown_arguments(type(self), kwargs):
+            super().__init__(*args, **kwargs)
         self._checkpointing = Run(options)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -126,7 +127,7 @@ class CheckpointingMixin(_Base):
     @property
     def best_model_path(self) -> str:
         """The best checkpoint; ``""`` before there is one."""
-        return _run(self).saver.shelf.best.name or ""
+        return _run(self).saver.visible.best.name or ""
 
     @property
     def best_model_score(self) -> torch.Tensor | None:
@@ -136,12 +137,12 @@ class CheckpointingMixin(_Base):
     @property
     def best_k_models(self) -> dict[str, torch.Tensor]:
         """The best checkpoints and their values of ``monitor``, shape (), best first."""
-        return {path: torch.tensor(score) for path, score in _run(self).saver.shelf.best.scores.items()}
+        return {path: torch.tensor(score) for path, score in _run(self).saver.visible.best.scores.items()}
 
     @property
     def last_model_path(self) -> str:
         """The newest checkpoint; ``""`` before there is one."""
-        return _run(self).saver.shelf.last_path
+        return _run(self).saver.visible.last_path
 
     @part
     def configure_callbacks(self) -> Sequence[Callback] | Callback:

@@ -2,14 +2,19 @@
 
 Lightning counts a step for every optimizer, and none for one that is stepped past its wrappers. So in manual
 optimisation a step is a batch in which at least one optimizer stepped, and a batch in which none did is in a window.
+Optimizers may be made anew while training goes on, and be stepped without anybody's knowing of them beforehand: torch
+calls us after the steps of all, from the start of the training to its end.
 """
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Trainer
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from checkpointable import _lightning
 from checkpointable.policy.position import Position
@@ -21,12 +26,30 @@ class Steps:
     def __init__(self) -> None:
         self._stepped = False
         self.stepped = (False, False)  # ever, and in the last batch
+        self._depth = 0  # a tuner's trial is a training inside a training
+        self._forget: weakref.finalize[Any, Steps] | None = None
 
     def listen(self, trainer: Trainer) -> None:
-        """In manual optimisation: hear of every step, also of optimizers without Lightning's wrapper."""
-        if not trainer.lightning_module.automatic_optimization:
-            for optimizer in trainer.strategy.optimizers:
-                optimizer.register_step_post_hook(self._note_step)
+        """In manual optimisation: hear of every step, until ``close``."""
+        if trainer.lightning_module.automatic_optimization:
+            return
+        self._depth += 1
+        if self._depth == 1:
+            listener = weakref.ref(self)
+
+            def heard(optimizer: Optimizer, *_: Any) -> None:
+                steps = listener()
+                if steps is not None and _trains(trainer, optimizer):
+                    steps._stepped = True
+
+            self._forget = weakref.finalize(self, register_optimizer_step_post_hook(heard).remove)
+
+    def close(self) -> None:
+        """The training is left."""
+        self._depth = max(self._depth - 1, 0)
+        if self._depth == 0 and self._forget is not None:
+            self._forget()
+            self._forget = None
 
     def count(self, trainer: Trainer, before: Position) -> Position:
         """Where the training stands after a batch."""
@@ -44,5 +67,14 @@ class Steps:
             return _lightning.inside_window(trainer)
         return self.stepped == (True, False)
 
-    def _note_step(self, *_: Any) -> None:
-        self._stepped = True
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: they hear of nothing."""
+        return {**self.__dict__, "_depth": 0, "_forget": None}
+
+
+def _trains(trainer: Trainer, optimizer: Optimizer) -> bool:
+    """Whether a step was one of this training: not that of an optimizer of inputs, say, or of another module."""
+    if any(optimizer is known for known in trainer.strategy.optimizers):
+        return True
+    weights = {id(weight) for weight in trainer.lightning_module.parameters()}
+    return any(id(weight) in weights for group in optimizer.param_groups for weight in group["params"])

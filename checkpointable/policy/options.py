@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from numbers import Integral, Real
@@ -64,6 +68,39 @@ class Options:
             yield from names.problems(getattr(self, argument), argument)
         if self.patience is not None and self.monitor is None:
             yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
+
+
+class UnknownArgumentError(PolicyError, TypeError):
+    """An argument that no class in line takes. The message names the closest one that is taken."""
+
+
+@contextlib.contextmanager
+def naming_unknown_arguments(cls: type, given: Iterable[str]) -> Iterator[None]:
+    """While the next class in line gets these arguments: say it in the user's words if it knows one of them not.
+
+    Raises:
+        UnknownArgumentError: In the place of a ``TypeError`` that names a base class which the user never wrote.
+    """
+    try:
+        yield
+    except TypeError as error:
+        found = re.match(r"(.+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[2] not in given or found[1] not in {base.__qualname__ for base in cls.__mro__}:
+            raise
+        taken = {name: None for base in cls.__mro__ for name in _named(base.__dict__.get("__init__"))}
+        close = difflib.get_close_matches(found[2], taken, n=1)
+        raise UnknownArgumentError(
+            f"{cls.__name__} takes no argument {found[2]!r}. "
+            + (f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(taken)}.")
+        ) from error
+
+
+def _named(function: Any) -> list[str]:
+    """The arguments that can be given by name."""
+    parameters = [] if function is None else list(inspect.signature(function).parameters.values())
+    return [
+        it.name for it in parameters if it.kind in (it.KEYWORD_ONLY, it.POSITIONAL_OR_KEYWORD) and it.name != "self"
+    ]
 
 
 def _whole(value: Any, least: int) -> bool:

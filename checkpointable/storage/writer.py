@@ -36,22 +36,30 @@ class Writer(Generic[T]):
         return self._thread is not None and not self._done.is_set() and self._process == os.getpid()
 
     def start(self, work: Callable[[], T], *, background: bool) -> None:
-        """Begin; nothing may be under way or left to be taken.
+        """Begin. What an interrupted caller has left is waited for, and what came of it is dropped.
 
         Args:
             work: What to do.
             background: Whether to return at once.
+
+        Raises:
+            BaseException: What the work that was left raised. Nothing has begun then.
         """
-        assert self._thread is None
+        if self._thread is not None:
+            self.take()
         self._done, self._process = threading.Event(), os.getpid()
-        self._thread = threading.Thread(target=self._do, args=(work,), name="checkpointable-writer")
+        self._thread = thread = threading.Thread(target=self._do, args=(work,), name="checkpointable-writer")
         if not background:
-            self._thread.run()
+            thread.run()
             return
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError:  # no more threads, as at the end of the interpreter
-            self._thread.run()
+            thread.run()
+        except BaseException:  # Ctrl-C
+            if thread.ident is None:  # it has not begun, so there is nothing to wait for
+                self._thread = None
+            raise
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the work is done, or so many seconds."""

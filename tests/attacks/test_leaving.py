@@ -13,7 +13,7 @@ from attacks.programs import At, told, writing_is_over
 from attacks.whole import assert_whole, leftovers
 from nets import Net, files, links, loader, trainer
 
-from checkpointable import latest
+from checkpointable import CheckpointableWarning, latest
 
 
 class CrashError(Exception):
@@ -87,6 +87,108 @@ def test_second_ctrl_c_while_the_end_is_waited_for_still_leaves_the_file(tmp_pat
     assert leftovers(tmp_path) == set()
 
 
+class Disk:
+    """Holds up the writing of files, from the second one on, until it is let go on; at the latest after a minute."""
+
+    def __init__(self, monkeypatch, held):
+        self.held, self.files, self.free = held, 0, threading.Event()
+        self.waits = threading.Event()
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self.files += 1
+            if self.files == self.held:
+                self.waits.set()
+                self.held_up()
+        self._sync(descriptor)
+
+    def held_up(self):
+        self.free.wait(60)
+
+
+@pytest.fixture
+def keyboard():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_second_ctrl_c_does_not_wait_for_the_save_that_is_under_way(tmp_path, monkeypatch, keyboard):
+    disk = Disk(monkeypatch, held=1)
+
+    def press_twice():
+        assert disk.waits.wait(60)
+        press()
+        press()
+
+    net = Net(dirpath=tmp_path, save_interval=2)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, callbacks=[At({3: press_twice})]).fit(net, loader(9))
+    held_up = files(tmp_path) == []
+    disk.free.set()
+    writing_is_over()
+    assert held_up
+    assert files(tmp_path) == ["epoch_0_batch_2.ckpt"], "it is finished all the same"
+    assert leftovers(tmp_path) == set()
+
+
+def test_second_ctrl_c_ends_the_wait_for_the_save_that_the_first_asked_for(tmp_path, monkeypatch, keyboard):
+    class Pressing(Disk):
+        """Presses again when the training has ended, and only that save is waited for."""
+
+        def held_up(self):
+            for _ in range(6000):
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    press()
+                    break
+                self.free.wait(0.01)
+            super().held_up()
+
+    disk = Pressing(monkeypatch, held=2)
+    net = Net(dirpath=tmp_path, save_interval=2)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, callbacks=[At({3: press})]).fit(net, loader(9))
+    held_up = files(tmp_path) == ["epoch_0_batch_2.ckpt"]
+    disk.free.set()
+    writing_is_over()
+    assert held_up
+    assert latest(tmp_path) == str(tmp_path / "epoch_0_batch_3.ckpt")
+    assert leftovers(tmp_path) == set()
+
+
+def test_interruption_right_after_the_writer_began_finds_its_file_finished(tmp_path, monkeypatch):
+    """By a handler of the user's own, who wants no batch to be finished."""
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "checkpointable-writer":
+            started.append(thread)
+            if len(started) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    try:
+        with told() as messages, pytest.raises(SystemExit):
+            trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2), loader(9))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert messages == []
+    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
+    assert_whole(tmp_path)
+    assert leftovers(tmp_path) == set()
+
+
 @pytest.mark.parametrize("error", [RuntimeError, CrashError])
 def test_failure_of_the_writer_that_is_not_the_disks_is_raised_as_it_is(tmp_path, monkeypatch, error):
     def broken(descriptor):
@@ -94,7 +196,8 @@ def test_failure_of_the_writer_that_is_not_the_disks_is_raised_as_it_is(tmp_path
 
     net = Net(dirpath=tmp_path, save_interval=2, save_on_exception=True)
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(error, match="in the background"):
+    again = rf"while {error.__name__} ended the training, the state after .* not saved: {error.__name__}: in the backg"
+    with pytest.warns(CheckpointableWarning, match=again), pytest.raises(error, match="in the background"):
         trainer(tmp_path).fit(net, loader(6))
     assert files(tmp_path) == []
     assert leftovers(tmp_path) == set()

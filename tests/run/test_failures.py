@@ -24,6 +24,18 @@ class CrashError(Exception):
     """Thrown by the tests' own code."""
 
 
+class BrokenSample(torch.utils.data.Dataset):
+    """Of its six batches of four, the fourth cannot be read."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        if index == 14:
+            raise CrashError("sample 14")
+        return torch.ones(2), 0
+
+
 class Raising(L.Callback):
     """Raises in a hook, at a batch."""
 
@@ -44,18 +56,9 @@ def test_exception_inside_a_batch_saves_nothing_and_names_the_file_to_go_on_from
 
 
 def test_exception_while_a_batch_is_fetched_keeps_the_state_before_it(tmp_path):
-    class Broken(torch.utils.data.Dataset):
-        def __len__(self):
-            return 24
-
-        def __getitem__(self, index):
-            if index == 14:
-                raise CrashError
-            return torch.ones(2), 0
-
     net = Net(dirpath=tmp_path)
     with pytest.raises(CrashError):
-        trainer(tmp_path).fit(net, torch.utils.data.DataLoader(Broken(), batch_size=4))
+        trainer(tmp_path).fit(net, torch.utils.data.DataLoader(BrokenSample(), batch_size=4))
     assert files(tmp_path) == ["epoch_0_batch_3.ckpt"]
     assert read_info(net.last_model_path).kind == "exception"
     assert links(tmp_path) == {"last.ckpt": "epoch_0_batch_3.ckpt"}
@@ -75,59 +78,74 @@ def test_save_on_exception_false_keeps_nothing(tmp_path):
     assert files(tmp_path) == []
 
 
-@pytest.fixture
-def keyboard():
-    """Ctrl-C as a terminal has it; a shell starts what is in the background without."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+class Unwritable(Net):
+    """Cannot be saved once the training is interrupted."""
+
+    def __init__(self, error, **options):
+        super().__init__(**options)
+        self.error = error
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        if self.trainer.interrupted:
+            raise self.error
+
+
+def end_by_a_broken_sample(tmp_path, net):
+    """Whether the exception arrives, and the data module and Lightning's teardown, which come after us, are reached."""
+    heard = []
+    data = L.LightningDataModule()
+    data.train_dataloader = lambda: torch.utils.data.DataLoader(BrokenSample(), batch_size=4)
+    data.on_exception = lambda exception: heard.append(type(exception))
+    fitting = trainer(tmp_path)
+    with pytest.raises(CrashError, match="sample 14"):
+        fitting.fit(net, datamodule=data)
+    return heard == [CrashError] and fitting.state.stage is None
+
+
+LOST = r"while CrashError ended the training, the state after epoch 0, batch 3, step 3 was not saved"
+
+
+def test_error_of_the_users_while_the_last_state_is_saved_does_not_hide_what_ended_the_training(tmp_path):
+    net = Unwritable(RuntimeError("device-side assert"), dirpath=tmp_path)
+    with pytest.warns(CheckpointableWarning, match=rf"^{LOST}: RuntimeError: device-side assert$"):
+        assert end_by_a_broken_sample(tmp_path, net)
+    assert files(tmp_path) == []
+
+
+def test_name_that_cannot_be_made_for_the_last_state_does_not_hide_what_ended_the_training(tmp_path):
+    net = Net(dirpath=tmp_path, filename="at_{train_loss:d}")
+    with pytest.warns(CheckpointableWarning, match=rf"^{LOST}: PolicyError: cannot name a checkpoint .*train_loss"):
+        assert end_by_a_broken_sample(tmp_path, net)
+
+
+def test_disk_that_is_full_for_the_last_state_does_not_hide_what_ended_the_training(tmp_path, monkeypatch):
+    def full(path, *args, **kwargs):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(commit, "commit", full)
+    with pytest.warns(CheckpointableWarning, match=rf"^{LOST}: .*No space left.*Older checkpoints are untouched: none"):
+        assert end_by_a_broken_sample(tmp_path, Net(dirpath=tmp_path))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interruption_while_the_last_state_is_saved_is_not_swallowed(tmp_path, error):
+    with pytest.raises(error):
+        trainer(tmp_path).fit(
+            Unwritable(error(), dirpath=tmp_path), torch.utils.data.DataLoader(BrokenSample(), batch_size=4)
+        )
+    assert files(tmp_path) == []
 
 
 class SignalOnce(L.Callback):
-    """Sends this process a signal in the middle of a batch, so many times."""
+    """Sends this process a signal in the middle of a batch."""
 
-    def __init__(self, number, at, times=1):
-        self.number, self.at, self.times = number, at, times
+    def __init__(self, number, at):
+        self.number, self.at = number, at
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.fit_loop.batch_idx == self.at:
-            for _ in range(self.times):
-                os.kill(os.getpid(), self.number)
-
-
-def test_first_ctrl_c_finishes_the_batch_saves_and_stops(tmp_path, keyboard):
-    net = Net(dirpath=tmp_path)
-    with pytest.raises(SystemExit):
-        trainer(tmp_path, callbacks=[SignalOnce(signal.SIGINT, at=3)]).fit(net, loader(9))
-    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
-    assert read_info(net.last_model_path).kind == "exception"
-    assert signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
-
-
-def test_first_ctrl_c_waits_for_the_end_of_the_window(tmp_path, keyboard):
-    net = Net(dirpath=tmp_path)
-    with pytest.raises(SystemExit):
-        trainer(tmp_path, accumulate_grad_batches=2, callbacks=[SignalOnce(signal.SIGINT, at=3)]).fit(net, loader(9))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
-
-
-def test_second_ctrl_c_interrupts_at_once_and_saves_nothing_half_done(tmp_path, keyboard):
-    net = Net(dirpath=tmp_path, save_interval=2)
-    with pytest.raises(SystemExit):
-        trainer(tmp_path, callbacks=[SignalOnce(signal.SIGINT, at=4, times=2)]).fit(net, loader(9))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
-
-
-def test_ctrl_c_handler_of_somebody_else_is_left_alone(tmp_path):
-    pressed = []
-    signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
-    try:
-        trainer(tmp_path, callbacks=[SignalOnce(signal.SIGINT, at=1)]).fit(Net(dirpath=tmp_path), loader(3))
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert pressed == [1]
+            os.kill(os.getpid(), self.number)
 
 
 def test_sigterm_saves_and_stops_in_order(tmp_path):

@@ -95,15 +95,75 @@ def test_works_come_in_the_order_in_which_they_were_started():
     assert seen == list(range(20))
 
 
-def test_start_while_work_is_under_way_or_not_taken_is_refused(gate):
+def test_start_after_an_interrupted_caller_waits_for_what_it_left_and_drops_that():
+    writer, seen = Writer(), []
+    first_began = threading.Event()
+
+    def first() -> str:
+        assert first_began.wait(60)
+        seen.append("first")
+        return "first"
+
+    writer.start(first, background=True)
+    threading.Timer(0.05, first_began.set).start()
+    writer.start(lambda: seen.append("second") or "second", background=True)
+    assert writer.take() == "second"
+    assert seen == ["first", "second"]
+    assert writer.take() is None
+
+
+def test_start_after_work_that_failed_and_was_left_raises_and_begins_nothing():
+    writer, seen = Writer(), []
+    writer.start(fail(ValueError("a bug")), background=True)
+    with pytest.raises(ValueError, match="a bug"):
+        writer.start(lambda: seen.append("second"), background=True)
+    assert (seen, writer.take()) == ([], None)
+    writer.start(lambda: "third", background=True)
+    assert writer.take() == "third"
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Ctrl-C while the next thread is being started, before it begins or after; gives how it can be started later."""
+
+    def prepare(after: threading.Event | None = None) -> list[Callable[[], None]]:
+        start, late = threading.Thread.start, []
+
+        def interrupting(thread):
+            monkeypatch.undo()
+            if after is None:
+                late.append(lambda: (start(thread), thread.join()))
+            else:
+                start(thread)
+                assert after.wait(60)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(threading.Thread, "start", interrupting)
+        return late
+
+    return prepare
+
+
+def test_ctrl_c_before_the_thread_begins_leaves_nothing_under_way(interrupted):
+    writer, seen = Writer(), []
+    late = interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        writer.start(lambda: seen.append("first"), background=True)
+    assert not writer.is_busy
+    assert (writer.take(), seen) == (None, [])
+    writer.start(lambda: seen.append("second"), background=True)
+    late[0]()
+    writer.take()
+    assert seen == ["second"], "one that begins after all does nothing"
+
+
+def test_ctrl_c_after_the_thread_has_begun_leaves_what_came_of_it(interrupted, gate):
     writer = Writer()
-    writer.start(gate, background=True)
-    with pytest.raises(AssertionError):
-        writer.start(lambda: "second", background=True)
+    interrupted(after=gate.entered)
+    with pytest.raises(KeyboardInterrupt):
+        writer.start(gate, background=True)
+    assert writer.is_busy
     gate.opened.set()
-    writer.wait()
-    with pytest.raises(AssertionError):
-        writer.start(lambda: "second", background=True)
     assert writer.take() == "done"
 
 
