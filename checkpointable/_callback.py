@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
@@ -13,19 +14,46 @@ from checkpointable import _lightning, _trainer_callbacks
 
 if TYPE_CHECKING:
     from checkpointable._run import Run
+    from checkpointable._shelf import Shelf
+
+
+class _Shown:
+    """An attribute of ``ModelCheckpoint`` that always says what is durable; what is assigned to it counts for nothing.
+
+    Args:
+        read: Its value, of the kept files.
+    """
+
+    def __init__(self, read: Callable[[Shelf], Any]) -> None:
+        self._read = read
+
+    def __get__(self, callback: CheckpointingCallback | None, owner: type) -> Any:
+        return self if callback is None else self._read(callback.run.saver.visible)
+
+    def __set__(self, callback: CheckpointingCallback, value: Any) -> None:
+        """It is not for others to say."""
 
 
 class CheckpointingCallback(ModelCheckpoint):
     """The run's ear in the trainer. A ``ModelCheckpoint`` by its attributes, since Lightning and loggers ask for one.
 
-    None of ``ModelCheckpoint``'s own saving is left: the module's run saves, at the safe points.
+    None of ``ModelCheckpoint``'s own saving is left: the module's run saves, at the safe points. Where nothing is
+    judged, the last checkpoint is what ``ckpt_path="best"`` means, as in Lightning.
 
     Args:
         run: The run of the module that this callback belongs to.
         replaced: The ``ModelCheckpoint`` that Lightning had added by itself; given back if another module is fitted.
     """
 
+    best_k_models = _Shown(lambda shelf: _tensors(shelf.best.scores))
+    best_model_path = _Shown(lambda shelf: shelf.best.name or shelf.last_path)
+    best_model_score = _Shown(lambda shelf: next(iter(_tensors(shelf.best.scores).values()), None))
+    current_score = _Shown(lambda shelf: _tensors(shelf.best.scores).get(shelf.last_path))
+    kth_best_model_path = _Shown(lambda shelf: shelf.best.worst or "")
+    last_model_path = _Shown(lambda shelf: shelf.last_path)
+
     def __init__(self, run: Run, replaced: ModelCheckpoint | None) -> None:
+        self.run = run
         options = run.options
         super().__init__(
             monitor=options.monitor,
@@ -35,28 +63,19 @@ class CheckpointingCallback(ModelCheckpoint):
             auto_insert_metric_name=options.auto_insert_metric_name,
             save_last=options.save_last,
         )
-        self.run = run
         self.replaced = replaced
 
     def publish(self, trainer: Trainer) -> None:
-        """Show what is durable now, and tell the loggers."""
-        shelf = self.run.saver.shelf
-        best = shelf.best
-        self.best_k_models = {path: torch.tensor(score) for path, score in best.scores.items()}
-        self.best_model_path = best.name or ""
-        self.best_model_score = self.best_k_models.get(self.best_model_path)
-        self.current_score = self.best_k_models.get(shelf.last_path)
-        self.kth_best_model_path = best.worst or ""
-        if best.worst is not None:
-            self.kth_value = self.best_k_models[best.worst]
-        self.last_model_path = shelf.last_path
+        """Tell the loggers of what is durable now."""
+        if self.kth_best_model_path:
+            self.kth_value = self.best_k_models[self.kth_best_model_path]
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Step aside for a module that is not ours."""
-        if pl_module.__dict__.get("_checkpointing") is not self.run:
+        """Step aside for a fit of a module that is not ours."""
+        if stage == "fit" and pl_module.__dict__.get("_checkpointing") is not self.run:
             _trainer_callbacks.detach(trainer, self)
             if self.replaced is not None:
                 _trainer_callbacks.attach(trainer, self.replaced)
@@ -84,7 +103,7 @@ class CheckpointingCallback(ModelCheckpoint):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """The last moment before the parameters change."""
-        self.run.saver.wait_for_copy()
+        self.run.saver.before_change()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights by what this validation has logged."""
@@ -97,9 +116,8 @@ class CheckpointingCallback(ModelCheckpoint):
         self.run.note_best(self.run.judge.after_training_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Where nothing could be judged, the last checkpoint is what ``ckpt_path="best"`` means, as in Lightning."""
+        """Ctrl-C is Python's again."""
         self.run.ctrl_c.close()
-        self.best_model_path = self.best_model_path or self.last_model_path
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last consistent state."""
@@ -117,3 +135,7 @@ class CheckpointingCallback(ModelCheckpoint):
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """For ``ckpt_path="last"``."""
         return {self.run.saver.shelf.last_path} - {""}
+
+
+def _tensors(scores: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    return {path: torch.tensor(score) for path, score in scores.items()}

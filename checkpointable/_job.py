@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from checkpointable._errors import CheckpointFileError, SaveError
-from checkpointable._shelf import Order, Shelf
+from checkpointable._shelf import Order, Shelf, stem
+from checkpointable.catalog.info import line_in
 from checkpointable.policy import names
+from checkpointable.policy.lineage import UNKNOWN, Line
 from checkpointable.policy.options import Options
+from checkpointable.storage.files import freed_bytes
 from checkpointable.storage.store import Store
 
 
@@ -28,6 +31,7 @@ class Outcome:
         path: The new file; ``None`` if there is none.
         problem: Why there is none.
         messages: What the user is to know besides.
+        again: Whether it is to be tried again at once, without its having failed.
         seconds: How long it took.
     """
 
@@ -36,6 +40,7 @@ class Outcome:
     path: str | None = None
     problem: str | None = None
     messages: list[str] = field(default_factory=list)
+    again: bool = False
     seconds: float = 0.0
 
 
@@ -51,7 +56,9 @@ class Job:
         shelf: What was kept before.
         options: The constructor's arguments.
         run_id: The run.
+        line: The fit, and those it goes on from.
         resumed_from: The file it has gone on from.
+        show: Told what is durable, before anything is deleted.
         messages: What the user is to know.
     """
 
@@ -63,6 +70,8 @@ class Job:
     options: Options
     run_id: str
     resumed_from: str | None
+    line: Line = UNKNOWN
+    show: Callable[[Shelf], None] = lambda shelf: None
     messages: list[str] = field(default_factory=list)
 
     def __call__(self) -> Outcome:
@@ -80,6 +89,7 @@ class Job:
         else:
             self.shelf = self.shelf.add(path, self.order)
             self._point()
+            self.show(self.shelf)
             self._delete(self.shelf.outdated())
             self.shelf = replace(self.shelf, written=self.shelf.written & self.shelf.kept)
         seconds = time.monotonic() - begun
@@ -101,27 +111,42 @@ class Job:
             )
 
     def _make_room(self) -> None:
-        """See that it fits. What would be deleted anyway may go first, if another file that verifies stays."""
+        """See that it fits. What would be deleted anyway may go first, if that is enough and a whole file stays."""
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
         if not self.shelf.last_path:
             self._look_ahead(free, self.size)
-        outdated = sorted(self._mine(self.shelf.replaceable(self.order)))
-        while free < self.size and outdated:
-            path = outdated.pop(0)
-            others = self.shelf.kept - {path}
-            if not any(self.store.problem(other) is None for other in sorted(others)):
-                break
-            self.shelf = self.shelf.without([path])
+        going, gone = self._makes_room(self.size - free) if free < self.size else [], []
+        if going:
+            before, self.shelf = self.shelf, self.shelf.without(going)
             self._point()
-            self._delete([path])
+            self.show(self.shelf)
+            self._delete(going)
+            gone = [path for path in going if not self.store.exists(path)]
+            self.shelf = before.without(gone)
             free = self.store.free_bytes() or 0
         if free < self.size:
+            tried = f"; deleted to make room: {', '.join(gone)}" if gone else ""
             raise SaveError(
                 f"no room in {self.store.directory}: a checkpoint takes {self.size:,} bytes, {free:,} are free,"
-                f" {self.size - free:,} are missing"
+                f" {self.size - free:,} are missing{tried}"
             )
+
+    def _makes_room(self, missing: int) -> list[str]:
+        """Files that would be deleted anyway and free so many bytes, while a whole one stays; none where it takes more.
+
+        The best go last: of these alone no later save makes another.
+        """
+        outdated, best = self._mine(self.shelf.replaceable(self.order)), self.shelf.best.scores
+        in_turn = sorted(outdated, key=lambda path: (path in best, path == self.shelf.last_path, path))
+        freed = {path: freed_bytes(path) for path in in_turn}
+        stays_anyway = sorted(self.shelf.kept - outdated)
+        for stays in [*stays_anyway, *(path for path in reversed(in_turn) if path in self.shelf.kept)]:
+            going = _enough({path: size for path, size in freed.items() if path != stays}, missing)
+            if going and self.store.problem(stays) is None:
+                return going
+        return []
 
     def _look_ahead(self, free: int, size: int) -> None:
         """Before the first file: whether everything that will be kept has room."""
@@ -135,10 +160,10 @@ class Job:
             )
 
     def _write(self) -> str:
-        stem = self._stem()
+        name = stem(self.options, self.order)
         replaceable = self.shelf.replaceable(self.order) - {self.resumed_from}
         for version in itertools.count():
-            path = self.store.path(names.versioned(stem, version))
+            path = self.store.path(names.versioned(name, version))
             overwrite = path in replaceable and self._is_mine(path)
             try:
                 self.write(path, overwrite)
@@ -147,26 +172,21 @@ class Job:
             return path
         raise AssertionError("unreachable: versions do not end")
 
-    def _stem(self) -> str:
-        options, order = self.options, self.order
-        template = options.filename if order.score is None else options.best_filename
-        values: dict[str, int | float | str] = {**order.metrics, **order.position.to_dict()}
-        values["monitor"] = options.monitor or ""
-        return names.render(template, values, insert_names=options.auto_insert_metric_name)
-
     def _point(self) -> None:
-        """Move ``last.ckpt`` and ``best.ckpt``."""
+        """Move ``last.ckpt`` and ``best.ckpt``; where there is no such file any more, a link to it goes."""
         if not self.options.save_last:
             return
-        for role, target in ((names.LAST, self.shelf.last_path), (names.BEST, self.shelf.best.name)):
-            if target and self.store.exists(target):
-                try:
+        for role, target in ((names.LAST, self.shelf.last_path), (names.BEST, self.shelf.best.name or "")):
+            try:
+                if not target or self.store.exists(target):
                     self.store.point(role, target, self.run_id)
-                except OSError as error:
-                    self.messages.append(
-                        f"cannot move {self.store.path(names.versioned(role, 0))} to {target}: {error}."
-                        " The checkpoint itself is safe."
-                    )
+            except OSError as error:
+                link = self.store.path(names.versioned(role, 0))
+                self.messages.append(
+                    f"cannot move {link} to {target}: {error}. The checkpoint itself is safe."
+                    if target
+                    else f"cannot remove {link}, which leads to no file any more: {error}. Delete it by hand."
+                )
 
     def _delete(self, outdated: Iterable[str]) -> None:
         for path in sorted(self._mine(outdated)):
@@ -185,6 +205,18 @@ class Job:
         """Whether this run wrote a file, and nobody has since written another of that name."""
         try:
             metadata = self.store.metadata(path)
-        except (CheckpointFileError, OSError):
+            on_line = self.line.has(line_in(metadata).segment, int(metadata.get("batches", 0)))
+        except (CheckpointFileError, OSError, TypeError, ValueError):  # or no metadata of ours
             return False
-        return metadata.get("run_id") == self.run_id and metadata.get("kind") != "manual"
+        return on_line and metadata.get("run_id") == self.run_id and metadata.get("kind") != "manual"
+
+
+def _enough(sizes: Mapping[str, int], wanted: int) -> list[str]:
+    """The first of them that come to so many bytes together; none if all are too little."""
+    taken, total = [], 0
+    for path, size in sizes.items():
+        taken.append(path)
+        total += size
+        if total >= wanted:
+            return taken
+    return []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import lightning
@@ -27,7 +27,6 @@ from checkpointable.policy.position import Position
 from checkpointable.storage.address import is_remote, plain
 
 _SEED = "PL_GLOBAL_SEED"
-_HIDDEN = "_checkpointing_hidden_step"
 _SEAMS = (
     "fit_loop.epoch_loop.batch_progress.current.completed",
     "fit_loop.epoch_loop.batch_progress.total.completed",
@@ -204,6 +203,11 @@ def epoch_is_over(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.done
 
 
+def is_own_closure(closure: Any) -> bool:
+    """Whether a step's closure is Lightning's, which runs forward, backward and ``on_before_optimizer_step``."""
+    return isinstance(closure, partial) and getattr(closure.func, "__name__", "") == "_wrap_closure"
+
+
 def validates(trainer: Trainer) -> bool:
     """Whether this fit has a validation to run."""
     return trainer.enable_validation
@@ -249,32 +253,6 @@ def evaluates_several_loaders(trainer: Trainer) -> bool:
     loop = trainer._active_loop
     loop = loop.epoch_loop.val_loop if isinstance(loop, _FitLoop) else loop
     return isinstance(loop, _EvaluationLoop) and loop.num_dataloaders > 1
-
-
-def has_val_loader(trainer: Trainer) -> bool:
-    """Whether a validation loader was given, by whatever way."""
-    return bool(trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined())
-
-
-def hide_validation_step(module: LightningModule) -> None:
-    """Let Lightning see no ``validation_step``, until ``show_validation_step``.
-
-    Where it comes from a base class and there is no loader for it, Lightning would warn of the missing loader, and its
-    batch size finder would ask for it.
-    """
-    attributes = module.__dict__
-    attributes.setdefault(_HIDDEN, attributes.get("validation_step"))
-    attributes["validation_step"] = MethodType(LightningModule.validation_step, module)
-
-
-def show_validation_step(module: LightningModule) -> None:
-    """Undo ``hide_validation_step``; also what it hid of ``torch.compile``."""
-    attributes = module.__dict__
-    if _HIDDEN in attributes:
-        compiled = attributes.pop(_HIDDEN)
-        del attributes["validation_step"]
-        if compiled is not None:
-            attributes["validation_step"] = compiled
 
 
 def checkpoint_directory(trainer: Trainer) -> str:

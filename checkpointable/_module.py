@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from checkpointable import _lightning
+from checkpointable import _hidden_step, _lightning
 from checkpointable._compile import compiled_inside
 from checkpointable._errors import PolicyError
 from checkpointable._evaluation import Means, log_evaluation, log_overall, log_training
@@ -26,11 +26,11 @@ def _prepare(module: CheckpointingModule) -> None:
     cls = type(module)
     if cls.compute_loss is CheckpointingModule.compute_loss and cls.training_step is CheckpointingModule.training_step:
         raise missing(cls)
-    _lightning.show_validation_step(module)
+    _hidden_step.show_validation_step(module)
     trainer = _lightning.fitting_trainer(module)
     ours = cls.validation_step is CheckpointingModule.validation_step
-    if trainer is not None and ours and not _lightning.has_val_loader(trainer):
-        _lightning.hide_validation_step(module)
+    if trainer is not None and ours and not _hidden_step.has_val_loader(trainer):
+        _hidden_step.hide_validation_step(module)
 
 
 class CheckpointingModule(CheckpointingMixin, LightningModule):

@@ -4,6 +4,10 @@ Parameters and the state of their optimizers change in an optimizer's step, so t
 time for the copy. Lightning's ``step`` is given a closure that runs these: there the wait comes behind it, in
 ``on_before_optimizer_step``. Any other step waits before it begins. Callbacks that swap weights do so around
 validation and at the end of an epoch: the copy is waited for there, too.
+
+User code may change parameters elsewhere, past torch's count of changes (``p.data.clamp_()``). So the first save of a
+fit copies at once, and is compared with the parameters before the next step: only where nothing has changed them do
+later saves by interval overlap. Those of the best, at an epoch's end and the last are worth the wait in any case.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
+
+from checkpointable import _lightning
 
 
 def steady_tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
@@ -28,11 +34,10 @@ def steady_tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
 
 def wait_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
     """Have ``wait`` called before a step that changes parameters at once."""
-    closure_waits = trainer.lightning_module.automatic_optimization
 
     def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)
-        if closure is None or not closure_waits:
+        if not _lightning.is_own_closure(closure):
             wait()
 
     for optimizer in _optimizers(trainer):

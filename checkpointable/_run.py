@@ -12,19 +12,20 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 
+from checkpointable import _contents as contents
 from checkpointable import _lightning, _trainer_callbacks
-from checkpointable._desk import Desk, scalars
+from checkpointable._desk import Desk
 from checkpointable._interrupt import CtrlC
 from checkpointable._judge import Judge
 from checkpointable._leaving import leave
 from checkpointable._overlap import wait_before_steps
 from checkpointable._steps import Steps
+from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.when import Conditions
-from checkpointable.resume import gradients, modes, rank_state, settings, state
-from checkpointable.resume.loaders import may_have_drawn, observe, settle
-from checkpointable.resume.report import exactness, when_saved
+from checkpointable.resume import state
+from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.way_back import WayBack
 
 
@@ -38,6 +39,11 @@ class Run:
         made: The modes in which the script made the module; see ``modes``.
         whole: Whether the state is that of ``position``, with nothing begun since.
         fetching: Whether the next batch is being fetched or prepared, which draws from the random generators.
+        safe_point: ``"batch"`` or ``"epoch"``: what had ended at the last one.
+        steps: Counts batches and optimizer steps.
+        clock: When time began to count, for ``train_time_interval``; of the monotonic clock.
+        generation: How often the run has been resumed.
+        line: This fit, and those it goes on from; see ``lineage``.
         resumed_at: ``"batch"`` or ``"epoch"``, from the restoring of a checkpoint until the loop has taken it up.
     """
 
@@ -58,11 +64,12 @@ class Run:
         self.saver = self.desk.saver
         self.judge = Judge(self.options)
         self._conditions = Conditions.of(self.options)
-        self._generation = 0
-        self._safe_point: str | None = None
+        self.generation = 0
+        self.safe_point: str | None = None
+        self.line = Line.begin()
         self._way_back: WayBack | None = None
-        self._clock = time.monotonic()
-        self._steps = Steps()
+        self.clock = time.monotonic()
+        self.steps = Steps()
 
     def change(self, **changes: Any) -> None:
         """Change an argument in the middle of a run.
@@ -76,8 +83,9 @@ class Run:
 
     def open(self, trainer: Trainer) -> None:
         """Before anything is trained: find and try the directory."""
-        self.run_id = trainer.strategy.broadcast(self.run_id)
-        self.saver.start(trainer, self.run_id, self.position)
+        self.run_id, self.line = trainer.strategy.broadcast((self.run_id, self.line))
+        resumes = self.saver.start(trainer, self.run_id, self.line, self.position)
+        self.generation = max(self.generation, resumes)  # newer than any branch that has been left
 
     def on_run(self, trainer: Trainer) -> None:
         """The loop is about to look whether there is anything left to train."""
@@ -86,7 +94,7 @@ class Run:
 
     def after_run(self, trainer: Trainer) -> None:
         """The loop is left, after its end or because there was nothing left to train."""
-        self._steps.close()
+        self.steps.close()
         self.saver.close()
         way_back, self._way_back = self._way_back, None
         if way_back is not None:
@@ -94,7 +102,7 @@ class Run:
 
     def on_failing(self) -> None:
         """The loop is left by an exception: callbacks may swap weights when they hear of it."""
-        self._steps.close()
+        self.steps.close()
         self.saver.wait_for_copy()
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
@@ -122,9 +130,9 @@ class Run:
         seconds = 0.0
         if self._way_back is not None:
             seconds = self._way_back.on_start(trainer, self.made, strict=self.options.strict_resume)
-        self._clock = time.monotonic() - seconds
-        self._steps.listen(trainer)
-        wait_before_steps(trainer, self.saver.wait_for_copy)
+        self.clock = time.monotonic() - seconds
+        self.steps.listen(trainer)
+        wait_before_steps(trainer, self.saver.before_change)
 
     def on_batch_starting(self) -> None:
         """The next batch is about to be fetched."""
@@ -136,12 +144,14 @@ class Run:
         self.desk.on_batch_trained()
 
     def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
-        """The safe point after a batch: save what is due, unless the epoch is about to end, or a window is open: for the
-        end of that only what is best does not wait, and Ctrl-C."""
-        before, self.position = self.position, self._steps.count(trainer, self.position)
+        """The safe point after a batch: save what is due, unless a window is open or the epoch is about to end.
+
+        What is best does not wait for a window's end, nor does Ctrl-C: the file has its gradients.
+        """
+        before, self.position = self.position, self.steps.count(trainer, self.position)
         self.whole, self.fetching = True, False
         settle(_lightning.training_loader(trainer))
-        self._safe_point = "batch"
+        self.safe_point = "batch"
         self.desk.due |= self._conditions.after_batch(before, self.position)
         self.desk.on_batch_over(self.position)
         if self._conditions.seconds is not None:
@@ -152,7 +162,7 @@ class Run:
         self.judge.raise_problem()
         if not self.desk.due or terminating or _lightning.epoch_is_over(trainer):
             return
-        if not self._steps.in_window(trainer) or "best" in self.desk.due or self.ctrl_c.pressed:
+        if not self.steps.in_window(trainer) or "best" in self.desk.due or self.ctrl_c.pressed:
             self._save(trainer)
             self._stop_if_asked()
 
@@ -168,7 +178,7 @@ class Run:
     def on_epoch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after an epoch: save what is due."""
         self.whole, self.fetching = True, False
-        self._safe_point = "epoch"
+        self.safe_point = "epoch"
         self.desk.due |= self._conditions.after_epoch(self.position.epoch)
         if not terminating:
             self._save(trainer)
@@ -204,42 +214,7 @@ class Run:
 
     def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         """What goes into a checkpoint under our key, whoever writes it."""
-        order = self.desk.order
-        window = order is not None and (self._steps.in_window(trainer) or gradients.outlive_batches(trainer))
-        now = state.State(
-            run_id=self.run_id,
-            position=self.position,
-            safe_point=None if order is None else self._safe_point,
-            best_val_loss=self.best_val_loss,
-            seconds=time.monotonic() - self._clock,
-            gradients=gradients.collect(trainer.lightning_module) if window else {},
-            stepped=self._steps.stepped,
-            settings=settings.capture(trainer),
-            modes=modes.capture(trainer.lightning_module),
-            made=self.made,
-            stopped_early=_lightning.stopped_early(trainer),
-            reloaded_epochs=_lightning.reloaded_epochs(trainer),
-            fetching=order is not None and self.fetching and may_have_drawn(_lightning.training_loader(trainer)),
-            generation=self._generation,
-            logged=sorted(self.judge.seen),
-            ranks=()
-            if weights_only or not _lightning.is_fitting(trainer)
-            else rank_state.gather(trainer, settled=order is not None),
-        )
-        here = now.ranks[trainer.global_rank] if now.ranks else {}
-        score = None if order is None or order.score is None else order.score
-        options = self.options
-        judged = None if score is None else {"monitor": options.monitor, "mode": options.mode, "value": score}
-        metadata = state.describe(
-            now,
-            reasons={"manual"} if order is None else order.reasons,
-            metrics=scalars(trainer.callback_metrics) if order is None else order.metrics,
-            score=judged,
-            resumed_from=str(self.saver.resumed_from) if self.saver.resumed_from is not None else None,
-            weights_only=weights_only,
-            exactness=exactness(when_saved(trainer, now, here)),
-        )
-        return now.to_dict(metadata)
+        return contents.of(self, trainer, weights_only=weights_only)
 
     def restore(self, saved: Mapping[str, Any], *, rank: int = 0, after: str | None = None) -> None:
         """Take over what a checkpoint of ours says.
@@ -257,10 +232,11 @@ class Run:
         self.position = restored.position
         self.best_val_loss = restored.best_val_loss
         self.resumed_at = restored.safe_point
-        self._generation = restored.generation + (after is not None)
+        self.generation = restored.generation + (after is not None)
+        self.line = restored.line.fork(restored.position.batches)
         self.judge.seen.update(restored.logged)
         self.desk.due.clear()
-        self._steps.stepped = restored.stepped
+        self.steps.stepped = restored.stepped
         here = restored.ranks[rank] if rank < len(restored.ranks) else {}
         self._way_back = None if after is None else WayBack(restored, here, after)
 
@@ -271,10 +247,10 @@ class Run:
         self.desk.settle(trainer, self._callback(trainer), wait=wait)
 
     def _note_time(self, trainer: Trainer) -> None:
-        seconds = time.monotonic() - self._clock
+        seconds = time.monotonic() - self.clock
         if trainer.strategy.broadcast(self._conditions.after_seconds(seconds)):
             self.desk.due.add("time")
-            self._clock = time.monotonic()
+            self.clock = time.monotonic()
 
     def _stop_if_asked(self) -> None:
         if self.ctrl_c.pressed:

@@ -22,6 +22,7 @@ from checkpointable._job import Job, Outcome
 from checkpointable._overlap import steady_tensors
 from checkpointable._shelf import Order, Shelf
 from checkpointable.catalog.info import CheckpointInfo, infos
+from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume.plain import refused
@@ -34,9 +35,10 @@ from checkpointable.storage.stores import store_at
 from checkpointable.storage.writer import Writer
 
 _SOON = 0.5  # seconds; an interval that is asked for is kept where a save is quicker than this
+_CAN_OVERLAP = {"interval", "step", "time"}
 _CHANGED = (
-    "the parameters were changed between two optimizer steps while they were being copied; from now on the copy is made"
-    " before training goes on"
+    "the parameters were changed between two optimizer steps while they were being copied: that copy is dropped, the"
+    " next safe point is saved, and from now on training waits for each copy"
 )
 
 
@@ -46,6 +48,7 @@ class Saver:
     Attributes:
         shelf: What is durable and kept.
         resumed_from: The file this run has gone on from.
+        visible: The same on rank 0, a moment earlier: what is named there is on disk.
         blocked_seconds: How long training has waited for the last save so far.
     """
 
@@ -53,8 +56,9 @@ class Saver:
         self.options = options
         self.store: Store | None = None
         self.run_id = ""
+        self.line = Line.begin()
         self.resumed_from: str | None = None
-        self.shelf = Shelf.empty(options)
+        self.shelf = self.visible = Shelf.empty(options)
         self.blocked_seconds = 0.0
         self._writer: Writer[Outcome] = Writer()
         self._arena = Arena()
@@ -62,20 +66,26 @@ class Saver:
         self._is_known_slow = False
         self._asked = 0
         self._snapshot: Snapshot | None = None
-        self._copies_at_once = False
+        self._process = os.getpid()
+        self._overlaps: bool | None = None  # not known before the first save has been watched
         self._named: set[str] = set()
 
-    def start(self, trainer: Trainer, run_id: str, position: Position) -> None:
-        """Find and try the directory, and take up what this run has saved there before.
+    def start(self, trainer: Trainer, run_id: str, line: Line, position: Position) -> int:
+        """Find and try the directory, and take up what this run has saved there on its way to here.
+
+        Returns:
+            How many of its resumes have left files there, on whatever branch.
 
         Raises:
             SaveError: If the directory cannot be used.
         """
         resumed_from = _lightning.resume_path(trainer)
-        self.run_id = run_id
+        self.run_id, self.line = run_id, line
         self.store, self.resumed_from, found = self._on_rank_zero(trainer, lambda: self._look(trainer, resumed_from))
         if resumed_from is not None:
-            self.shelf = Shelf.found(self.options, [info for info in found if info.run_id == run_id], position)
+            mine = [info for info in found if info.run_id == run_id and info.is_on(line)]
+            self.shelf = self.visible = Shelf.found(self.options, mine, position)
+        return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
     def save(self, trainer: Trainer, order: Order) -> None:
         """Capture this moment and begin to save it. Collective: every rank calls it; nothing may be under way.
@@ -85,9 +95,13 @@ class Saver:
         """
         begun = time.monotonic()
         checkpoint = _lightning.dump(trainer, weights_only=self.options.save_weights_only)
-        self._on_rank_zero(trainer, lambda: self._begin(trainer, checkpoint, order))
-        self._pending, self._asked = order, 0
+        self._pending, self._asked, self._process = order, 0, os.getpid()
         self._is_known_slow = False
+        try:
+            self._on_rank_zero(trainer, lambda: self._begin(trainer, checkpoint, order))
+        except Exception:
+            self._pending = self._snapshot = None
+            raise
         self.blocked_seconds = time.monotonic() - begun
 
     def settle(self, trainer: Trainer, *, wait: bool) -> Outcome | None:
@@ -105,7 +119,7 @@ class Saver:
         self._pending = self._snapshot = None
         if outcome is None:  # it is the parent process that writes
             return None
-        self.shelf = outcome.shelf
+        self.shelf = self.visible = outcome.shelf
         for message in outcome.messages:
             _warn(message)
         return outcome
@@ -125,10 +139,19 @@ class Saver:
     def wait_for_copy(self) -> None:
         """Before anything changes parameters: wait until they are in the snapshot."""
         snapshot = self._snapshot
-        if snapshot is not None and not snapshot.is_filled:
+        if snapshot is not None and not snapshot.is_filled and self._process == os.getpid():
             begun = time.monotonic()
             snapshot.wait()
             self.blocked_seconds += time.monotonic() - begun
+
+    def before_change(self) -> None:
+        """Before a step, or at the end of a batch: as ``wait_for_copy``, and whether only steps change parameters."""
+        if self._snapshot is not None and self._overlaps is None:
+            begun = time.monotonic()
+            changed = self._snapshot.has_changed()
+            self._overlaps = None if changed is None else not changed
+            self.blocked_seconds += time.monotonic() - begun
+        self.wait_for_copy()
 
     def close(self) -> None:
         """Give the memory of the snapshots back."""
@@ -187,7 +210,7 @@ class Saver:
 
     def _begin(self, trainer: Trainer, checkpoint: dict[str, Any], order: Order) -> None:
         self._name_what_is_refused(checkpoint)
-        write, size, background = self._way(trainer, checkpoint)
+        write, size, background = self._way(trainer, checkpoint, order)
         assert self.store is not None
         job = Job(
             store=self.store,
@@ -197,12 +220,17 @@ class Saver:
             shelf=self.shelf,
             options=self.options,
             run_id=self.run_id,
+            line=self.line,
             resumed_from=self.resumed_from,
+            show=self._show,
         )
         self._writer.start(partial(self._fill_and_do, self._snapshot, job), background=background)
 
+    def _show(self, shelf: Shelf) -> None:
+        self.visible = shelf
+
     def _way(
-        self, trainer: Trainer, checkpoint: dict[str, Any]
+        self, trainer: Trainer, checkpoint: dict[str, Any], order: Order
     ) -> tuple[Callable[[str, bool], None], int | None, bool]:
         """How it is written, how many bytes that are, and whether in the background."""
         assert self.store is not None
@@ -211,8 +239,10 @@ class Saver:
         metadata = checkpoint.get(KEY, {}).get("metadata")
         background = self.options.async_save
         try:
-            steady = () if self._copies_at_once else steady_tensors(trainer)
-            snapshot = Snapshot(checkpoint, metadata, self._arena if background else None, steady)
+            watched = self._overlaps is None
+            overlaps = watched or (self._overlaps and order.reasons <= _CAN_OVERLAP)
+            steady = steady_tensors(trainer) if overlaps and background else ()
+            snapshot = Snapshot(checkpoint, metadata, self._arena if background else None, steady, watched=watched)
         except MemoryError as error:
             _warn(f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.")
             snapshot, background = Snapshot(checkpoint, metadata), False
@@ -223,8 +253,8 @@ class Saver:
     def _fill_and_do(self, snapshot: Snapshot | None, job: Job) -> Outcome:
         if snapshot is None or snapshot.fill():
             return job()
-        self._copies_at_once = True
-        return Outcome(order=job.order, shelf=job.shelf, problem=_CHANGED)
+        self._overlaps = False
+        return Outcome(order=job.order, shelf=job.shelf, messages=[_CHANGED], again=True)
 
     def _name_what_is_refused(self, checkpoint: dict[str, Any]) -> None:
         found = {at: kind for at, kind in refused(checkpoint) if at not in self._named}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.policy import names
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.which import Best, Newest
@@ -28,6 +29,18 @@ class Order:
     position: Position
     metrics: Mapping[str, float]
     score: float | None = None
+
+
+def stem(options: Options, order: Order) -> str:
+    """The name of the file that is ordered, without version and suffix.
+
+    Raises:
+        PolicyError: If a template does not fit what was logged.
+    """
+    template = options.filename if order.score is None else options.best_filename
+    values: dict[str, int | float | str] = {**order.metrics, **order.position.to_dict()}
+    values["monitor"] = options.monitor or ""
+    return names.render(template, values, insert_names=options.auto_insert_metric_name)
 
 
 @dataclass(frozen=True, kw_only=True)

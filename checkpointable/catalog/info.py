@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import re
+import stat
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from checkpointable._errors import CheckpointFileError, RemoteError
-from checkpointable.policy.names import SUFFIX
+from checkpointable.catalog.fields import REQUIRED, wrong_fields
+from checkpointable.policy.lineage import UNKNOWN, Line
+from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.policy.position import Position
 from checkpointable.storage import archive
-from checkpointable.storage.address import is_remote
+from checkpointable.storage.address import is_remote, parent
 from checkpointable.storage.files import for_each, listed, modified, open_file
-
-_COPIED = (
-    *("kind", "epoch", "batch", "step", "batches", "metrics", "created", "run_id"),
-    *("generation", "resumed_from", "exactness", "weights_only"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class CheckpointInfo:
         resumed_from: The file its run had gone on from, if any.
         exactness: How exactly a run goes on from it; ``None`` where that was not recorded.
         weights_only: Whether it lacks what resuming needs.
+        line: The fit that wrote it, and those that this went on from.
+        stem: The name it was given, without version and suffix; ``None`` if it was saved by name.
     """
 
     path: str
@@ -66,6 +68,14 @@ class CheckpointInfo:
     resumed_from: str | None
     exactness: str | None
     weights_only: bool
+    line: Line = UNKNOWN
+    stem: str | None = None
+
+    def is_on(self, line: Line) -> bool:
+        """Whether it was written on the way of a fit, and is no copy under another name."""
+        given = re.escape(self.stem or "")
+        named = re.search(rf"(^|/){given}(-v\d+)?{re.escape(SUFFIX)}$", self.path.replace(os.sep, "/")) is not None
+        return self.stem is not None and named and line.has(self.line.segment, self.batches)
 
     @property
     def at(self) -> Position:
@@ -102,19 +112,26 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
     """
     with open_file(path) as file:
         metadata, size = archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
+    wrong = wrong_fields(metadata)
+    if wrong is not None:
+        raise CheckpointFileError(f"{os.fspath(path)} {wrong}.")
     score = metadata.get("score") or {}
-    try:
-        return CheckpointInfo(
-            path=os.fspath(path),
-            reasons=tuple(metadata["reasons"]),
-            monitor=score.get("monitor"),
-            mode=score.get("mode"),
-            score=score.get("value"),
-            size=size,
-            **{name: metadata[name] for name in _COPIED},
-        )
-    except KeyError as error:
-        raise CheckpointFileError(f"{os.fspath(path)} has metadata without {error}.") from error
+    fields = {name: metadata[name] for name in REQUIRED}
+    return CheckpointInfo(
+        path=os.fspath(path),
+        monitor=score.get("monitor"),
+        mode=score.get("mode"),
+        score=score.get("value"),
+        size=size,
+        line=line_in(metadata),
+        stem=metadata.get("stem"),
+        **{**fields, "reasons": tuple(fields["reasons"])},
+    )
+
+
+def line_in(metadata: Mapping[str, Any]) -> Line:
+    """The fit that wrote a file, and those that this went on from, by the file's metadata."""
+    return Line.from_list(metadata.get("line", [["", -1]]))
 
 
 def inspect(path: str) -> CheckpointInfo | Unreadable | None:
@@ -185,6 +202,8 @@ def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
 def infos(directory: str | os.PathLike[str], *, below: bool = True) -> Iterator[CheckpointInfo]:
     """The checkpoints of this library in a directory; links, files of others and unreadable ones are passed over.
 
+    So are copies that stand for the newest or the best file, even if that one is gone: they are no files of a run.
+
     Args:
         directory: Where to look: a local path, or a URL.
         below: Whether to look in its subdirectories, too.
@@ -194,7 +213,7 @@ def infos(directory: str | os.PathLike[str], *, below: bool = True) -> Iterator[
     """
     place = os.fspath(directory)
     for info in for_each(place, checkpoint_files(place, below=below), _info_or_none):
-        if info is not None:
+        if info is not None and not _stands_for_another(info):
             yield info
 
 
@@ -210,17 +229,49 @@ def _info_or_none(path: str) -> CheckpointInfo | None:
 def checkpoint_files(
     directory: str | os.PathLike[str], *, below: bool = True, on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[str]:
-    """Every ``*.ckpt`` file in a directory that is not a link, in a fixed order; ``on_error`` as in ``os.walk``.
+    """Every ``*.ckpt`` file in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
+
+    Links, pipes and the like are left out, and copies of our files that stand for one that lies beside or below them.
 
     Raises:
         OSError: If a remote directory cannot be listed.
     """
     if is_remote(directory):
-        yield from (url for url in listed(os.fspath(directory), below=below) if url.endswith(SUFFIX))
+        urls = [url for url in listed(os.fspath(directory), below=below) if url.endswith(SUFFIX)]
+        yield from (url for url in urls if not _is_copy(url, (it for it in urls if it.startswith(f"{parent(url)}/"))))
         return
     for folder, subfolders, files in os.walk(directory, onerror=on_error):
         subfolders[:] = sorted(subfolders) if below else []
-        for name in sorted(files):
-            path = os.path.join(folder, name)
-            if name.endswith(SUFFIX) and not os.path.islink(path):
+        paths = [os.path.join(folder, name) for name in sorted(files) if name.endswith(SUFFIX)]
+        paths = [path for path in paths if _may_be_file(path)]
+        for path in paths:
+            deeper = (checkpoint_files(os.path.join(folder, name)) for name in subfolders)
+            if not _is_copy(path, itertools.chain(paths, itertools.chain.from_iterable(deeper))):
                 yield path
+
+
+def _may_be_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return True  # whoever opens it hears why
+
+
+def _is_copy(path: str, others: Iterable[str]) -> bool:
+    """Whether a file stands for one of the others, as where links are not to be had, or were followed by a copying."""
+    if not _has_reserved_name(path):
+        return False
+    copy = _info_or_none(path)
+    if copy is None or not _stands_for_another(copy):
+        return False
+    originals = (_info_or_none(other) for other in others if not _has_reserved_name(other))
+    return any(it is not None and replace(it, path=copy.path) == copy for it in originals)
+
+
+def _stands_for_another(info: CheckpointInfo) -> bool:
+    """By its name, which is ours; what users save by hand, and other callbacks, may be called anything."""
+    return _has_reserved_name(info.path) and info.kind != "manual"
+
+
+def _has_reserved_name(path: str) -> bool:
+    return is_reserved(os.path.basename(path).removesuffix(SUFFIX))

@@ -18,6 +18,7 @@ import torch
 
 from checkpointable._errors import ResumeError
 from checkpointable._version import __version__
+from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 
@@ -45,6 +46,7 @@ class State:
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
         fetching: Whether the next batch was being fetched, or prepared, when an exception came.
         generation: How often the run has been resumed.
+        line: The fit that it was taken in, and those that this goes on from; see ``lineage``.
         logged: Names of everything that was ever logged where it is judged.
         ranks: What each rank needs to go on as the same run; see ``rank_state``.
     """
@@ -63,6 +65,7 @@ class State:
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
     fetching: bool = False
     generation: int = 0
+    line: Line = field(default_factory=Line.begin)
     logged: Sequence[str] = ()
     ranks: Sequence[Mapping[str, Any]] = ()
 
@@ -85,6 +88,7 @@ class State:
             "reloaded_epochs": dict(self.reloaded_epochs),
             "fetching": self.fetching,
             "generation": self.generation,
+            "line": self.line.to_list(),
             "logged": list(self.logged),
             "ranks": list(self.ranks),
         }
@@ -116,6 +120,7 @@ class State:
             reloaded_epochs=saved["reloaded_epochs"],
             fetching=saved["fetching"],
             generation=saved["generation"],
+            line=Line.from_list(saved["line"]),
             logged=saved["logged"],
             ranks=saved["ranks"],
         )
@@ -127,17 +132,23 @@ def describe(
     reasons: Set[str],
     metrics: Mapping[str, float],
     score: Mapping[str, Any] | None,
+    stem: str | None,
     resumed_from: str | None,
     weights_only: bool,
     exactness: str,
 ) -> dict[str, Any]:
-    """The metadata of a checkpoint file: what its reader needs to know without opening a tensor."""
+    """The metadata of a checkpoint file: what its reader needs to know without opening a tensor.
+
+    ``stem`` is the name it is to get, without version and suffix; ``None`` if somebody else chooses it.
+    """
     return {
         "format": FORMAT,
         "kind": next(kind for kind in _KINDS if kind in reasons),
         "reasons": sorted(reasons),
         "run_id": state.run_id,
         "generation": state.generation,
+        "line": state.line.to_list(),
+        "stem": stem,
         **state.position.to_dict(),
         "safe_point": state.safe_point,
         "metrics": dict(metrics),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ class Snapshot:
         metadata: What the file tells about itself; ``None``: nothing.
         arena: Where tensors are copied to. ``None``: they are not copied, and must not change before the file is there.
         steady: Tensors that nothing changes before ``wait`` is called; the copy of these may be made by ``fill``.
+        watched: Whether the ``steady`` ones are copied at once, like all others, and kept to see whether they change.
 
     Raises:
         MemoryError: If there is no room for the copy. Nothing has changed then.
@@ -61,6 +63,8 @@ class Snapshot:
         metadata: Mapping[str, Any] | None,
         arena: Arena | None = None,
         steady: Iterable[torch.Tensor] = (),
+        *,
+        watched: bool = False,
     ) -> None:
         found = records.records(checkpoint)
         found += [("version", records.version()), (_ID, bytes(40))]
@@ -71,6 +75,7 @@ class Snapshot:
         self._sealed = metadata is not None
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
+        self._watched: list[tuple[torch.UntypedStorage, _Copy]] | None = [] if watched else None
         self._steady: list[tuple[torch.Tensor, int]] = []
         self._filled = threading.Event()
         self._arena = arena
@@ -107,6 +112,20 @@ class Snapshot:
                 self._kept = []
             self._filled.set()
 
+    def has_changed(self) -> bool | None:
+        """Whether a watched tensor is not as it was when it was copied, to the last bit; ``None`` if none is watched.
+
+        To be asked once, before the memory of the copy is used again.
+        """
+        watched, self._watched = self._watched, None
+        if not watched:
+            return None
+        libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+        places = [
+            (ctypes.c_void_p(it.target), ctypes.c_void_p(it.source), ctypes.c_size_t(it.size)) for _, it in watched
+        ]
+        return any(libc.memcmp(*place) != 0 for place in places)
+
     def wait(self) -> None:
         """Wait until every tensor is copied: from then on all of them may change."""
         self._filled.wait()
@@ -140,17 +159,22 @@ class Snapshot:
         padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
         target = arena.reserve(sum(padded))
         large = {tensor.untyped_storage().data_ptr(): tensor for tensor in steady if tensor.nbytes >= _LARGE}
+        if self._watched is not None or not large:
+            arena.populate()
         copied: list[bytes | memoryview] = []
         for (_, data), room in zip(found, padded, strict=True):
             if isinstance(data, bytes):
                 copied.append(data)
                 continue
             source, size = data.data_ptr(), data.nbytes()
-            if source in large and size >= _LARGE:
+            is_steady = source in large and size >= _LARGE
+            if is_steady and self._watched is None:
                 self._later.append(_Copy(source, target, size, _glimpse(source, size)))
                 self._steady.append((large[source], large[source]._version))
             else:
                 ctypes.memmove(target, source, size)
+            if is_steady and self._watched is not None:
+                self._watched.append((data, _Copy(source, target, size, ())))
             copied.append(_view(target, size))
             target += room
         if not self._later:

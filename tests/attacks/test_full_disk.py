@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from attacks.programs import At, Large, Settled, told
 from attacks.whole import assert_whole
 from nets import Scripted, files, links, loader, trainer
 
-from checkpointable import SaveError, latest
+from checkpointable import SaveError, best, latest
 
 MB = 1 << 20
 SIZE = 660_000  # bytes of a file of Large, and some
@@ -121,6 +122,26 @@ def test_write_that_fails_after_room_was_made_leaves_links_and_attributes_at_wha
     assert "epoch 0, batch 6" in messages[0]
     assert "Input/output error" in messages[0]
     assert seen == [(["best_score_epoch_0.ckpt"], "best_score_epoch_0.ckpt")]
+
+
+class Growing(Judged):
+    """Its state no longer fits from the third epoch on."""
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["replay"] = torch.zeros(100_000 if self.trainer.global_step <= 6 else 1_700_000)
+
+
+def test_state_that_has_outgrown_the_disk_costs_none_of_the_older_files(tmp_path, small_disk):
+    disk = small_disk(8 * MB)
+    options = {"save_interval": None, "every_n_epochs": 1}
+    net = Growing(scores=[1.0, 2.0, 0.5, 0.4], dirpath=disk, **options)
+    with pytest.raises(SaveError, match=r"are missing\. Older checkpoints are untouched: .*epoch_1_batch_3\.ckpt"):
+        fit(net, tmp_path, {}, batches=3, validation=loader(1), max_epochs=4)
+    assert files(disk) == ["best_score_epoch_0.ckpt", "epoch_1_batch_3.ckpt"]
+    assert links(disk) == {"best.ckpt": "best_score_epoch_0.ckpt", "last.ckpt": "epoch_1_batch_3.ckpt"}
+    assert net.best_model_path == best(disk) == str(disk / "best_score_epoch_0.ckpt")
+    assert_whole(disk)
 
 
 def test_the_only_file_does_not_make_room(tmp_path, small_disk):

@@ -52,7 +52,9 @@ def snapshots() -> int:
 def test_interval_saves_that_find_the_disk_busy_are_left_out_and_the_next_one_comes(tmp_path, disk):
     net = Net(dirpath=tmp_path, save_interval=2, save_last_k=3)
     seen = []
-    look = {number: lambda: seen.append((disk.asked, snapshots())) for number in (4, 10, 20)}
+    look = {
+        number: lambda: seen.append((disk.asked, snapshots())) for number in (5, 10, 20)
+    }  # after the first wait for the disk
     over = {25: writing_is_over, 26: writing_is_over}  # so that no save is left out by a disk that is slow by itself
     trainer(tmp_path, callbacks=[At({**look, 24: disk.release, **over})]).fit(net, loader(27))
     assert seen == [(1, 1)] * 3, "one save under way, one copy of the state"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
-from nets import MixedNet, Net, PlainNet, files, loader, trainer
+from nets import MixedNet, Net, PlainNet, Scripted, files, loader, trainer
 
+from checkpointable import latest
 from checkpointable._callback import CheckpointingCallback
 
 MID_EPOCH = "ignore:You're resuming from a checkpoint that ended before the epoch ended"
@@ -188,3 +191,43 @@ def test_learning_rate_finder_as_a_callback_is_no_resume(tmp_path, caplog):
         own.fit(net, loader(30), loader(1))
     assert not any("goes on after" in record.message for record in caplog.records)
     assert own.global_step == 30
+
+
+def test_finished_run_that_is_started_again_is_tested_with_its_best_and_its_last(tmp_path):
+    net = Scripted([1.0, 5.0], dirpath=tmp_path)
+    trainer(tmp_path, max_epochs=2).fit(net, loader(3), loader(1))
+    own, again = trainer(tmp_path, max_epochs=2), Scripted([1.0, 5.0], dirpath=tmp_path)
+    own.fit(again, loader(3), loader(1), ckpt_path=latest(tmp_path))
+    assert own.checkpoint_callback.best_model_path == again.best_model_path == net.best_model_path
+    assert own.checkpoint_callback.last_model_path == net.last_model_path
+    for kind in ("best", "last"):
+        assert own.test(again, loader(1), ckpt_path=kind, verbose=False)
+
+
+def test_test_of_another_module_leaves_the_trainers_checkpoints_alone(tmp_path):
+    net, own = Net(dirpath=tmp_path, save_interval=2), trainer(tmp_path)
+    own.fit(net, loader(4), loader(1))
+    own.test(Net(), loader(1), ckpt_path="best", verbose=False)
+    assert own.checkpoint_callback.best_model_path == net.best_model_path
+    own.test(net, loader(1), ckpt_path="last", verbose=False)
+    run_id = net._checkpointing.run_id
+    own.fit_loop.max_epochs = 2
+    own.fit(net, loader(4), loader(1))
+    assert net._checkpointing.run_id == run_id
+
+
+def test_paths_name_files_that_are_there_at_every_moment(tmp_path):
+    class Looking(L.Callback):
+        named: set = set()
+
+        def look(self, trainer, pl_module, *_):
+            for owner in (trainer.checkpoint_callback, pl_module):
+                paths = [owner.last_model_path, owner.best_model_path, *owner.best_k_models]
+                assert all(os.path.exists(path) for path in paths if path)
+                self.named.update(paths)
+
+    for hook in ("train_batch_start", "train_batch_end", "validation_batch_start", "validation_end", "train_epoch_end"):
+        setattr(Looking, f"on_{hook}", Looking.look)
+    net = Scripted([5.0, 4.0, 3.0, 2.0], dirpath=tmp_path, save_interval=1)
+    trainer(tmp_path, max_epochs=4, callbacks=[Looking()], num_sanity_val_steps=0).fit(net, loader(4), loader(2))
+    assert len(Looking.named) >= 4
