@@ -13,6 +13,7 @@ from checkpointable._run import Run
 from checkpointable.policy.options import Options
 from checkpointable.policy.when import Conditions
 from checkpointable.resume import modes
+from checkpointable.storage.checkpoint_io import DurableCheckpointIO
 
 
 def attach(trainer: Trainer, run: Run) -> None:
@@ -48,6 +49,12 @@ def _may_save(trainer: Trainer) -> bool:
     if not trainer.checkpoint_callbacks:
         rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
         return False
+    io = _lightning.own_checkpoint_io(trainer)
+    if not isinstance(io, DurableCheckpointIO):
+        rank_zero_info(
+            f"checkpointable: {type(io).__name__} writes the files, and not checkpointable: they do not say what they"
+            " are, so latest() and best() do not find them, and none of them is deleted."
+        )
     if not _lightning.saves_whole_files(trainer):
         rank_zero_info(
             f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."

@@ -47,8 +47,9 @@ class Writer(Generic[T]):
         """
         if self._thread is not None:
             self.take()
-        self._done, self._process = threading.Event(), os.getpid()
-        self._thread = thread = threading.Thread(target=self._do, args=(work,), name="checkpointable-writer")
+        self._done = done = threading.Event()
+        self._process = os.getpid()
+        self._thread = thread = threading.Thread(target=self._do, args=(work, done), name="checkpointable-writer")
         if not background:
             thread.run()
             return
@@ -58,7 +59,7 @@ class Writer(Generic[T]):
             thread.run()
         except BaseException:  # Ctrl-C
             if thread.ident is None:  # it has not begun, so there is nothing to wait for
-                self._thread = None
+                self._thread, self._done = None, threading.Event()
             raise
 
     def wait(self, seconds: float | None = None) -> None:
@@ -81,7 +82,9 @@ class Writer(Generic[T]):
             raise failure
         return result
 
-    def _do(self, work: Callable[[], T]) -> None:
+    def _do(self, work: Callable[[], T], done: threading.Event) -> None:
+        if done is not self._done:
+            return  # given up while this thread was being started; by now other work may be under way
         begun = time.monotonic()
         try:
             self._result = work()
@@ -89,7 +92,7 @@ class Writer(Generic[T]):
             self._failure = failure
         finally:
             self.last_seconds = time.monotonic() - begun
-            self._done.set()
+            done.set()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Writer[T]:
         return type(self)()

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.tuner import Tuner
 from nets import MixedNet, Net, PlainNet, Scripted, files, loader, trainer
 
@@ -231,3 +232,17 @@ def test_paths_name_files_that_are_there_at_every_moment(tmp_path):
     net = Scripted([5.0, 4.0, 3.0, 2.0], dirpath=tmp_path, save_interval=1)
     trainer(tmp_path, max_epochs=4, callbacks=[Looking()], num_sanity_val_steps=0).fit(net, loader(4), loader(2))
     assert len(Looking.named) >= 4
+
+
+def test_checkpoint_io_of_the_users_writes_the_files_and_what_they_lack_is_said(tmp_path, caplog):
+    class Own(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            torch.save(checkpoint, path)
+
+    for plugins, told in (([Own()], 1), ([], 0)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            own = trainer(tmp_path, plugins=plugins)
+            own.fit(Net(dirpath=tmp_path / str(told), save_interval=2), loader(4), loader(1))
+        assert sum("Own writes the files" in record.message for record in caplog.records) == told
+        assert files(tmp_path / str(told))
