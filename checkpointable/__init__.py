@@ -13,6 +13,7 @@ from checkpointable._errors import (
     RemoteError,
     ResumeError,
     SaveError,
+    UnknownArgumentError,
 )
 from checkpointable._mixin import CheckpointingMixin
 from checkpointable._module import CheckpointingModule
@@ -38,6 +39,7 @@ __all__ = [
     "RemoteError",
     "ResumeError",
     "SaveError",
+    "UnknownArgumentError",
     "__version__",
     "best",
     "latest",

@@ -4,6 +4,7 @@
 
     CheckpointableError(Exception)
     ├── PolicyError(ValueError)                when, which, what or where to save is not a usable setting
+    │   └── UnknownArgumentError(TypeError)    no class in line takes an argument of that name
     ├── ComputeLossError(TypeError)            compute_loss returned something that is not a loss
     │   └── MissingComputeLossError(NotImplementedError)   the class has no compute_loss
     ├── MonitorError(LookupError)              the monitored quantity was not logged, or is not a scalar
@@ -30,6 +31,7 @@ __all__ = [
     "RemoteError",
     "ResumeError",
     "SaveError",
+    "UnknownArgumentError",
 ]
 
 
@@ -39,6 +41,10 @@ class CheckpointableError(Exception):
 
 class PolicyError(CheckpointableError, ValueError):
     """A setting cannot be used. The message lists every bad setting, its value and what is allowed."""
+
+
+class UnknownArgumentError(PolicyError, TypeError):
+    """An argument that no class in line takes. The message names the closest one that is taken."""
 
 
 class ComputeLossError(CheckpointableError, TypeError):

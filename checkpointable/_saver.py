@@ -66,7 +66,6 @@ class Saver:
         self._is_known_slow = False
         self._asked = 0
         self._snapshot: Snapshot | None = None
-        self._process = os.getpid()
         self._overlaps: bool | None = None  # not known before the first save has been watched
         self._named: set[str] = set()
 
@@ -95,7 +94,7 @@ class Saver:
         """
         begun = time.monotonic()
         checkpoint = _lightning.dump(trainer, weights_only=self.options.save_weights_only)
-        self._pending, self._asked, self._process = order, 0, os.getpid()
+        self._pending, self._asked = order, 0
         self._is_known_slow = False
         try:
             self._on_rank_zero(trainer, lambda: self._begin(trainer, checkpoint, order))
@@ -139,7 +138,7 @@ class Saver:
     def wait_for_copy(self) -> None:
         """Before anything changes parameters: wait until they are in the snapshot."""
         snapshot = self._snapshot
-        if snapshot is not None and not snapshot.is_filled and self._process == os.getpid():
+        if snapshot is not None and not snapshot.is_filled and self._writer.is_busy:
             begun = time.monotonic()
             snapshot.wait()
             self.blocked_seconds += time.monotonic() - begun

@@ -52,6 +52,7 @@ ERRORS = {
     "RemoteError",
     "ResumeError",
     "SaveError",
+    "UnknownArgumentError",
 }
 NAMES = {"CheckpointingModule", "CheckpointingMixin", "Checkpoints", "CheckpointInfo", "latest", "best", "__version__"}
 METHODS = {

@@ -14,7 +14,7 @@ from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
 
-from checkpointable._errors import PolicyError
+from checkpointable._errors import PolicyError, UnknownArgumentError
 from checkpointable.policy import names
 
 
@@ -68,10 +68,6 @@ class Options:
             yield from names.problems(getattr(self, argument), argument)
         if self.patience is not None and self.monitor is None:
             yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
-
-
-class UnknownArgumentError(PolicyError, TypeError):
-    """An argument that no class in line takes. The message names the closest one that is taken."""
 
 
 @contextlib.contextmanager

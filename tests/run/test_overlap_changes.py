@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -135,3 +136,20 @@ def test_copy_that_fails_with_a_bug_ends_the_training_with_that_very_error(tmp_p
     with pytest.raises(KeyError, match="a bug"):
         fit(Wide(dirpath=tmp_path / "saved", save_on_exception=False), tmp_path)
     assert files(tmp_path / "saved") == []
+
+
+def test_ctrl_c_before_the_writers_thread_begins_leaves_no_copy_that_is_waited_for(tmp_path, truth, monkeypatch):
+    start, begun = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        begun.append(thread.name)
+        if begun.count("checkpointable-writer") == 3:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(SystemExit):
+        fit(Wide(dirpath=tmp_path / "saved"), tmp_path)
+    assert files(tmp_path / "saved") == [f"epoch_0_batch_{batch}.ckpt" for batch in (1, 2, 3)]
+    assert torn(tmp_path / "saved", truth) == []
