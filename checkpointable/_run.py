@@ -244,7 +244,8 @@ class Run:
         self.desk.save(trainer, self._callback(trainer), self.position, final=final)
 
     def _settle(self, trainer: Trainer, *, wait: bool) -> None:
-        self.desk.settle(trainer, self._callback(trainer), wait=wait)
+        if not self.saver.is_idle:
+            self.desk.settle(trainer, self._callback(trainer), wait=wait)
 
     def _note_time(self, trainer: Trainer) -> None:
         seconds = time.monotonic() - self.clock
