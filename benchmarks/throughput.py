@@ -23,7 +23,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from checkpointable.storage.checkpoint_io import DurableCheckpointIO
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 
 PIECE, BLOCK = 16 << 20, 4096
 DIRECT, OURS = "bare write, `O_DIRECT`", "**ours**, verified and renamed"

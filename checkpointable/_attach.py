@@ -6,38 +6,40 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable import _lightning, _loops, _trainer_callbacks
 from checkpointable._callback import CheckpointingCallback
 from checkpointable._fall_back import ResumingCheckpointIO
 from checkpointable._run import Run
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import loops
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.options import Options
 from checkpointable.policy.when import Conditions
 from checkpointable.resume import modes
-from checkpointable.storage.checkpoint_io import DurableCheckpointIO
 
 
 def attach(trainer: Trainer, run: Run) -> None:
     """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
-    _lightning.check(trainer)
-    _lightning.install_checkpoint_io(trainer, ResumingCheckpointIO(trainer))
-    _trainer_callbacks.mark_implicit_checkpoint(trainer)
-    if not _lightning.is_fitting(trainer):
+    internals.check(trainer)
+    internals.install_checkpoint_io(trainer, ResumingCheckpointIO(trainer))
+    trainer_callbacks.mark_implicit_checkpoint(trainer)
+    if not internals.is_fitting(trainer):
         return
-    attached = next((c for c in _trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
-    if attached is None or attached.run is not run or not _lightning.has_trained_before(trainer):
+    attached = next((c for c in trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
+    if attached is None or attached.run is not run or not internals.has_trained_before(trainer):
         run.begin()
         run.made = modes.capture(trainer.lightning_module)
     run.whole = False  # whatever an earlier fit has left
     run.resumed_at = None
     run.desk.due.clear()
-    _loops.observe(trainer)
+    loops.observe(trainer)
     _attach_early_stopping(trainer, run)
     if not saves_anything(run.options) or not _may_save(trainer):
         return
-    replaced = attached.replaced if attached is not None else _trainer_callbacks.take_implicit_checkpoint(trainer)
+    replaced = attached.replaced if attached is not None else trainer_callbacks.take_implicit_checkpoint(trainer)
     if attached is not None:
-        _trainer_callbacks.detach(trainer, attached)
-    _trainer_callbacks.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
+        trainer_callbacks.detach(trainer, attached)
+    trainer_callbacks.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
 
 
 def saves_anything(options: Options) -> bool:
@@ -49,13 +51,13 @@ def _may_save(trainer: Trainer) -> bool:
     if not trainer.checkpoint_callbacks:
         rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
         return False
-    io = _lightning.own_checkpoint_io(trainer)
+    io = internals.own_checkpoint_io(trainer)
     if not isinstance(io, DurableCheckpointIO):
         rank_zero_info(
             f"checkpointable: {type(io).__name__} writes the files, and not checkpointable: they do not say what they"
             " are, so latest() and best() do not find them, and none of them is deleted."
         )
-    if not _lightning.saves_whole_files(trainer):
+    if not internals.saves_whole_files(trainer):
         rank_zero_info(
             f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."
             " Lightning's own checkpointing stays as it is."
@@ -68,7 +70,7 @@ def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
     options = run.options
     for callback in trainer.early_stopping_callbacks:
         if getattr(callback, "_checkpointable_run", run) is not run:
-            _trainer_callbacks.detach(trainer, callback)  # ours, for a module that was fitted before
+            trainer_callbacks.detach(trainer, callback)  # ours, for a module that was fitted before
     if options.patience is None:
         return
     stopping = EarlyStopping(
@@ -80,5 +82,5 @@ def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
         check_finite=False,  # NaN is no improvement, and no more than that
     )
     stopping._checkpointable_run = run  # type: ignore[attr-defined]  # whose it is
-    if all(callback.state_key != stopping.state_key for callback in _trainer_callbacks.callbacks(trainer)):
-        _trainer_callbacks.attach(trainer, stopping)
+    if all(callback.state_key != stopping.state_key for callback in trainer_callbacks.callbacks(trainer)):
+        trainer_callbacks.attach(trainer, stopping)

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from checkpointable import _lightning, _trainer_callbacks
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import trainer as internals
 
 if TYPE_CHECKING:
     from checkpointable._run import Run
@@ -76,14 +77,14 @@ class CheckpointingCallback(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Step aside for a fit of a module that is not ours."""
         if stage == "fit" and pl_module.__dict__.get("_checkpointing") is not self.run:
-            _trainer_callbacks.detach(trainer, self)
+            trainer_callbacks.detach(trainer, self)
             if self.replaced is not None:
-                _trainer_callbacks.attach(trainer, self.replaced)
+                trainer_callbacks.attach(trainer, self.replaced)
                 self.replaced.setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try the directory before anything is trained."""
-        if not _lightning.fast_dev_run(trainer):
+        if not internals.fast_dev_run(trainer):
             self.run.open(trainer)
             self.dirpath = None if self.run.saver.store is None else self.run.saver.store.directory
 
@@ -107,7 +108,7 @@ class CheckpointingCallback(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights by what this validation has logged."""
-        if _lightning.is_fitting(trainer) and not trainer.sanity_checking:
+        if internals.is_fitting(trainer) and not trainer.sanity_checking:
             self.run.note_val_loss(trainer)  # again: an override may log it after its super()
             self.run.note_best(self.run.judge.after_validation(trainer))
 
@@ -122,7 +123,7 @@ class CheckpointingCallback(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last consistent state."""
         self.run.ctrl_c.close()
-        if _lightning.is_fitting(trainer) and not _lightning.fast_dev_run(trainer):
+        if internals.is_fitting(trainer) and not internals.fast_dev_run(trainer):
             self.run.on_exception(trainer, exception)
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
-from checkpointable import _lightning
 from checkpointable._desk import scalars
 from checkpointable._shelf import stem
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import gradients, modes, rank_state, settings, state
 from checkpointable.resume.loaders import may_have_drawn
 from checkpointable.resume.report import exactness, when_saved
@@ -22,7 +22,7 @@ def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
     """The state of a run at this moment. Collective: every rank calls it."""
     order = run.desk.order
     window = order is not None and (run.steps.in_window(trainer) or gradients.outlive_batches(trainer))
-    ranks = not weights_only and _lightning.is_fitting(trainer)
+    ranks = not weights_only and internals.is_fitting(trainer)
     now = state.State(
         run_id=run.run_id,
         position=run.position,
@@ -34,9 +34,9 @@ def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         settings=settings.capture(trainer),
         modes=modes.capture(trainer.lightning_module),
         made=run.made,
-        stopped_early=_lightning.stopped_early(trainer),
-        reloaded_epochs=_lightning.reloaded_epochs(trainer),
-        fetching=order is not None and run.fetching and may_have_drawn(_lightning.training_loader(trainer)),
+        stopped_early=internals.stopped_early(trainer),
+        reloaded_epochs=internals.reloaded_epochs(trainer),
+        fetching=order is not None and run.fetching and may_have_drawn(internals.training_loader(trainer)),
         generation=run.generation,
         line=run.line,
         logged=sorted(run.judge.seen),

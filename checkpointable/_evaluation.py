@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import MeanMetric
 
-from checkpointable import _lightning
 from checkpointable._compile import not_compiled
+from checkpointable.lightning_internals import trainer as internals
 
 
 class Means:
@@ -49,7 +49,7 @@ class Means:
 @not_compiled
 def log_training(module: LightningModule, losses: Mapping[str, torch.Tensor | float], batch: Any) -> None:
     """Log ``train_<name>``, for the step and as the epoch's mean."""
-    trainer = _lightning.logging_trainer(module)
+    trainer = internals.logging_trainer(module)
     if trainer is None:
         return
     samples, several_ranks = _batch_size(batch), trainer.world_size > 1
@@ -71,11 +71,11 @@ def log_evaluation(
 ) -> None:
     """Take a batch into the module's means; Lightning logs those of its loaders, each under the name it gives it."""
     means: Means = module._checkpointing_means
-    trainer = _lightning.logging_trainer(module)
+    trainer = internals.logging_trainer(module)
     if batch_idx == 0 and loader == 0:
         means.reset()
     samples = _batch_size(batch)
-    several = stage == "val" and trainer is not None and _lightning.evaluates_several_loaders(trainer)
+    several = stage == "val" and trainer is not None and internals.evaluates_several_loaders(trainer)
     for name, value in ((f"{stage}_{name}", value) for name, value in losses.items()):
         mean = means.add(name, loader, value, samples)
         if several:
@@ -94,7 +94,7 @@ def log_evaluation(
 
 def log_overall(module: Any) -> None:
     """With several loaders: log the mean over all of them, too, so that there is one quantity to judge by."""
-    if _lightning.logging_trainer(module) is not None:
+    if internals.logging_trainer(module) is not None:
         for name, mean in module._checkpointing_means.overall().items():
             # already the same on every rank; a maximum of equal values says so without rounding
             module.log(name, mean.compute(), prog_bar=name == "val_loss", sync_dist=True, reduce_fx="max")

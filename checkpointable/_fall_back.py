@@ -10,12 +10,12 @@ from weakref import ref
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from checkpointable import _lightning
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog import find
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.storage.address import parent
-from checkpointable.storage.checkpoint_io import DurableCheckpointIO
 
 
 class ResumingCheckpointIO(DurableCheckpointIO):
@@ -54,7 +54,7 @@ class ResumingCheckpointIO(DurableCheckpointIO):
                 f"{problem} Going on from {instead.path} ({instead.at}), the newest file there that is whole.",
                 category=CheckpointableWarning,
             )
-            _lightning.set_resume_path(trainer, instead.path)
+            internals.set_resume_path(trainer, instead.path)
             return super().load_checkpoint(instead.path, map_location, weights_only)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,6 +67,6 @@ def _nobody() -> None:
 
 
 def _beside(trainer: Trainer, path: str) -> CheckpointInfo | None:
-    if not _lightning.is_fitting(trainer) or not _lightning.is_resuming(trainer):
+    if not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
         return None
     return find.newest(find.scan(parent(path))).info

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable import _lightning
 from checkpointable._errors import MonitorError, PolicyError
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy import names
 from checkpointable.policy.options import Options
 
@@ -32,26 +32,26 @@ class Judge:
 
     def after_validation(self, trainer: Trainer) -> float | None:
         """The score to judge by at the end of a validation, or ``None``."""
-        self._validated = logged = _lightning.logged_now(trainer)
+        self._validated = logged = internals.logged_now(trainer)
         self._validated_at = trainer.fit_loop.total_batch_idx
         self.seen.update(logged)
         when = self._options.save_on_train_epoch_end
         if when is True:
             return None
         if when is False:
-            logged = {**_lightning.logged_in_training(trainer), **logged}
+            logged = {**internals.logged_in_training(trainer), **logged}
         return self._score(trainer, logged, expected=when is False)
 
     def after_training_epoch(self, trainer: Trainer) -> float | None:
         """The score to judge by at the end of a training epoch, or ``None``."""
-        logged = _lightning.logged_now(trainer)
+        logged = internals.logged_now(trainer)
         self.seen.update(logged)
         when = self._options.save_on_train_epoch_end
         if when is False:
             return None
         if when is True and self._validated_at == trainer.fit_loop.total_batch_idx:
             logged = {**self._validated, **logged}
-        complete = self._validated_at is not None or not _lightning.validates(trainer)
+        complete = self._validated_at is not None or not internals.validates(trainer)
         return self._score(trainer, logged, expected=complete)
 
     def raise_problem(self) -> None:
@@ -70,7 +70,7 @@ class Judge:
         Raises:
             PolicyError: If a template names a field that does not exist.
         """
-        if self._templates_checked or (self._validated_at is None and _lightning.validates(trainer)):
+        if self._templates_checked or (self._validated_at is None and internals.validates(trainer)):
             return
         self._templates_checked = True
         logged = self.seen | set(trainer.callback_metrics)

@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from checkpointable import _attach, _lightning, _trainer_callbacks
+from checkpointable import _attach
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
 from checkpointable._overrides import Parts, guard, part
 from checkpointable._run import Run
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.resume.state import KEY, make_arguments_plain
 
@@ -201,7 +203,7 @@ def _run(module: Any) -> Run:
 
 
 def _trainer(module: Any) -> Trainer | None:
-    return _lightning.attached_trainer(module)
+    return internals.attached_trainer(module)
 
 
 def _attach_saving(module: Any) -> None:
@@ -212,7 +214,7 @@ def _attach_saving(module: Any) -> None:
 
 
 def _note_val_loss(module: Any) -> None:
-    trainer = _lightning.fitting_trainer(module)
+    trainer = internals.fitting_trainer(module)
     if trainer is not None and not trainer.sanity_checking:
         _run(module).note_val_loss(trainer)
 
@@ -226,7 +228,7 @@ def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = _trainer(module)
-    if trainer is not None and not _lightning.is_fitting(trainer):
+    if trainer is not None and not internals.is_fitting(trainer):
         return  # validate, test, predict: the run stays as it is
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
@@ -234,12 +236,12 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
             f" Start anew with {type(module).__name__}.load_from_checkpoint(...), or go on from another file."
         )
     if KEY in checkpoint:
-        if trainer is None or not _lightning.is_resuming(trainer):
+        if trainer is None or not internals.is_resuming(trainer):
             _run(module).restore(checkpoint[KEY])
         else:
-            _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=_lightning.ended(checkpoint))
+            _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=internals.ended(checkpoint))
     elif trainer is not None:
-        _trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
+        trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
         lacks = (
             f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
             " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the place in the data."

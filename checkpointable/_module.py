@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from checkpointable import _hidden_step, _lightning
 from checkpointable._compile import compiled_inside
 from checkpointable._errors import PolicyError
 from checkpointable._evaluation import Means, log_evaluation, log_overall, log_training
 from checkpointable._loss import Loss, losses_of, missing
 from checkpointable._mixin import CheckpointingMixin
 from checkpointable._overrides import Parts, part
+from checkpointable.lightning_internals import hidden_step
+from checkpointable.lightning_internals import trainer as internals
 
 _theirs = CheckpointingMixin._checkpointing_parts
 
@@ -26,11 +27,11 @@ def _prepare(module: CheckpointingModule) -> None:
     cls = type(module)
     if cls.compute_loss is CheckpointingModule.compute_loss and cls.training_step is CheckpointingModule.training_step:
         raise missing(cls)
-    _hidden_step.show_validation_step(module)
-    trainer = _lightning.fitting_trainer(module)
+    hidden_step.show_validation_step(module)
+    trainer = internals.fitting_trainer(module)
     ours = cls.validation_step is CheckpointingModule.validation_step
-    if trainer is not None and ours and not _hidden_step.has_val_loader(trainer):
-        _hidden_step.hide_validation_step(module)
+    if trainer is not None and ours and not hidden_step.has_val_loader(trainer):
+        hidden_step.hide_validation_step(module)
 
 
 class CheckpointingModule(CheckpointingMixin, LightningModule):

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
-from checkpointable import _lightning
+from checkpointable.lightning_internals import trainer as internals
 
 
 def steady_tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
@@ -37,7 +37,7 @@ def wait_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
 
     def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)
-        if not _lightning.is_own_closure(closure):
+        if not internals.is_own_closure(closure):
             wait()
 
     for optimizer in _optimizers(trainer):

@@ -13,13 +13,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 
 from checkpointable import _contents as contents
-from checkpointable import _lightning, _trainer_callbacks
 from checkpointable._desk import Desk
 from checkpointable._interrupt import CtrlC
 from checkpointable._judge import Judge
 from checkpointable._leaving import leave
 from checkpointable._overlap import wait_before_steps
 from checkpointable._steps import Steps
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
@@ -109,7 +110,7 @@ class Run:
         """Observe the loaders, and go back to where they stood."""
         observe(loader)
         if self._way_back is not None:
-            self._way_back.on_training_loaders(loader, _lightning.epochs_done(trainer))
+            self._way_back.on_training_loaders(loader, internals.epochs_done(trainer))
         return self._way_back is not None
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
@@ -150,7 +151,7 @@ class Run:
         """
         before, self.position = self.position, self.steps.count(trainer, self.position)
         self.whole, self.fetching = True, False
-        settle(_lightning.training_loader(trainer))
+        settle(internals.training_loader(trainer))
         self.safe_point = "batch"
         self.desk.due |= self._conditions.after_batch(before, self.position)
         self.desk.on_batch_over(self.position)
@@ -160,7 +161,7 @@ class Run:
             self.desk.due.add("exception")
         self._settle(trainer, wait=False)
         self.judge.raise_problem()
-        if not self.desk.due or terminating or _lightning.epoch_is_over(trainer):
+        if not self.desk.due or terminating or internals.epoch_is_over(trainer):
             return
         if not self.steps.in_window(trainer) or "best" in self.desk.due or self.ctrl_c.pressed:
             self._save(trainer)
@@ -202,7 +203,7 @@ class Run:
 
     def note_val_loss(self, trainer: Trainer) -> None:
         """Move ``best_val_loss``, by what the validation that is ending has logged."""
-        value = _lightning.logged_now(trainer).get("val_loss")
+        value = internals.logged_now(trainer).get("val_loss")
         if value is not None and value.numel() == 1:
             self.best_val_loss = min(self.best_val_loss, float(value))
 
@@ -259,6 +260,6 @@ class Run:
 
     def _callback(self, trainer: Trainer) -> Any:
         """Our callback, if this is a fit that we save in: not one inside a tuner, which sets all callbacks aside."""
-        if _lightning.fast_dev_run(trainer):
+        if internals.fast_dev_run(trainer):
             return None
-        return next((c for c in _trainer_callbacks.callbacks(trainer) if getattr(c, "run", None) is self), None)
+        return next((c for c in trainer_callbacks.callbacks(trainer) if getattr(c, "run", None) is self), None)

@@ -16,19 +16,19 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from checkpointable import _lightning
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable._job import Job, Outcome
 from checkpointable._overlap import steady_tensors
 from checkpointable._shelf import Order, Shelf
 from checkpointable.catalog.info import CheckpointInfo, infos
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import KEY, DurableCheckpointIO
 from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume.plain import refused
 from checkpointable.storage.address import parent
 from checkpointable.storage.arena import Arena
-from checkpointable.storage.checkpoint_io import KEY, DurableCheckpointIO
 from checkpointable.storage.snapshot import Snapshot
 from checkpointable.storage.store import Store
 from checkpointable.storage.stores import store_at
@@ -78,7 +78,7 @@ class Saver:
         Raises:
             SaveError: If the directory cannot be used.
         """
-        resumed_from = _lightning.resume_path(trainer)
+        resumed_from = internals.resume_path(trainer)
         self.run_id, self.line = run_id, line
         self.store, self.resumed_from, found = self._on_rank_zero(trainer, lambda: self._look(trainer, resumed_from))
         if resumed_from is not None:
@@ -93,7 +93,7 @@ class Saver:
             SaveError: If it cannot be captured.
         """
         begun = time.monotonic()
-        checkpoint = _lightning.dump(trainer, weights_only=self.options.save_weights_only)
+        checkpoint = internals.dump(trainer, weights_only=self.options.save_weights_only)
         self._pending, self._asked = order, 0
         self._is_known_slow = False
         try:
@@ -198,7 +198,7 @@ class Saver:
         elif resumed_from is not None:
             directory = parent(resumed_from)
         else:
-            directory = _lightning.checkpoint_directory(trainer)
+            directory = internals.checkpoint_directory(trainer)
         store = store_at(directory)
         below = "/" in self.options.filename + self.options.best_filename
         store.prepare(below=below)
@@ -233,7 +233,7 @@ class Saver:
     ) -> tuple[Callable[[str, bool], None], int | None, bool]:
         """How it is written, how many bytes that are, and whether in the background."""
         assert self.store is not None
-        if not isinstance(_lightning.own_checkpoint_io(trainer), DurableCheckpointIO):
+        if not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
             return partial(_through_users_io, trainer, checkpoint), None, False
         metadata = checkpoint.get(KEY, {}).get("metadata")
         background = self.options.async_save

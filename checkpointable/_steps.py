@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from checkpointable import _lightning
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Position
 
 
@@ -53,7 +53,7 @@ class Steps:
 
     def count(self, trainer: Trainer, before: Position) -> Position:
         """Where the training stands after a batch."""
-        now = _lightning.counted(trainer)
+        now = internals.counted(trainer)
         if trainer.lightning_module.automatic_optimization:
             return now
         ever = self.stepped[0] or self._stepped
@@ -64,7 +64,7 @@ class Steps:
     def in_window(self, trainer: Trainer) -> bool:
         """Whether gradients are being accumulated, and the next batch adds to them."""
         if trainer.lightning_module.automatic_optimization:
-            return _lightning.inside_window(trainer)
+            return internals.inside_window(trainer)
         return self.stepped == (True, False)
 
     def __getstate__(self) -> dict[str, Any]:

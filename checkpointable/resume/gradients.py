@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from checkpointable import _trainer_callbacks
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
 
 
 def collect(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -27,6 +27,6 @@ def outlive_batches(trainer: Trainer) -> bool:
     """Whether gradients may outlive a batch without Lightning's knowing: user code zeroes them, or sees them before."""
     module = trainer.lightning_module
     hooks = ("optimizer_zero_grad", "on_before_zero_grad")
-    owners = [(module, hooks), *((callback, hooks[1:]) for callback in _trainer_callbacks.callbacks(trainer))]
+    owners = [(module, hooks), *((callback, hooks[1:]) for callback in trainer_callbacks.callbacks(trainer))]
     seen = any(is_overridden(hook, owner) for owner, of_owner in owners for hook in of_owner)
     return not module.automatic_optimization or seen

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.utilities import CombinedLoader
 
-from checkpointable import _lightning
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import generators, randomness
 from checkpointable.resume.stream import Stream, carries_state
 
@@ -29,7 +29,7 @@ class ObservedLoader(CombinedLoader):
             super().__iter__()
         finally:
             self._flattened = plain
-        _lightning.set_consumed(self, [stream.starts > 1 for stream in self.streams])
+        internals.set_consumed(self, [stream.starts > 1 for stream in self.streams])
         self._ahead = sized_len(self) is None
         for stream in self.streams:
             stream.ahead = self._ahead

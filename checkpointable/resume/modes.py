@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable import _trainer_callbacks
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
 
 
 def capture(module: LightningModule) -> dict[str, list[str]]:
@@ -50,6 +50,6 @@ def say_what_differs(made: Mapping[str, Sequence[str]], saved: Mapping[str, Sequ
 
 def restore_accumulation(trainer: Trainer) -> None:
     """Let Lightning's scheduler of accumulation say again what holds in this epoch."""
-    for callback in _trainer_callbacks.callbacks(trainer):
+    for callback in trainer_callbacks.callbacks(trainer):
         if isinstance(callback, GradientAccumulationScheduler):
             callback.on_train_epoch_start(trainer)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from checkpointable import _lightning, _logged
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import loaders, randomness
 
 
@@ -18,11 +19,11 @@ def capture(trainer: Trainer, *, settled: bool = True) -> dict[str, Any]:
     """The state of this rank; ``settled``: as of the last safe point, as far as data goes."""
     return {
         "random": randomness.capture(),
-        "seed": _lightning.global_seed(),
-        "training": loaders.places(_lightning.training_loader(trainer), settled=settled),
-        "validation": loaders.places(_lightning.validation_loader(trainer), settled=False),
-        "logged": _logged.capture(trainer),
-        "metrics": _logged.capture_metrics(trainer.lightning_module),
+        "seed": internals.global_seed(),
+        "training": loaders.places(internals.training_loader(trainer), settled=settled),
+        "validation": loaders.places(internals.validation_loader(trainer), settled=False),
+        "logged": logged.capture(trainer),
+        "metrics": logged.capture_metrics(trainer.lightning_module),
     }
 
 

@@ -11,8 +11,10 @@ from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, IterableDataset
 
-from checkpointable import _lightning, _logged, _trainer_callbacks
 from checkpointable._errors import ResumeError
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import generators, settings
 from checkpointable.resume.loaders import ObservedLoader
 from checkpointable.resume.state import State
@@ -52,7 +54,7 @@ def when_saved(trainer: Trainer, state: State, saved: Mapping[str, Any]) -> list
             Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
         ]
     found = [*_moment(state), *_callbacks(trainer)]
-    for name, stream in _streams(_lightning.training_loader(trainer)) if state.safe_point != "epoch" else ():
+    for name, stream in _streams(internals.training_loader(trainer)) if state.safe_point != "epoch" else ():
         found += _inexact_kind(name, stream)
     return found
 
@@ -69,8 +71,8 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
         found.append(Finding("approximate", "which rank sees which sample", why))
     for name, was, now in settings.changed(trainer, state.settings):
         found.append(Finding("approximate", name, f"{was} when saved, {now} now"))
-    streams = _streams(_lightning.training_loader(trainer))
-    metrics = {name for name, _ in _logged.metrics_of(trainer.lightning_module)}
+    streams = _streams(internals.training_loader(trainer))
+    metrics = {name for name, _ in logged.metrics_of(trainer.lightning_module)}
     for name in saved["metrics"].keys() - metrics:
         found.append(Finding("lost", f"metric {name!r}", "the module has none of that name yet"))
     for (name, stream), place in zip(streams, saved["training"], strict=False):
@@ -92,7 +94,7 @@ def _moment(state: State) -> list[Finding]:
 
 
 def _callbacks(trainer: Trainer) -> Iterator[Finding]:
-    for callback in _trainer_callbacks.callbacks(trainer):
+    for callback in trainer_callbacks.callbacks(trainer):
         if isinstance(callback, _IN_PART):
             yield Finding("approximate", type(callback).__name__, "Lightning brings it back only in part")
 

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from checkpointable import _trainer_callbacks
 from checkpointable._errors import ResumeError
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
 
 _ARGUMENTS = (
     *("precision", "gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
@@ -25,7 +25,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     found = {name: str(getattr(trainer, name)) for name in _ARGUMENTS}
     if trainer.gradient_clip_val is not None:
         found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 is 1.0; for the others it is not
-    schedules = [it for it in _trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
+    schedules = [it for it in trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
     configs = trainer.lr_scheduler_configs

@@ -14,8 +14,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable import _lightning, _logged
 from checkpointable._errors import ResumeError
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import gradients, loaders, modes, randomness, report, settings
 from checkpointable.resume.state import State
 
@@ -41,7 +42,7 @@ class WayBack:
         if self._state.safe_point is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._between_passes = True  # saved by somebody else after a pass's last batch: none of it is left
         if self._saved:
-            _lightning.set_global_seed(self._saved["seed"])
+            internals.set_global_seed(self._saved["seed"])
         if self._state.stopped_early:
             trainer.should_stop = True
 
@@ -53,7 +54,7 @@ class WayBack:
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: their generators, and workers that were already running."""
-        if not self._random_to_come and _lightning.reloads(trainer, self._state.reloaded_epochs["validation"]):
+        if not self._random_to_come and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
             self._validation_to_come = False  # the run without a stop has made them anew here, too
         if self._validation_to_come:
             loaders.start_persistent_workers(loader, self._saved["validation"])
@@ -87,11 +88,11 @@ class WayBack:
         self._arrived = True
         gradients.restore(trainer.lightning_module, self._state.gradients)
         if self._after == "batch":
-            _logged.restore(trainer, self._saved["logged"])
+            logged.restore(trainer, self._saved["logged"])
         elif self._after == "epoch":
-            _logged.restore_shown(trainer, self._saved["logged"])
+            logged.restore_shown(trainer, self._saved["logged"])
         if self._after is not None:
-            _logged.restore_metrics(trainer.lightning_module, self._saved["metrics"])
+            logged.restore_metrics(trainer.lightning_module, self._saved["metrics"])
 
     def before(self, trainer: Trainer, what: str) -> bool:
         """The next ``"batch"`` is about to be fetched, or the next ``"epoch"`` to start: the generators. Once.
@@ -102,8 +103,8 @@ class WayBack:
         if what != self._after or not self._random_to_come:
             return False
         self._random_to_come = False
-        _lightning.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
-        training, validation = _lightning.training_loader(trainer), _lightning.validation_loader(trainer)
+        internals.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
+        training, validation = internals.training_loader(trainer), internals.validation_loader(trainer)
         loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
         if validation is not None:
             self._restore_validation(validation)
@@ -126,7 +127,7 @@ class WayBack:
         if state.safe_point is None:
             return
         ours = (state.position.epoch + (state.safe_point == "epoch"), state.position.batch)
-        counted = _lightning.counted(trainer)
+        counted = internals.counted(trainer)
         if ours != (counted.epoch, counted.batch):
             raise ResumeError(
                 f"cannot go on from {trainer.ckpt_path}: it was saved after {state.position}, and Lightning's"

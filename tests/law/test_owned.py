@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MetricCollection, wrappers
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 
-from checkpointable import _lightning, _logged
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import generators, gradients, modes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -129,7 +130,7 @@ def accuracy() -> MulticlassAccuracy:
 
 RESTORE, SEED, COUNTS = (generators, "restore"), (generators, "seed"), (generators, "set_counts")
 MODES, WINDOW, GRADIENTS = (modes, "restore"), (modes, "restore_accumulation"), (gradients, "restore")
-METRICS, STOPPED = (_logged, "restore_metrics"), (_lightning, "stopped_early")
+METRICS, STOPPED = (logged, "restore_metrics"), (internals, "stopped_early")
 CASES: dict[str, tuple[Case, tuple[Any, str]]] = {
     "generators in transforms": (nested(owned.in_transforms), RESTORE),
     "generators in data sets of data sets": (nested(owned.in_data_sets_of_data_sets), RESTORE),

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from runs import Config, misses
 
-from checkpointable import _lightning, _logged
-from checkpointable._loops import _ObservedEpochLoop
 from checkpointable._run import Run
 from checkpointable._steps import Steps
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.loops import _ObservedEpochLoop
 from checkpointable.resume import generators, gradients, indices, stream, way_back
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,11 +40,11 @@ def without_worker_seeds(patch: Patch) -> None:
 
 
 def without_running_means(patch: Patch) -> None:
-    patch.setattr(_logged, "restore", nothing)
+    patch.setattr(logged, "restore", nothing)
 
 
 def without_metrics(patch: Patch) -> None:
-    patch.setattr(_logged, "restore_metrics", nothing)
+    patch.setattr(logged, "restore_metrics", nothing)
 
 
 def without_plateau_handling(patch: Patch) -> None:
@@ -81,11 +82,11 @@ def without_clean_restarts(patch: Patch) -> None:
 
 
 def without_reloaded_epochs(patch: Patch) -> None:
-    patch.setattr(_lightning, "set_reloaded_epochs", nothing)
+    patch.setattr(internals, "set_reloaded_epochs", nothing)
 
 
 def without_stops(patch: Patch) -> None:
-    patch.setattr(_lightning, "stopped_early", lambda trainer: False)
+    patch.setattr(internals, "stopped_early", lambda trainer: False)
 
 
 def without_draws_of_their_own(patch: Patch) -> None:
@@ -101,7 +102,7 @@ def without_ends(patch: Patch) -> None:
 
 
 def without_ends_of_cycles(patch: Patch) -> None:
-    patch.setattr(_lightning, "set_consumed", nothing)
+    patch.setattr(internals, "set_consumed", nothing)
 
 
 TWINS: list[tuple[Callable[[Patch], None], Config]] = [

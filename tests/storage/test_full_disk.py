@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from checkpointable._errors import SaveError
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.storage import archive
-from checkpointable.storage.checkpoint_io import DurableCheckpointIO
 from checkpointable.storage.commit import commit, prepare
 
 SIZE = 2 << 20

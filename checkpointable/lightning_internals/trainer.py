@@ -1,4 +1,4 @@
-"""The only place that touches what Lightning keeps private: one small function per seam.
+"""What the library reads and sets in a trainer: one small function for each private name of Lightning.
 
 Each was read and tried on Lightning 2.6.6. ``check`` says so clearly when the installed one lacks a seam.
 """

@@ -22,7 +22,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from checkpointable import _hidden_step
+from checkpointable.lightning_internals import hidden_step
 
 
 class Listener(Protocol):
@@ -174,7 +174,7 @@ class _ObservedFitLoop(_FitLoop):
         super().on_advance_start()
 
     def teardown(self) -> None:
-        _hidden_step.show_validation_step(self.trainer.lightning_module)
+        hidden_step.show_validation_step(self.trainer.lightning_module)
         super().teardown()
 
     def reset(self) -> None:
