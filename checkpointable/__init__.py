@@ -15,12 +15,12 @@ from checkpointable._errors import (
     SaveError,
     UnknownArgumentError,
 )
-from checkpointable._mixin import CheckpointingMixin
-from checkpointable._module import CheckpointingModule
 from checkpointable._version import __version__
 from checkpointable.catalog.checkpoints import Checkpoints
 from checkpointable.catalog.find import best, latest
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.module.mixin import CheckpointingMixin
+from checkpointable.module.module import CheckpointingModule
 
 __all__ = [
     "CheckpointFileError",

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import MeanMetric
 
-from checkpointable._compile import not_compiled
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.module.compiling import not_compiled
 
 
 class Means:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from checkpointable._compile import compiled_inside, not_compiled
 from checkpointable._errors import ComputeLossError, MissingComputeLossError
+from checkpointable.module.compiling import compiled_inside, not_compiled
 
 Loss: TypeAlias = "torch.Tensor | Mapping[str, torch.Tensor | float]"
 _CURE = 'Return a scalar tensor, shape (), or a mapping whose "loss" is one.'

@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from checkpointable import _attach
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
-from checkpointable._overrides import Parts, guard, part
 from checkpointable._run import Run
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.resume.state import KEY, make_arguments_plain
 

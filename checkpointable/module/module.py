@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from checkpointable._compile import compiled_inside
 from checkpointable._errors import PolicyError
-from checkpointable._evaluation import Means, log_evaluation, log_overall, log_training
-from checkpointable._loss import Loss, losses_of, missing
-from checkpointable._mixin import CheckpointingMixin
-from checkpointable._overrides import Parts, part
 from checkpointable.lightning_internals import hidden_step
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.module.compiling import compiled_inside
+from checkpointable.module.evaluation import Means, log_evaluation, log_overall, log_training
+from checkpointable.module.loss import Loss, losses_of, missing
+from checkpointable.module.mixin import CheckpointingMixin
+from checkpointable.module.super_calls import Parts, part
 
 _theirs = CheckpointingMixin._checkpointing_parts
 

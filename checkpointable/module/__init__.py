@@ -1,0 +1,1 @@
+"""What users subclass: the module that only needs compute_loss, and the mixin for modules that have their own steps."""
