@@ -13,8 +13,8 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.policy.conditions import Conditions
 from checkpointable.policy.options import Options
-from checkpointable.policy.when import Conditions
 from checkpointable.resume import modes
 
 

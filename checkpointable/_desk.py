@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable._saver import Saver
 from checkpointable._shelf import Order
-from checkpointable.policy.auto import Auto
+from checkpointable.policy.auto_interval import Auto
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 

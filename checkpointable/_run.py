@@ -21,10 +21,10 @@ from checkpointable._overlap import wait_before_steps
 from checkpointable._steps import Steps
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.conditions import Conditions
 from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.when import Conditions
 from checkpointable.resume import state
 from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.way_back import WayBack

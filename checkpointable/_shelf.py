@@ -9,7 +9,7 @@ from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy import names
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.which import Best, Newest
+from checkpointable.policy.retention import Best, Newest
 
 _NEW = "\0the file about to be written"
 

@@ -15,7 +15,7 @@ from nets import MixedNet, Net, files, loader, trainer
 
 from checkpointable._desk import Desk
 from checkpointable.catalog.info import infos
-from checkpointable.policy.auto import Auto
+from checkpointable.policy.auto_interval import Auto
 
 ALL = {"save_interval": "auto", "save_last_k": -1, "save_top_k": 0, "save_last": False}
 SAID = r"checkpointable: saving every (\d+) batches: \d+\.\d % of training time"

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from checkpointable.policy.conditions import Conditions
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.when import Conditions
 
 
 def due(conditions: Conditions, positions: list[Position]) -> list[set[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from checkpointable.policy.auto import Auto
+from checkpointable.policy.auto_interval import Auto
 
 BUDGET = 0.01
 
@@ -143,8 +143,8 @@ def test_one_slow_save_moves_nothing(number):
 
 def test_one_slow_save_would_decide_if_it_were_the_only_one_that_counts(monkeypatch):
     """The twin."""
-    monkeypatch.setattr("checkpointable.policy.auto._SAVES", 1)
-    monkeypatch.setattr("checkpointable.policy.auto._SECOND_SECONDS", math.inf)
+    monkeypatch.setattr("checkpointable.policy.auto_interval._SAVES", 1)
+    monkeypatch.setattr("checkpointable.policy.auto_interval._SECOND_SECONDS", math.inf)
     training = Training(blocked=lambda save: 3.0 if save == 8 else 0.02).train(10_000)
     assert max(training.intervals) > 3000
 

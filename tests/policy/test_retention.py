@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from checkpointable.policy.which import Best, Newest
+from checkpointable.policy.retention import Best, Newest
 
 NAN, INF = math.nan, math.inf
 
