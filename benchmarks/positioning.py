@@ -11,7 +11,7 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from checkpointable.resume.stream import Stream
+from checkpointable.resume.loader_position import Stream
 
 SAMPLES, BATCH = 10_000_000, 256
 IMAGES, IMAGE_BATCH, WORKERS = 3_200, 32, 2

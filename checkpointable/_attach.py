@@ -7,7 +7,6 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable._callback import CheckpointingCallback
-from checkpointable._fall_back import ResumingCheckpointIO
 from checkpointable._run import Run
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import loops
@@ -15,7 +14,8 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.conditions import Conditions
 from checkpointable.policy.options import Options
-from checkpointable.resume import modes
+from checkpointable.resume import module_modes
+from checkpointable.resume.fall_back import ResumingCheckpointIO
 
 
 def attach(trainer: Trainer, run: Run) -> None:
@@ -28,7 +28,7 @@ def attach(trainer: Trainer, run: Run) -> None:
     attached = next((c for c in trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
     if attached is None or attached.run is not run or not internals.has_trained_before(trainer):
         run.begin()
-        run.made = modes.capture(trainer.lightning_module)
+        run.made = module_modes.capture(trainer.lightning_module)
     run.whole = False  # whatever an earlier fit has left
     run.resumed_at = None
     run.desk.due.clear()

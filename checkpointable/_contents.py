@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from checkpointable._desk import scalars
 from checkpointable._shelf import stem
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import gradients, modes, rank_state, settings, state
+from checkpointable.resume import accumulated_gradients, module_modes, rank_state, settings, state
 from checkpointable.resume.loaders import may_have_drawn
 from checkpointable.resume.report import exactness, when_saved
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
     """The state of a run at this moment. Collective: every rank calls it."""
     order = run.desk.order
-    window = order is not None and (run.steps.in_window(trainer) or gradients.outlive_batches(trainer))
+    window = order is not None and (run.steps.in_window(trainer) or accumulated_gradients.outlive_batches(trainer))
     ranks = not weights_only and internals.is_fitting(trainer)
     now = state.State(
         run_id=run.run_id,
@@ -29,10 +29,10 @@ def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         safe_point=None if order is None else run.safe_point,
         best_val_loss=run.best_val_loss,
         seconds=time.monotonic() - run.clock,
-        gradients=gradients.collect(trainer.lightning_module) if window else {},
+        gradients=accumulated_gradients.collect(trainer.lightning_module) if window else {},
         stepped=run.steps.stepped,
         settings=settings.capture(trainer),
-        modes=modes.capture(trainer.lightning_module),
+        modes=module_modes.capture(trainer.lightning_module),
         made=run.made,
         stopped_early=internals.stopped_early(trainer),
         reloaded_epochs=internals.reloaded_epochs(trainer),

@@ -27,7 +27,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume import state
 from checkpointable.resume.loaders import observe, settle
-from checkpointable.resume.way_back import WayBack
+from checkpointable.resume.restorer import WayBack
 
 
 class Run:

@@ -9,8 +9,8 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.utilities import CombinedLoader
 
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import generators, randomness
-from checkpointable.resume.stream import Stream, carries_state
+from checkpointable.resume import owned_rng, rng
+from checkpointable.resume.loader_position import Stream, carries_state
 
 
 class ObservedLoader(CombinedLoader):
@@ -38,7 +38,7 @@ class ObservedLoader(CombinedLoader):
     def __next__(self) -> Any:
         """The next batch, of every loader that has one."""
         if self._ahead:
-            fetched = randomness.capture()
+            fetched = rng.capture()
             for stream in self.streams:
                 stream.look_ahead(fetched)
         return super().__next__()
@@ -72,7 +72,7 @@ def places(loader: CombinedLoader | None, *, settled: bool) -> list[dict[str, An
     if not isinstance(loader, ObservedLoader):
         return []
     return [
-        {**stream.place(settled=settled), "generators": generators.capture(stream.loader)} for stream in loader.streams
+        {**stream.place(settled=settled), "generators": owned_rng.capture(stream.loader)} for stream in loader.streams
     ]
 
 
@@ -103,8 +103,8 @@ def restore_generators(loader: CombinedLoader | None, saved: Sequence[Mapping[st
         for stream, place in zip(loader.streams, saved, strict=False):
             states = place["generators"].items()
             if whole:
-                generators.set_counts(stream.loader, place["counts"])
-            generators.restore(
+                owned_rng.set_counts(stream.loader, place["counts"])
+            owned_rng.restore(
                 stream.loader, {at: s for at, s in states if whole or at.startswith(("dataset.", "collate_fn."))}
             )
 

@@ -12,13 +12,13 @@ from lightning.pytorch import Trainer
 
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import loaders, randomness
+from checkpointable.resume import loaders, rng
 
 
 def capture(trainer: Trainer, *, settled: bool = True) -> dict[str, Any]:
     """The state of this rank; ``settled``: as of the last safe point, as far as data goes."""
     return {
-        "random": randomness.capture(),
+        "random": rng.capture(),
         "seed": internals.global_seed(),
         "training": loaders.places(internals.training_loader(trainer), settled=settled),
         "validation": loaders.places(internals.validation_loader(trainer), settled=False),

@@ -15,10 +15,10 @@ from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import generators, settings
+from checkpointable.resume import owned_rng, settings
+from checkpointable.resume.loader_position import Stream, carries_state, has_own_state
 from checkpointable.resume.loaders import ObservedLoader
 from checkpointable.resume.state import State
-from checkpointable.resume.stream import Stream, carries_state, has_own_state
 
 EXACT = "exact"
 _IN_PART = (StochasticWeightAveraging, ModelPruning)
@@ -150,7 +150,7 @@ def _inexact_kind(name: str, stream: Stream) -> Iterator[Finding]:
         why = f"{kind} has no index: it is read forward, and exact if it gives the same batches again"
     elif iterable:
         why = f"{kind} has no index: its batches are read again and dropped, and exact if they come in the same order"
-    elif loader.num_workers and any(at.startswith("collate_fn.") for at in generators.capture(loader)):
+    elif loader.num_workers and any(at.startswith("collate_fn.") for at in owned_rng.capture(loader)):
         why = "its collate_fn has a random generator of its own, which lives in the worker processes"
     if why is not None:
         yield Finding("approximate", name, why)

@@ -10,7 +10,7 @@ from runs import Config, Digits, train
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
-from checkpointable.resume.stream import Stream
+from checkpointable.resume.loader_position import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

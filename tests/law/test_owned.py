@@ -27,7 +27,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision,
 
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import generators, gradients, modes
+from checkpointable.resume import accumulated_gradients, module_modes, owned_rng
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -128,8 +128,12 @@ def accuracy() -> MulticlassAccuracy:
     return MulticlassAccuracy(2, average="micro")
 
 
-RESTORE, SEED, COUNTS = (generators, "restore"), (generators, "seed"), (generators, "set_counts")
-MODES, WINDOW, GRADIENTS = (modes, "restore"), (modes, "restore_accumulation"), (gradients, "restore")
+RESTORE, SEED, COUNTS = (owned_rng, "restore"), (owned_rng, "seed"), (owned_rng, "set_counts")
+MODES, WINDOW, GRADIENTS = (
+    (module_modes, "restore"),
+    (module_modes, "restore_accumulation"),
+    (accumulated_gradients, "restore"),
+)
 METRICS, STOPPED = (logged, "restore_metrics"), (internals, "stopped_early")
 CASES: dict[str, tuple[Case, tuple[Any, str]]] = {
     "generators in transforms": (nested(owned.in_transforms), RESTORE),

@@ -13,7 +13,7 @@ from checkpointable._steps import Steps
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
-from checkpointable.resume import generators, gradients, indices, stream, way_back
+from checkpointable.resume import accumulated_gradients, index_batches, loader_position, owned_rng, restorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,15 +28,15 @@ def without_random_states(patch: Patch) -> None:
     class Kept:
         restore = staticmethod(nothing)
 
-    patch.setattr(way_back, "randomness", Kept)
+    patch.setattr(restorer, "randomness", Kept)
 
 
 def without_places(patch: Patch) -> None:
-    patch.setattr(stream.Stream, "go_back_to", nothing)
+    patch.setattr(loader_position.Stream, "go_back_to", nothing)
 
 
 def without_worker_seeds(patch: Patch) -> None:
-    patch.setattr(indices, "Parcel", lambda given, seed: given)
+    patch.setattr(index_batches, "Parcel", lambda given, seed: given)
 
 
 def without_running_means(patch: Patch) -> None:
@@ -60,15 +60,15 @@ def without_plateau_handling(patch: Patch) -> None:
 
 def without_windows(patch: Patch) -> None:
     patch.setattr(Steps, "in_window", lambda steps, trainer: False)
-    patch.setattr(gradients, "collect", lambda module: {})
+    patch.setattr(accumulated_gradients, "collect", lambda module: {})
 
 
 def without_gradients_of_windows(patch: Patch) -> None:
-    patch.setattr(gradients, "restore", nothing)
+    patch.setattr(accumulated_gradients, "restore", nothing)
 
 
 def without_own_generators(patch: Patch) -> None:
-    patch.setattr(generators, "restore", nothing)
+    patch.setattr(owned_rng, "restore", nothing)
 
 
 def without_clean_restarts(patch: Patch) -> None:
@@ -90,15 +90,15 @@ def without_stops(patch: Patch) -> None:
 
 
 def without_draws_of_their_own(patch: Patch) -> None:
-    patch.setattr(indices, "draws_at_once", lambda source: True)
+    patch.setattr(index_batches, "draws_at_once", lambda source: True)
 
 
 def without_read_ahead(patch: Patch) -> None:
-    patch.setattr(stream.Stream, "ahead", property(lambda stream: False, nothing), raising=False)
+    patch.setattr(loader_position.Stream, "ahead", property(lambda stream: False, nothing), raising=False)
 
 
 def without_ends(patch: Patch) -> None:
-    patch.setattr(stream.Stream, "ended", property(lambda stream: False, nothing), raising=False)
+    patch.setattr(loader_position.Stream, "ended", property(lambda stream: False, nothing), raising=False)
 
 
 def without_ends_of_cycles(patch: Patch) -> None:

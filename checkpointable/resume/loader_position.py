@@ -15,8 +15,8 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader, IterableDataset
 
-from checkpointable.resume import generators, randomness
-from checkpointable.resume.indices import Indices, draws_at_once
+from checkpointable.resume import owned_rng, rng
+from checkpointable.resume.index_batches import Indices, draws_at_once
 
 
 class Stream:
@@ -39,11 +39,11 @@ class Stream:
         self.settled = 0
         self.ended = False
         self.base = 0
-        self.created: randomness.State | None = None
+        self.created: rng.State | None = None
         self.drawn: dict[str, Any] | None = None
         self.born: dict[str, Any] = {}
         self._going_back_to: Mapping[str, Any] | None = None
-        self._first_counts = generators.counts(loader)
+        self._first_counts = owned_rng.counts(loader)
         self._before: dict[str, Any] | None = None
         self._before_settled: dict[str, Any] | None = None
         self._indices = Indices(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
@@ -59,7 +59,7 @@ class Stream:
             return before
         return self._present(self.settled if settled else self.delivered, fetched=None)
 
-    def look_ahead(self, fetched: randomness.State) -> None:
+    def look_ahead(self, fetched: rng.State) -> None:
         """A batch is about to be fetched that is used one batch later: until then, this is where the loader stands.
 
         Args:
@@ -79,7 +79,7 @@ class Stream:
         """At a safe point: what was delivered has been used."""
         self.settled, self._before_settled = self.delivered, self._before
 
-    def _present(self, delivered: int, fetched: randomness.State | None) -> dict[str, Any]:
+    def _present(self, delivered: int, fetched: rng.State | None) -> dict[str, Any]:
         return {
             "passes": self.passes,
             "starts": self.starts,
@@ -105,12 +105,12 @@ class Stream:
 
     _epoch = 0
 
-    def start_persistent_workers(self, created: randomness.State) -> None:
+    def start_persistent_workers(self, created: rng.State) -> None:
         """Make the iterator that lives as long as the loader, as it was made at ``created``."""
         persistent = getattr(self.loader, "persistent_workers", False)
         if persistent and self.loader._iterator is None:
             self.created = created
-            with randomness.apart(created):
+            with rng.apart(created):
                 self._iterate()
 
     def __len__(self) -> int:
@@ -127,10 +127,10 @@ class Stream:
         self.starts += 1
         self.delivered = self.settled = 0
         self.drawn, self.ended = None, False
-        self.born = generators.capture(self.loader)
+        self.born = owned_rng.capture(self.loader)
         self.base = _peek(getattr(self.loader, "generator", None))
         if self.created is None or getattr(self.loader, "_iterator", None) is None:
-            self.created = randomness.capture()
+            self.created = rng.capture()
         return self._deliver(self._iterate())
 
     def _return(self, back: Mapping[str, Any]) -> Iterator[Any]:
@@ -138,10 +138,10 @@ class Stream:
         self.created, self.drawn = back["created"], back["drawn"]
         self.starts, self.ended = back["starts"], back["ended"]
         skipped = self.delivered = self.settled = back["delivered"]
-        generators.restore(self.loader, self.born)
+        owned_rng.restore(self.loader, self.born)
         _set_sampler_epoch(self.loader, self._epoch)
         if self.created is not None:
-            randomness.restore(self.created)
+            rng.restore(self.created)
         if has_own_state(self.loader) and back["state"] is not None:
             iterator = self._load(back["state"])
         elif self._indices is not None and _has_indices(self.loader):
@@ -151,7 +151,7 @@ class Stream:
         else:
             iterator = self._read_forward(skipped)
         if back["fetched"] is not None:
-            randomness.restore(back["fetched"])
+            rng.restore(back["fetched"])
         return self._deliver(iterator)
 
     def _load(self, state: Any) -> Iterator[Any]:
@@ -164,17 +164,17 @@ class Stream:
 
     def note_draw(self) -> None:
         """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
-        self.drawn = {"random": randomness.capture(), "own": generators.capture(self.loader), "counts": self._counts()}
+        self.drawn = {"random": rng.capture(), "own": owned_rng.capture(self.loader), "counts": self._counts()}
 
     def _counts(self) -> dict[str, int]:
         """Only what has changed in this run: the rest is how the sampler was made."""
-        return {at: n for at, n in generators.counts(self.loader).items() if self._first_counts.get(at) != n}
+        return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
 
     def draw_again(self, drawn: Mapping[str, Any]) -> None:
         """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
-        randomness.restore(drawn["random"])
-        generators.restore(self.loader, drawn["own"])
-        generators.set_counts(self.loader, drawn["counts"])
+        rng.restore(drawn["random"])
+        owned_rng.restore(self.loader, drawn["own"])
+        owned_rng.set_counts(self.loader, drawn["counts"])
 
     def _read_forward(self, skipped: int) -> Iterator[Any]:
         if self._indices is not None:
@@ -266,7 +266,7 @@ def _length(loader: Any) -> int | None:
 def _peek(generator: torch.Generator | None) -> int:
     """The number that a loader's iterator would draw as its base seed, without drawing it."""
     if generator is None:
-        with randomness.apart():
+        with rng.apart():
             return int(torch.empty((), dtype=torch.int64).random_().item())
     before = generator.get_state()
     try:

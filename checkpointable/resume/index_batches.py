@@ -10,10 +10,10 @@ from torch.utils.data import BatchSampler, get_worker_info
 from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
-from checkpointable.resume import generators, randomness
+from checkpointable.resume import owned_rng, rng
 
 if TYPE_CHECKING:
-    from checkpointable.resume.stream import Stream
+    from checkpointable.resume.loader_position import Stream
 
 _DRAW_AT_ONCE = {
     *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
@@ -62,7 +62,7 @@ class _IndexIterator:
         self._indices: Iterator[Any] | None = None
         self._number = 0
         self._seeds = stream.loader.num_workers > 0
-        self._own: randomness.State | None = None
+        self._own: rng.State | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -71,7 +71,7 @@ class _IndexIterator:
         self.position()
         indices = self._draw()
         if self._seeds:
-            return Parcel(indices, randomness.seed_of(self._stream.base, self._number - 1))
+            return Parcel(indices, rng.seed_of(self._stream.base, self._number - 1))
         return indices
 
     def position(self) -> None:
@@ -98,11 +98,11 @@ class _IndexIterator:
             indices = next(self._indices)
         elif self._own is None:
             indices = next(self._indices)
-            self._own = randomness.capture()
+            self._own = rng.capture()
         else:
-            with randomness.apart(self._own):
+            with rng.apart(self._own):
                 indices = next(self._indices)
-                self._own = randomness.capture()
+                self._own = rng.capture()
         self._number += 1
         return indices
 
@@ -123,10 +123,10 @@ class Parcel:
 
 
 def _arrive(indices: Any, seed: int) -> Any:
-    randomness.seed_worker(seed)
+    rng.seed_worker(seed)
     worker = get_worker_info()
     if worker is not None:
-        generators.seed(worker.dataset, seed)
+        owned_rng.seed(worker.dataset, seed)
     return indices
 
 

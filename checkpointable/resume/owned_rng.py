@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from checkpointable.resume import randomness
+from checkpointable.resume import rng
 
 _DEEPEST, _LONGEST, _MOST = 12, 64, 5000  # how far to look; a long list holds samples, not transforms
 _OF_WORKER: dict[int, list[Any]] = {}
@@ -68,7 +68,7 @@ def seed(dataset: Any, seed: int) -> None:
     if id(dataset) not in _OF_WORKER:  # the search is made once in a worker's life
         _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set(), _kinds(), _DEEPEST)]
     for number, generator in enumerate(_OF_WORKER[id(dataset)]):
-        own = randomness.seed_of(seed, number)
+        own = rng.seed_of(seed, number)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(own)
         elif isinstance(generator, random.Random):

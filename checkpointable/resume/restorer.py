@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import gradients, loaders, modes, randomness, report, settings
+from checkpointable.resume import accumulated_gradients, loaders, module_modes, report, rng, settings
 from checkpointable.resume.state import State
 
 
@@ -80,13 +80,13 @@ class WayBack:
         settings.check_optimizers(trainer, self._state.settings)
         findings = report.when_resumed(trainer, self._state, self._saved, self._after)
         report.say(trainer, self._state, findings, strict=strict)
-        modes.say_what_differs(made, self._state.made)
+        module_modes.say_what_differs(made, self._state.made)
         self._put_back(trainer)
         return self._state.seconds
 
     def _put_back(self, trainer: Trainer) -> None:
         self._arrived = True
-        gradients.restore(trainer.lightning_module, self._state.gradients)
+        accumulated_gradients.restore(trainer.lightning_module, self._state.gradients)
         if self._after == "batch":
             logged.restore(trainer, self._saved["logged"])
         elif self._after == "epoch":
@@ -108,10 +108,10 @@ class WayBack:
         loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
         if validation is not None:
             self._restore_validation(validation)
-        modes.restore(trainer.lightning_module, self._state.modes)
+        module_modes.restore(trainer.lightning_module, self._state.modes)
         if what == "batch":
-            modes.restore_accumulation(trainer)
-        randomness.restore(self._saved["random"])
+            module_modes.restore_accumulation(trainer)
+        rng.restore(self._saved["random"])
         return True
 
     def after_run(self, trainer: Trainer) -> None:
