@@ -14,8 +14,8 @@ import pytest
 import torch
 from nets import Net, files, load, loader, trainer
 
-from checkpointable._run import Run
-from checkpointable._saver import Saver
+from checkpointable.saving.saver import Saver
+from checkpointable.saving.session import Run
 from checkpointable.storage import snapshot
 from checkpointable.storage.snapshot import Snapshot
 from checkpointable.storage.writer import Writer

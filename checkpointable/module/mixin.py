@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from checkpointable import _attach
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
-from checkpointable._run import Run
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.resume.state import KEY, make_arguments_plain
+from checkpointable.saving import attach
+from checkpointable.saving.session import Run
 
 if TYPE_CHECKING:
     _Base = LightningModule
@@ -210,7 +210,7 @@ def _attach_saving(module: Any) -> None:
     run = _run(module)
     trainer = _trainer(module)
     if trainer is not None:
-        _attach.attach(trainer, run)
+        attach.attach(trainer, run)
 
 
 def _note_val_loss(module: Any) -> None:

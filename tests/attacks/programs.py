@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from checkpointable import CheckpointableWarning, latest
-from checkpointable._job import Job
+from checkpointable.saving.save_task import Job
 from checkpointable.storage import archive, commit
 
 _NOBODY = 65534

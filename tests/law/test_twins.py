@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from runs import Config, misses
 
-from checkpointable._run import Run
-from checkpointable._steps import Steps
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
 from checkpointable.resume import accumulated_gradients, index_batches, loader_position, owned_rng, restorer
+from checkpointable.saving.session import Run
+from checkpointable.saving.steps import Steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

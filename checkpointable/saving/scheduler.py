@@ -11,14 +11,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, SaveError
-from checkpointable._saver import Saver
-from checkpointable._shelf import Order
 from checkpointable.policy.auto_interval import Auto
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
+from checkpointable.saving.kept_files import Order
+from checkpointable.saving.saver import Saver
 
 if TYPE_CHECKING:
-    from checkpointable._callback import CheckpointingCallback
+    from checkpointable.saving.callback import CheckpointingCallback
 
 _CAN_WAIT = {"interval", "step", "time"}
 

@@ -14,7 +14,7 @@ from copying import WIDTH, Gate, Wide, fit, note_states, torn, without_the_detec
 from nets import files, loader, trainer
 from torch.nn import functional as F
 
-from checkpointable._overlap import steady_tensors
+from checkpointable.saving.overlap import steady_tensors
 
 
 @pytest.fixture(autouse=True)

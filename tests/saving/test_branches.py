@@ -10,9 +10,9 @@ import pytest
 from nets import Net, Scripted, files, load, loader, trainer
 
 from checkpointable import Checkpoints, best, latest
-from checkpointable._shelf import Shelf
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.policy.lineage import Line
+from checkpointable.saving.kept_files import Shelf
 
 
 def judged(where: Path, scores: list[float], ckpt_path: object = None, epochs: int | None = None) -> Scripted:

@@ -14,8 +14,8 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 
 if TYPE_CHECKING:
-    from checkpointable._run import Run
-    from checkpointable._shelf import Shelf
+    from checkpointable.saving.kept_files import Shelf
+    from checkpointable.saving.session import Run
 
 
 class _Shown:

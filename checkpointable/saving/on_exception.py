@@ -15,13 +15,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable._desk import Desk
 from checkpointable._errors import CheckpointableWarning, SaveError
-from checkpointable._interrupt import CtrlC
 from checkpointable.policy.position import Position
+from checkpointable.saving.interrupt import CtrlC
+from checkpointable.saving.scheduler import Desk
 
 if TYPE_CHECKING:
-    from checkpointable._callback import CheckpointingCallback
+    from checkpointable.saving.callback import CheckpointingCallback
 
 
 def leave(

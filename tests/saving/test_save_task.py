@@ -12,10 +12,10 @@ import pytest
 import torch
 from nets import write_archive
 
-from checkpointable._job import Job, Outcome
-from checkpointable._shelf import Order, Shelf
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
+from checkpointable.saving.kept_files import Order, Shelf
+from checkpointable.saving.save_task import Job, Outcome
 from checkpointable.storage.local import LocalStore
 from checkpointable.storage.snapshot import Snapshot
 

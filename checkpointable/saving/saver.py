@@ -17,9 +17,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from checkpointable._errors import CheckpointableWarning, SaveError
-from checkpointable._job import Job, Outcome
-from checkpointable._overlap import steady_tensors
-from checkpointable._shelf import Order, Shelf
 from checkpointable.catalog.info import CheckpointInfo, infos
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import KEY, DurableCheckpointIO
@@ -27,6 +24,9 @@ from checkpointable.policy.lineage import Line
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume.plain import refused
+from checkpointable.saving.kept_files import Order, Shelf
+from checkpointable.saving.overlap import steady_tensors
+from checkpointable.saving.save_task import Job, Outcome
 from checkpointable.storage.address import parent
 from checkpointable.storage.arena import Arena
 from checkpointable.storage.snapshot import Snapshot

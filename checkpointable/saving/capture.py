@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
-from checkpointable._desk import scalars
-from checkpointable._shelf import stem
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import accumulated_gradients, module_modes, rank_state, settings, state
 from checkpointable.resume.loaders import may_have_drawn
 from checkpointable.resume.report import exactness, when_saved
+from checkpointable.saving.kept_files import stem
+from checkpointable.saving.scheduler import scalars
 
 if TYPE_CHECKING:
-    from checkpointable._run import Run
+    from checkpointable.saving.session import Run
 
 
 def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from checkpointable._shelf import Order, Shelf
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
+from checkpointable.saving.kept_files import Order, Shelf
 
 
 def at(batch: int, epoch: int = 0) -> Position:

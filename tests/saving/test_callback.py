@@ -13,7 +13,7 @@ from lightning.pytorch.tuner import Tuner
 from nets import MixedNet, Net, PlainNet, Scripted, files, loader, trainer
 
 from checkpointable import latest
-from checkpointable._callback import CheckpointingCallback
+from checkpointable.saving.callback import CheckpointingCallback
 
 MID_EPOCH = "ignore:You're resuming from a checkpoint that ended before the epoch ended"
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from run.test_job import Refusing, Saving, pointed, snapshot, there
+from saving.test_save_task import Refusing, Saving, pointed, snapshot, there
 
 SIZE = snapshot(1).size
 MANY = 5000  # values

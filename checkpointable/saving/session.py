@@ -12,13 +12,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 
-from checkpointable import _contents as contents
-from checkpointable._desk import Desk
-from checkpointable._interrupt import CtrlC
-from checkpointable._judge import Judge
-from checkpointable._leaving import leave
-from checkpointable._overlap import wait_before_steps
-from checkpointable._steps import Steps
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.conditions import Conditions
@@ -28,6 +21,13 @@ from checkpointable.policy.position import Position
 from checkpointable.resume import state
 from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.restorer import WayBack
+from checkpointable.saving import capture
+from checkpointable.saving.interrupt import CtrlC
+from checkpointable.saving.monitor import Judge
+from checkpointable.saving.on_exception import leave
+from checkpointable.saving.overlap import wait_before_steps
+from checkpointable.saving.scheduler import Desk
+from checkpointable.saving.steps import Steps
 
 
 class Run:
@@ -215,7 +215,7 @@ class Run:
 
     def snapshot(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
         """What goes into a checkpoint under our key, whoever writes it."""
-        return contents.of(self, trainer, weights_only=weights_only)
+        return capture.of(self, trainer, weights_only=weights_only)
 
     def restore(self, saved: Mapping[str, Any], *, rank: int = 0, after: str | None = None) -> None:
         """Take over what a checkpoint of ours says.

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from checkpointable._errors import CheckpointFileError, SaveError
-from checkpointable._shelf import Order, Shelf, stem
 from checkpointable.catalog.info import line_in
 from checkpointable.policy import names
 from checkpointable.policy.lineage import UNKNOWN, Line
 from checkpointable.policy.options import Options
+from checkpointable.saving.kept_files import Order, Shelf, stem
 from checkpointable.storage.files import freed_bytes
 from checkpointable.storage.store import Store
 

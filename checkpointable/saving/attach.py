@@ -6,8 +6,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from checkpointable._callback import CheckpointingCallback
-from checkpointable._run import Run
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
@@ -16,6 +14,8 @@ from checkpointable.policy.conditions import Conditions
 from checkpointable.policy.options import Options
 from checkpointable.resume import module_modes
 from checkpointable.resume.fall_back import ResumingCheckpointIO
+from checkpointable.saving.callback import CheckpointingCallback
+from checkpointable.saving.session import Run
 
 
 def attach(trainer: Trainer, run: Run) -> None:
