@@ -16,8 +16,8 @@ from nets import Net, files, load, loader, trainer
 
 from checkpointable.saving.saver import Saver
 from checkpointable.saving.session import Run
-from checkpointable.storage import snapshot
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging import snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.writer import Writer
 
 WIDTH = 160  # a square of these is more than what is copied at once

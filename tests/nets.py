@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from checkpointable import CheckpointingMixin, CheckpointingModule
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 QUIET: dict[str, Any] = {
     "enable_progress_bar": False,

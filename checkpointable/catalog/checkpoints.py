@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 from checkpointable._errors import CheckpointFileError, PolicyError, SaveError
 from checkpointable.catalog import find, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
-from checkpointable.storage import archive
-from checkpointable.storage.address import parent, plain
+from checkpointable.storage.format import archive
+from checkpointable.storage.paths import parent, plain
 from checkpointable.storage.stores import store_at
 
 if TYPE_CHECKING:

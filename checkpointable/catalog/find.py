@@ -17,8 +17,9 @@ from checkpointable.catalog.info import (
     inspect,
     may_be_checkpoint,
 )
-from checkpointable.storage import archive, files
-from checkpointable.storage.address import plain
+from checkpointable.storage import files
+from checkpointable.storage.format import archive
+from checkpointable.storage.paths import plain
 
 _LOOKS = 4
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."

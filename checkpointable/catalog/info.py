@@ -17,9 +17,9 @@ from checkpointable.catalog.fields import REQUIRED, wrong_fields
 from checkpointable.policy.lineage import UNKNOWN, Line
 from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.policy.position import Position
-from checkpointable.storage import archive
-from checkpointable.storage.address import is_remote, parent
 from checkpointable.storage.files import for_each, listed, modified, open_file
+from checkpointable.storage.format import archive
+from checkpointable.storage.paths import is_remote, parent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from fsspec.implementations.local import LocalFileSystem
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.storage import archive, local
-from checkpointable.storage.address import is_remote, parent
+from checkpointable.storage import local
 from checkpointable.storage.files import read_whole
+from checkpointable.storage.format import archive
+from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.remote import RemoteStore
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 KEY = "checkpointable"
 

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
 from checkpointable._errors import LightningVersionError
 from checkpointable.policy.position import Position
-from checkpointable.storage.address import is_remote, plain
+from checkpointable.storage.paths import is_remote, plain
 
 _SEED = "PL_GLOBAL_SEED"
 _SEAMS = (

@@ -15,7 +15,7 @@ from checkpointable.catalog import find
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.storage.address import parent
+from checkpointable.storage.paths import parent
 
 
 class ResumingCheckpointIO(DurableCheckpointIO):

@@ -27,9 +27,9 @@ from checkpointable.resume.plain import refused
 from checkpointable.saving.kept_files import Order, Shelf
 from checkpointable.saving.overlap import steady_tensors
 from checkpointable.saving.save_task import Job, Outcome
-from checkpointable.storage.address import parent
-from checkpointable.storage.arena import Arena
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.paths import parent
+from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
 from checkpointable.storage.stores import store_at
 from checkpointable.storage.writer import Writer

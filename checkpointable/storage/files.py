@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import BinaryIO, Literal, TypeVar, cast
 
-from checkpointable.storage.address import filesystem, is_remote, plain, reaching
+from checkpointable.storage.paths import filesystem, is_remote, plain, reaching
 from checkpointable.storage.ranges import RangeReader
 
 _AT_A_TIME = 8

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.policy import names
-from checkpointable.storage import archive, commit, direct
+from checkpointable.storage import commit, direct
 from checkpointable.storage.files import exists
+from checkpointable.storage.format import archive
 from checkpointable.storage.store import Content
 
 

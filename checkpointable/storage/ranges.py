@@ -6,7 +6,7 @@ import io
 import os
 from typing import Any
 
-from checkpointable.storage.address import filesystem, reaching
+from checkpointable.storage.paths import filesystem, reaching
 
 _LEAST = 1 << 19
 _MOST = 1 << 25

@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from checkpointable._errors import RemoteError, SaveError
-from checkpointable.storage import archive
-from checkpointable.storage.address import advice, filesystem, is_remote, plain, reaching, reason
 from checkpointable.storage.files import is_there
+from checkpointable.storage.format import archive
+from checkpointable.storage.paths import advice, filesystem, is_remote, plain, reaching, reason
 from checkpointable.storage.store import Content
 from checkpointable.storage.upload import TEMPORARY, difference, send
 

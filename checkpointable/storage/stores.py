@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from checkpointable.storage.address import is_remote, plain
 from checkpointable.storage.local import LocalStore
+from checkpointable.storage.paths import is_remote, plain
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.store import Store
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from checkpointable.storage.address import filesystem, parent, reaching
-from checkpointable.storage.patience import within
+from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
+from checkpointable.storage.timeout import within
 
 TEMPORARY = ".checkpointable-"
 _BLOCK = 1 << 23

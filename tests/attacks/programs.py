@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 
 from checkpointable import CheckpointableWarning, latest
 from checkpointable.saving.save_task import Job
-from checkpointable.storage import archive, commit
+from checkpointable.storage import commit
+from checkpointable.storage.format import archive
 
 _NOBODY = 65534
 _HEAVY = 1 << 23  # rows of three numbers of four bytes: 96 MB

@@ -14,7 +14,7 @@ from nets import Net, load, loader, trainer, write_archive
 
 from checkpointable import CheckpointableWarning, best, latest
 from checkpointable.catalog.info import read_info
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 
 
 class Evil:

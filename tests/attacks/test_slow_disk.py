@@ -12,7 +12,7 @@ import pytest
 from attacks.programs import At, writing_is_over
 from nets import Net, Scripted, files, links, load, loader, trainer
 
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 LONG_SECONDS = 20
 

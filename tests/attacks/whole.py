@@ -10,7 +10,7 @@ import torch
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
 from checkpointable.policy.position import Position
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 
 
 def saved(record: Path) -> list[str]:

@@ -11,7 +11,7 @@ from catalog.conftest import Make
 from checkpointable import CheckpointFileError
 from checkpointable.catalog.find import scan
 from checkpointable.catalog.info import CheckpointInfo, Unreadable, inspect, read_info
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 
 
 def test_inspect_own_file_is_described(make: Make) -> None:

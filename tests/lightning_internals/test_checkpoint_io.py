@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO, write_checkpoint
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)
 PLAIN = {

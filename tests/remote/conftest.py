@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from remote.server import Server, Wire, environment
 
-from checkpointable.storage.address import filesystem
+from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
 
 

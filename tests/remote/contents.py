@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from catalog.conftest import metadata
 
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 PART = 5 << 20  # the least that S3 takes
 _PIECE = 1 << 20

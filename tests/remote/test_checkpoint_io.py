@@ -13,7 +13,7 @@ from remote.contents import PART
 
 from checkpointable import CheckpointFileError, RemoteError, SaveError
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 from checkpointable.storage.remote import RemoteStore
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)

@@ -12,7 +12,7 @@ from remote.contents import PART, Bytes, checkpoint
 from remote.server import Refusing, environment
 
 from checkpointable import SaveError
-from checkpointable.storage.address import filesystem
+from checkpointable.storage.paths import filesystem
 
 LARGE = 3 * PART
 

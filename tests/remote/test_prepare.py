@@ -12,7 +12,7 @@ from remote.contents import checkpoint
 from remote.server import Refusing, environment
 
 from checkpointable import CheckpointableError, RemoteError, SaveError, latest
-from checkpointable.storage.address import filesystem
+from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
 
 

@@ -19,7 +19,7 @@ from checkpointable import (
     best,
     latest,
 )
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 from checkpointable.storage.ranges import RangeReader
 
 LARGE = 50 << 20

@@ -16,7 +16,7 @@ from remote.contents import PART, Bytes, checkpoint
 from s3fs import S3FileSystem
 
 from checkpointable import CheckpointFileError, latest
-from checkpointable.storage.address import filesystem
+from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.stores import store_at as any_store_at
 from checkpointable.storage.upload import difference

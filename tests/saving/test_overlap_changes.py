@@ -14,7 +14,7 @@ from copying import Gate, Wide, fit, note_states, torn, without_the_detection
 from nets import files
 
 from checkpointable import CheckpointableWarning
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 CHANGED = "the parameters were changed between two optimizer steps"
 

@@ -17,7 +17,7 @@ from checkpointable.policy.position import Position
 from checkpointable.saving.kept_files import Order, Shelf
 from checkpointable.saving.save_task import Job, Outcome
 from checkpointable.storage.local import LocalStore
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.snapshot import Snapshot
 
 RUN = "this run"
 

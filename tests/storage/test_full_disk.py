@@ -14,8 +14,8 @@ import torch
 
 from checkpointable._errors import SaveError
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.storage import archive
 from checkpointable.storage.commit import commit, prepare
+from checkpointable.storage.format import archive
 
 SIZE = 2 << 20
 

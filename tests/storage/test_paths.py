@@ -9,7 +9,7 @@ import pytest
 from fsspec.core import url_to_fs
 
 from checkpointable import RemoteError
-from checkpointable.storage.address import is_remote, parent, plain, reaching
+from checkpointable.storage.paths import is_remote, parent, plain, reaching
 from checkpointable.storage.upload import _parts_etag
 
 

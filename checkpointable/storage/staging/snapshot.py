@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from checkpointable.storage import archive, layout, records
-from checkpointable.storage.arena import Arena
+from checkpointable.storage.format import archive, torch_records, zip_layout
+from checkpointable.storage.staging.buffer import Arena
 
 _PIECE = 1 << 23
 _LARGE = 1 << 16  # smaller tensors are copied at once
@@ -66,12 +66,12 @@ class Snapshot:
         *,
         watched: bool = False,
     ) -> None:
-        found = records.records(checkpoint)
-        found += [("version", records.version()), (_ID, bytes(40))]
+        found = torch_records.records(checkpoint)
+        found += [("version", torch_records.version()), (_ID, bytes(40))]
         if metadata is not None:
             found.append((archive.MEMBER, archive.encode(metadata)))
         sizes = [(name, len(data) if isinstance(data, bytes) else data.nbytes()) for name, data in found]
-        self._places = list(layout.lay_out(sizes, alignment=records.alignment()))
+        self._places = list(zip_layout.lay_out(sizes, alignment=torch_records.alignment()))
         self._sealed = metadata is not None
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
@@ -91,7 +91,7 @@ class Snapshot:
     def size(self) -> int:
         """Bytes of the file."""
         comment = archive.SEAL_SIZE if self._sealed else 0
-        return self._places[-1].end + layout.directory_size(self._places) + comment
+        return self._places[-1].end + zip_layout.directory_size(self._places) + comment
 
     @property
     def is_filled(self) -> bool:
@@ -148,14 +148,14 @@ class Snapshot:
 
     def _end(self, crcs: Sequence[int]) -> bytes:
         if not self._sealed:
-            return layout.directory(self._places, crcs, comment_size=0)
-        end = layout.directory(self._places, crcs, comment_size=archive.SEAL_SIZE)
+            return zip_layout.directory(self._places, crcs, comment_size=0)
+        end = zip_layout.directory(self._places, crcs, comment_size=archive.SEAL_SIZE)
         return end + archive.seal(zlib.crc32(end))
 
     def _copied(
-        self, found: Sequence[records.Record], arena: Arena, steady: Iterable[torch.Tensor]
+        self, found: Sequence[torch_records.Record], arena: Arena, steady: Iterable[torch.Tensor]
     ) -> list[bytes | memoryview]:
-        alignment = records.alignment()
+        alignment = torch_records.alignment()
         padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
         target = arena.reserve(sum(padded))
         large = {tensor.untyped_storage().data_ptr(): tensor for tensor in steady if tensor.nbytes >= _LARGE}
@@ -206,7 +206,7 @@ def _glimpse(address: int, size: int) -> tuple[bytes, ...]:
 _ID = ".data/serialization_id"
 
 
-def _identity(places: Sequence[layout.Place], crcs: Sequence[int]) -> bytes:
+def _identity(places: Sequence[zip_layout.Place], crcs: Sequence[int]) -> bytes:
     """As torch's writer does: 20 digits for the names of the records, 20 for what is in them."""
     names = zlib.crc32(b"\0".join(place.name for place in places))
     return f"{names:020d}{zlib.crc32(json.dumps(crcs).encode()):020d}".encode()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from checkpointable.storage import snapshot
-from checkpointable.storage.arena import Arena
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging import snapshot
+from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.snapshot import Snapshot
 
 LARGE = 100_000  # elements: more than what is copied at once
 

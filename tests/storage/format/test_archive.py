@@ -19,7 +19,7 @@ import torch.utils.serialization
 from nets import write_archive
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.storage import archive
+from checkpointable.storage.format import archive
 
 CHECKPOINT = {
     "epoch": 3,

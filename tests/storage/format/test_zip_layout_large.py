@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpointable.storage import layout
+from checkpointable.storage.format import zip_layout
 
 GB = 1 << 30
 
@@ -24,9 +24,9 @@ def test_more_records_than_sixteen_bits_count_are_laid_out_as_torch_does() -> No
     data = file.getvalue()
     with zipfile.ZipFile(file) as opened:
         infos, start = opened.infolist(), opened.start_dir
-    places = list(layout.lay_out(((i.filename.removeprefix("archive/"), i.file_size) for i in infos), alignment=64))
+    places = list(zip_layout.lay_out(((i.filename.removeprefix("archive/"), i.file_size) for i in infos), alignment=64))
     crcs = [info.CRC for info in infos]
-    end = layout.directory(places, crcs, comment_size=0)
+    end = zip_layout.directory(places, crcs, comment_size=0)
     assert data[start:] == end
     assert end[-22:][8:12] == b"\xff\xff\xff\xff"
     for place, crc in zip(places[-9000:], crcs[-9000:], strict=True):
@@ -69,7 +69,7 @@ def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
     with zipfile.ZipFile(path) as opened, open(path, "rb") as file:
         infos = opened.infolist()
         members = [(info.filename.removeprefix("archive/"), info.file_size) for info in infos]
-        places = list(layout.lay_out(members, alignment=64))
+        places = list(zip_layout.lay_out(members, alignment=64))
         assert [(place.name.decode(), place.start) for place in places] == [
             (i.filename, i.header_offset) for i in infos
         ]
@@ -79,15 +79,15 @@ def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
             file.seek(place.data + place.size)
             assert file.read(place.end - place.data - place.size) == place.descriptor(info.CRC), info.filename
         file.seek(opened.start_dir)
-        end = layout.directory(places, [info.CRC for info in infos], comment_size=0)
+        end = zip_layout.directory(places, [info.CRC for info in infos], comment_size=0)
         assert opened.start_dir == places[-1].end
         assert file.read() == end
-        assert len(end) == layout.directory_size(places)
+        assert len(end) == zip_layout.directory_size(places)
 
 
 def test_places_follow_one_another_without_a_gap() -> None:
     members = [(f"data/{number}", size) for number, size in enumerate((0, 1, 63, 64, 65, 5 * GB, 0, 3))]
-    places = list(layout.lay_out(members, alignment=64))
+    places = list(zip_layout.lay_out(members, alignment=64))
     assert all(one.end == other.start for one, other in itertools.pairwise(places))
     assert all(place.data % 64 == 0 and len(place.header()) == place.data - place.start for place in places)
     assert all(len(place.descriptor(7)) == place.end - place.data - place.size for place in places)

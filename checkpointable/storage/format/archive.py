@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.storage.files import open_file
-from checkpointable.storage.members import first_damaged
+from checkpointable.storage.format.checksums import first_damaged
 
 MEMBER = "checkpointable.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)

@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from checkpointable.storage.arena import Arena
+from checkpointable.storage.staging.buffer import Arena
 
 CHILD = """
 import resource
 import torch
-from checkpointable.storage.arena import Arena
-from checkpointable.storage.snapshot import Snapshot
+from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.snapshot import Snapshot
 
 weight = torch.ones(20_000_000)
 arena = Arena()
