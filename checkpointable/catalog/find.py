@@ -130,9 +130,9 @@ def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[Check
     Of a run that has gone back to an older file, those that it left behind do not count.
     """
     infos = list(infos)
-    lines = {info.run_id: info.line for info in infos}
-    on_line = [info for info in infos if lines[info.run_id].has(info.line.segment, info.batches)]
-    scored = [info for info in on_line if info.score is not None and not math.isnan(info.score)]
+    newest = {info.run_id: info.lineage for info in infos}
+    current = [info for info in infos if newest[info.run_id].includes(info.lineage.attempt, info.batches)]
+    scored = [info for info in current if info.score is not None and not math.isnan(info.score)]
     monitor = scored[-1].monitor if monitor is None and scored else monitor
     scored = [info for info in scored if info.monitor == monitor]
     sign = -1.0 if scored and scored[-1].mode == "max" else 1.0

@@ -8,13 +8,13 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from checkpointable._errors import CheckpointFileError, RemoteError
-from checkpointable.catalog.fields import REQUIRED, wrong_fields
-from checkpointable.policy.lineage import UNKNOWN, Line
+from checkpointable.catalog.metadata import FileMetadata
+from checkpointable.policy.lineage import UNKNOWN, Lineage
 from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.policy.position import Position
 from checkpointable.storage.files import for_each, listed, modified, open_file
@@ -42,12 +42,11 @@ class CheckpointInfo:
         created: Seconds since the epoch of Unix time.
         size: Bytes.
         run_id: The run it belongs to, the same over all restarts.
-        generation: How often that run had been resumed.
         resumed_from: The file its run had gone on from, if any.
         exactness: How exactly a run goes on from it; ``None`` where that was not recorded.
         weights_only: Whether it lacks what resuming needs.
-        line: The fit that wrote it, and those that this went on from.
-        stem: The name it was given, without version and suffix; ``None`` if it was saved by name.
+        lineage: The attempt that wrote it, and those that this descends from.
+        base_name: The name it was given, without version and suffix; ``None`` if it was saved by name.
     """
 
     path: str
@@ -64,18 +63,22 @@ class CheckpointInfo:
     created: float
     size: int
     run_id: str
-    generation: int
     resumed_from: str | None
     exactness: str | None
     weights_only: bool
-    line: Line = UNKNOWN
-    stem: str | None = None
+    lineage: Lineage = UNKNOWN
+    base_name: str | None = None
 
-    def is_on(self, line: Line) -> bool:
-        """Whether it was written on the way of a fit, and is no copy under another name."""
-        given = re.escape(self.stem or "")
+    @property
+    def generation(self) -> int:
+        """How often its run had been resumed."""
+        return self.lineage.generation
+
+    def belongs_to(self, lineage: Lineage) -> bool:
+        """Whether an attempt of this lineage wrote it, and it is no copy under another name."""
+        given = re.escape(self.base_name or "")
         named = re.search(rf"(^|/){given}(-v\d+)?{re.escape(SUFFIX)}$", self.path.replace(os.sep, "/")) is not None
-        return self.stem is not None and named and line.has(self.line.segment, self.batches)
+        return self.base_name is not None and named and lineage.includes(self.lineage.attempt, self.batches)
 
     @property
     def at(self) -> Position:
@@ -112,26 +115,29 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
     """
     with open_file(path) as file:
         metadata, size = archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
-    wrong = wrong_fields(metadata)
-    if wrong is not None:
-        raise CheckpointFileError(f"{os.fspath(path)} {wrong}.")
-    score = metadata.get("score") or {}
-    fields = {name: metadata[name] for name in REQUIRED}
+    told = FileMetadata.from_dict(metadata, os.fspath(path))
+    score = told.score
     return CheckpointInfo(
         path=os.fspath(path),
-        monitor=score.get("monitor"),
-        mode=score.get("mode"),
-        score=score.get("value"),
+        kind=told.kind,
+        reasons=told.reasons,
+        epoch=told.epoch,
+        batch=told.batch,
+        step=told.step,
+        batches=told.batches,
+        metrics=dict(told.metrics),
+        monitor=None if score is None else score.monitor,
+        mode=None if score is None else score.mode,
+        score=None if score is None else score.value,
+        created=told.created,
         size=size,
-        line=line_in(metadata),
-        stem=metadata.get("stem"),
-        **{**fields, "reasons": tuple(fields["reasons"])},
+        run_id=told.run_id,
+        resumed_from=told.resumed_from,
+        exactness=told.exactness,
+        weights_only=told.weights_only,
+        lineage=told.lineage,
+        base_name=told.base_name,
     )
-
-
-def line_in(metadata: Mapping[str, Any]) -> Line:
-    """The fit that wrote a file, and those that this went on from, by the file's metadata."""
-    return Line.from_list(metadata.get("line", [["", -1]]))
 
 
 def inspect(path: str) -> CheckpointInfo | Unreadable | None:

@@ -1,23 +1,112 @@
-"""What the metadata of a checkpoint has to hold, for its readers to work with it."""
+"""The metadata of a checkpoint file: what it states about itself, and whether that can be what was written."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from checkpointable._errors import CheckpointFileError
+from checkpointable.policy.as_builtin import as_builtin, from_builtin
+from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.position import Ended, Position
+
+FORMAT = 1
 _Check = Callable[[Any], bool]
 
 
-def wrong_fields(metadata: Mapping[str, Any]) -> str | None:
-    """Which fields are not there, or hold what they cannot, with what they hold; ``None`` if all is well."""
-    missing = [repr(name) for name in REQUIRED if name not in metadata]
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Why a file is one of the best.
+
+    Attributes:
+        monitor: The quantity that it was judged by.
+        mode: ``"min"`` or ``"max"``.
+        value: The value of that quantity on exactly these weights.
+    """
+
+    monitor: str
+    mode: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileMetadata:
+    """What a file states about itself.
+
+    Attributes:
+        kind: The first of its reasons.
+        reasons: Every condition that it was saved for.
+        run_id: The run it belongs to, the same over all resumes.
+        lineage: The attempt that wrote it, and those that this descends from.
+        epoch: Epoch, from 0.
+        batch: Batches done in that epoch.
+        step: Optimizer steps done.
+        batches: Batches done in all epochs together.
+        ended: What had just ended; ``None`` if it was not saved at a safe point.
+        metrics: Logged scalars when it was saved.
+        score: Why it is one of the best, if it is.
+        base_name: The name it was given, without version and suffix; ``None`` if the user or another callback named it.
+        resumed_from: The file its run had resumed from, if any.
+        exactness: How exactly a run resumes from it; ``None`` if unknown.
+        weights_only: Whether it lacks what resuming needs.
+        created: Seconds since the epoch of Unix time.
+        versions: Of the packages that wrote it.
+        format: Of the metadata and of the state in the file.
+    """
+
+    kind: str
+    reasons: tuple[str, ...]
+    run_id: str
+    lineage: Lineage
+    epoch: int
+    batch: int
+    step: int
+    batches: int
+    metrics: Mapping[str, float]
+    resumed_from: str | None
+    exactness: str | None
+    weights_only: bool
+    ended: Ended | None = None
+    score: Score | None = None
+    base_name: str | None = None
+    created: float = field(default_factory=time.time)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def position(self) -> Position:
+        """Where its run stood."""
+        return Position(self.epoch, self.batch, self.step, self.batches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it goes into the file."""
+        return as_builtin(self)
+
+    @classmethod
+    def from_dict(cls, metadata: Mapping[str, Any], path: str) -> FileMetadata:
+        """What ``to_dict`` gave, read from the file at ``path``.
+
+        Raises:
+            CheckpointFileError: If a field is missing, or holds a value of a wrong type. The message names all.
+        """
+        wrong = _wrong_fields(metadata)
+        if wrong is not None:
+            raise CheckpointFileError(f"{path} {wrong}.")
+        return from_builtin(cls, metadata)
+
+
+def _wrong_fields(metadata: Mapping[str, Any]) -> str | None:
+    """Which fields are missing, or hold values that they cannot hold; ``None`` if all is well."""
+    missing = [repr(name) for name in _REQUIRED if name not in metadata]
     if missing:
         return f"has metadata without {', '.join(missing)}"
     score = metadata.get("score")
     judged = score if isinstance(score, dict) else {}
     checked = [
-        *((name, metadata[name], check) for name, check in REQUIRED.items()),
+        *((name, metadata[name], check) for name, check in _REQUIRED.items()),
         *((name, metadata[name], check) for name, check in _OPTIONAL.items() if name in metadata),
         *((f"score.{name}", judged.get(name), check) for name, check in _SCORE.items() if score is not None),
     ]
@@ -41,23 +130,30 @@ def _is_text_or_none(value: Any) -> bool:
     return value is None or _is_text(value)
 
 
-def _is_line(value: Any) -> bool:
-    fits = value if isinstance(value, list) else []
-    return fits != [] and all(
-        isinstance(fit, list) and len(fit) == 2 and _is_text(fit[0]) and _is_count(fit[1]) for fit in fits
+def _is_lineage(value: Any) -> bool:
+    if not isinstance(value, dict) or not _is_text(value.get("attempt")) or not _is_count(value.get("generation")):
+        return False
+    ancestors = value.get("ancestors")
+    return isinstance(ancestors, list) and all(
+        isinstance(it, dict) and _is_text(it.get("attempt")) and _is_count(it.get("batches")) for it in ancestors
     )
 
 
-REQUIRED: dict[str, _Check] = {
+_REQUIRED: dict[str, _Check] = {
     "kind": _is_text,
     "reasons": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    **dict.fromkeys(("epoch", "batch", "step", "batches", "generation"), _is_count),
+    **dict.fromkeys(("epoch", "batch", "step", "batches"), _is_count),
     "metrics": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "created": lambda value: _is_number(value) and math.isfinite(value),
     "run_id": _is_text,
+    "lineage": _is_lineage,
     "resumed_from": _is_text_or_none,
     "exactness": _is_text_or_none,
     "weights_only": lambda value: isinstance(value, bool),
 }
-_OPTIONAL: dict[str, _Check] = {"line": _is_line, "stem": _is_text_or_none}
+_OPTIONAL: dict[str, _Check] = {
+    "base_name": _is_text_or_none,
+    "ended": lambda value: value is None or value in tuple(Ended),
+    "versions": lambda value: isinstance(value, dict),
+}
 _SCORE: dict[str, _Check] = {"monitor": _is_text, "mode": _is_text, "value": _is_number}

@@ -16,8 +16,9 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
-from checkpointable.resume.state import KEY, make_arguments_plain
+from checkpointable.resume.state import KEY
 from checkpointable.saving import attach
+from checkpointable.saving.capture import make_arguments_loadable
 from checkpointable.saving.session import Run
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _note_val_loss(module: Any) -> None:
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = _trainer(module)
-    make_arguments_plain(checkpoint)
+    make_arguments_loadable(checkpoint)
     if trainer is not None:
         checkpoint[KEY] = _run(module).snapshot(trainer, weights_only="optimizer_states" not in checkpoint)
 

@@ -1,51 +1,64 @@
-"""Which files belong to the way of a run, and which to a branch of it that was left.
+"""Which files an attempt descends from, and which belong to a branch that was left.
 
-Every fit is a segment of its run. One that goes on from a file has an ancestor: the segment that wrote the file, as far
-as it had come there. What that segment wrote after it, and what others wrote that went on from the same file, belongs
-to another branch.
+A run consists of attempts, one for each call of ``fit``. An attempt that resumes from a file descends from the attempt
+that wrote the file, up to that file. What the earlier attempt wrote afterwards, and what other attempts wrote that
+resumed from the same file, belongs to another branch.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One fit, and those it goes on from.
+class Ancestor:
+    """An attempt that a later one resumed from.
 
     Attributes:
-        segment: The fit.
-        ancestors: For each that it goes on from, the segment and the batches done in all where it was left.
+        attempt: Its id.
+        batches: Batches done in all epochs where the later attempt resumed.
     """
 
-    segment: str
-    ancestors: tuple[tuple[str, int], ...] = ()
+    attempt: str
+    batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """One attempt and those it descends from.
+
+    Attributes:
+        attempt: Its id.
+        generation: How often the run had been resumed. It exceeds the number of ancestors where the run went back to an
+            older file: the newest branch has the highest generation.
+        ancestors: The attempts it descends from, the first one first.
+    """
+
+    attempt: str
+    generation: int = 0
+    ancestors: tuple[Ancestor, ...] = ()
 
     @classmethod
-    def begin(cls) -> Line:
-        """Of a fit that goes on from nothing."""
-        return cls(segment=uuid.uuid4().hex[:12])
+    def begin(cls) -> Lineage:
+        """A new run."""
+        return cls(attempt=uuid.uuid4().hex[:12])
 
-    def fork(self, batches: int) -> Line:
-        """Of a fit that goes on from a file of this one, with so many batches done in all."""
-        return Line(segment=uuid.uuid4().hex[:12], ancestors=(*self.ancestors, (self.segment, batches)))
+    def resume(self, batches: int) -> Lineage:
+        """An attempt that resumes from a file of this one, saved after so many batches in all."""
+        parent = Ancestor(attempt=self.attempt, batches=batches)
+        return Lineage(
+            attempt=uuid.uuid4().hex[:12], generation=self.generation + 1, ancestors=(*self.ancestors, parent)
+        )
 
-    def has(self, segment: str, batches: int) -> bool:
-        """Whether a file of that segment, with so many batches done in all, lies on the way to here."""
-        return segment == self.segment or any(segment == other and batches <= end for other, end in self.ancestors)
+    def after(self, generations: int) -> Lineage:
+        """The same, with a generation of at least ``generations``."""
+        return replace(self, generation=max(self.generation, generations))
 
-    def to_list(self) -> list[list[str | int]]:
-        """The ancestors and this one, in plain values."""
-        return [list(fit) for fit in (*self.ancestors, (self.segment, -1))]
-
-    @classmethod
-    def from_list(cls, plain: Iterable[Iterable[str | int]]) -> Line:
-        """The line that ``to_list`` gave."""
-        *ancestors, (segment, _) = [(str(name), int(end)) for name, end in plain]
-        return cls(segment=segment, ancestors=tuple(ancestors))
+    def includes(self, attempt: str, batches: int) -> bool:
+        """Whether this attempt, or one it descends from, is the one that wrote a file after so many batches in all."""
+        return attempt == self.attempt or any(attempt == it.attempt and batches <= it.batches for it in self.ancestors)
 
 
-UNKNOWN = Line(segment="")  # of files that do not tell
+UNKNOWN = Lineage(attempt="")
+"""The lineage of files that do not state one."""

@@ -13,21 +13,22 @@ from lightning.pytorch import Trainer
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import loaders, rng
+from checkpointable.resume.state import RankState
 
 
-def capture(trainer: Trainer, *, settled: bool = True) -> dict[str, Any]:
+def capture(trainer: Trainer, *, settled: bool = True) -> RankState:
     """The state of this rank; ``settled``: as of the last safe point, as far as data goes."""
-    return {
-        "random": rng.capture(),
-        "seed": internals.global_seed(),
-        "training": loaders.places(internals.training_loader(trainer), settled=settled),
-        "validation": loaders.places(internals.validation_loader(trainer), settled=False),
-        "logged": logged.capture(trainer),
-        "metrics": logged.capture_metrics(trainer.lightning_module),
-    }
+    return RankState(
+        random=rng.capture(),
+        seed=internals.global_seed(),
+        training=loaders.places(internals.training_loader(trainer), settled=settled),
+        validation=loaders.places(internals.validation_loader(trainer), settled=False),
+        logged=logged.capture(trainer),
+        metrics=logged.capture_metrics(trainer.lightning_module),
+    )
 
 
-def gather(trainer: Trainer, *, settled: bool) -> list[dict[str, Any]]:
+def gather(trainer: Trainer, *, settled: bool) -> list[RankState]:
     """The states of all ranks, in their order. Collective: every rank calls it."""
     mine = capture(trainer, settled=settled)
     if trainer.world_size == 1:

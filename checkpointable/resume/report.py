@@ -15,10 +15,11 @@ from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.position import Ended
 from checkpointable.resume import owned_rng, settings
 from checkpointable.resume.loader_position import Stream, carries_state, has_own_state
 from checkpointable.resume.loaders import ObservedLoader
-from checkpointable.resume.state import State
+from checkpointable.resume.state import RankState, RunState
 
 EXACT = "exact"
 _IN_PART = (StochasticWeightAveraging, ModelPruning)
@@ -47,21 +48,21 @@ def exactness(findings: Sequence[Finding]) -> str:
     return "; ".join(str(finding) for finding in findings) or EXACT
 
 
-def when_saved(trainer: Trainer, state: State, saved: Mapping[str, Any]) -> list[Finding]:
+def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> list[Finding]:
     """What a file being written cannot bring back exactly, on any machine."""
-    if not saved:
+    if saved is None:
         return [
             Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
         ]
     found = [*_moment(state), *_callbacks(trainer)]
-    for name, stream in _streams(internals.training_loader(trainer)) if state.safe_point != "epoch" else ():
+    for name, stream in _streams(internals.training_loader(trainer)) if state.ended != Ended.EPOCH else ():
         found += _inexact_kind(name, stream)
     return found
 
 
-def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after: str | None) -> list[Finding]:
+def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, after: str | None) -> list[Finding]:
     """What of a file does not come back exactly, here and now."""
-    if not saved:
+    if saved is None:
         why = f"the file has {len(state.ranks)} ranks, this training {trainer.world_size}"
         return [Finding("lost", f"randomness and places in the data of rank {trainer.global_rank}", why)]
     inside = after == "batch"
@@ -73,20 +74,20 @@ def when_resumed(trainer: Trainer, state: State, saved: Mapping[str, Any], after
         found.append(Finding("approximate", name, f"{was} when saved, {now} now"))
     streams = _streams(internals.training_loader(trainer))
     metrics = {name for name, _ in logged.metrics_of(trainer.lightning_module)}
-    for name in saved["metrics"].keys() - metrics:
+    for name in saved.metrics.keys() - metrics:
         found.append(Finding("lost", f"metric {name!r}", "the module has none of that name yet"))
-    for (name, stream), place in zip(streams, saved["training"], strict=False):
+    for (name, stream), place in zip(streams, saved.training, strict=False):
         found += _compare(name, stream, place)
         found += _inexact(name, stream, place) if inside else ()
-    expected, present = len(saved["training"]), len(streams)
+    expected, present = len(saved.training), len(streams)
     if expected != present:
         found.append(Finding("lost", "places in the data", f"{expected} train loaders when saved, {present} now"))
     return found
 
 
-def _moment(state: State) -> list[Finding]:
+def _moment(state: RunState) -> list[Finding]:
     """What the moment at which a file was taken has to do with it."""
-    if state.safe_point is None:
+    if state.ended is None:
         return [Finding("approximate", "everything", "written by hand or by another callback, inside a batch")]
     if state.fetching:
         return [Finding("approximate", "randomness", "an exception came when the next batch was fetched or prepared")]
@@ -99,7 +100,7 @@ def _callbacks(trainer: Trainer) -> Iterator[Finding]:
             yield Finding("approximate", type(callback).__name__, "Lightning brings it back only in part")
 
 
-def say(trainer: Trainer, state: State, findings: Sequence[Finding], *, strict: bool) -> None:
+def say(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, strict: bool) -> None:
     """Say where a resumed run goes on, and how exactly.
 
     Raises:

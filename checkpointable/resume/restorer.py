@@ -8,7 +8,6 @@ right before the next batch is fetched, or the next epoch starts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
@@ -17,8 +16,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.position import Ended
 from checkpointable.resume import accumulated_gradients, loaders, module_modes, report, rng, settings
-from checkpointable.resume.state import State
+from checkpointable.resume.state import RankState, RunState
 
 
 class WayBack:
@@ -29,20 +29,20 @@ class WayBack:
         saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
         after: ``"batch"`` or ``"epoch"``: what had just ended."""
 
-    def __init__(self, state: State, saved: Mapping[str, Any], after: str) -> None:
+    def __init__(self, state: RunState, saved: RankState | None, after: str) -> None:
         self._state = state
         self._saved = saved
-        self._after: str | None = after if saved else None
+        self._after: str | None = None if saved is None else after
         self._random_to_come = self._validation_to_come = self._after is not None
         self._arrived = False
         self._between_passes = after == "epoch"
 
     def on_run(self, trainer: Trainer) -> None:
         """The loop is about to look for anything left to train: Lightning's seed, and whether it had stopped early."""
-        if self._state.safe_point is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if self._state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._between_passes = True  # saved by somebody else after a pass's last batch: none of it is left
-        if self._saved:
-            internals.set_global_seed(self._saved["seed"])
+        if self._saved is not None:
+            internals.set_global_seed(self._saved.seed)
         if self._state.stopped_early:
             trainer.should_stop = True
 
@@ -50,14 +50,14 @@ class WayBack:
         """Training loaders are made, their iterators not yet: go back to where they stood."""
         if self._after is not None and not self._arrived:
             between = self._between_passes
-            loaders.go_back_to(loaders.observe(loader), self._saved["training"], epoch, between_passes=between)
+            loaders.go_back_to(loaders.observe(loader), self._here.training, epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: their generators, and workers that were already running."""
         if not self._random_to_come and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
             self._validation_to_come = False  # the run without a stop has made them anew here, too
         if self._validation_to_come:
-            loaders.start_persistent_workers(loader, self._saved["validation"])
+            loaders.start_persistent_workers(loader, self._here.validation)
             if not self._random_to_come:
                 self._restore_validation(loader)
 
@@ -80,7 +80,7 @@ class WayBack:
         settings.check_optimizers(trainer, self._state.settings)
         findings = report.when_resumed(trainer, self._state, self._saved, self._after)
         report.say(trainer, self._state, findings, strict=strict)
-        module_modes.say_what_differs(made, self._state.made)
+        module_modes.say_what_differs(made, self._state.initial_modes)
         self._put_back(trainer)
         return self._state.seconds
 
@@ -88,11 +88,11 @@ class WayBack:
         self._arrived = True
         accumulated_gradients.restore(trainer.lightning_module, self._state.gradients)
         if self._after == "batch":
-            logged.restore(trainer, self._saved["logged"])
+            logged.restore(trainer, self._here.logged)
         elif self._after == "epoch":
-            logged.restore_shown(trainer, self._saved["logged"])
+            logged.restore_shown(trainer, self._here.logged)
         if self._after is not None:
-            logged.restore_metrics(trainer.lightning_module, self._saved["metrics"])
+            logged.restore_metrics(trainer.lightning_module, self._here.metrics)
 
     def before(self, trainer: Trainer, what: str) -> bool:
         """The next ``"batch"`` is about to be fetched, or the next ``"epoch"`` to start: the generators. Once.
@@ -105,13 +105,13 @@ class WayBack:
         self._random_to_come = False
         internals.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
         training, validation = internals.training_loader(trainer), internals.validation_loader(trainer)
-        loaders.restore_generators(training, self._saved["training"], whole=what == "epoch")
+        loaders.restore_generators(training, self._here.training, whole=what == "epoch")
         if validation is not None:
             self._restore_validation(validation)
         module_modes.restore(trainer.lightning_module, self._state.modes)
         if what == "batch":
             module_modes.restore_accumulation(trainer)
-        rng.restore(self._saved["random"])
+        rng.restore(self._here.random)
         return True
 
     def after_run(self, trainer: Trainer) -> None:
@@ -122,11 +122,17 @@ class WayBack:
                 self.before(trainer, self._after)
             rank_zero_info(f"checkpointable: this run was finished, after {self._state.position}: nothing to train.")
 
+    @property
+    def _here(self) -> RankState:
+        """The state of this rank, asked for only where there is one."""
+        assert self._saved is not None
+        return self._saved
+
     def _check_position(self, trainer: Trainer) -> None:
         state = self._state
-        if state.safe_point is None:
+        if state.ended is None:
             return
-        ours = (state.position.epoch + (state.safe_point == "epoch"), state.position.batch)
+        ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
         counted = internals.counted(trainer)
         if ours != (counted.epoch, counted.batch):
             raise ResumeError(
@@ -136,4 +142,4 @@ class WayBack:
 
     def _restore_validation(self, loader: CombinedLoader) -> None:
         self._validation_to_come = False
-        loaders.restore_generators(loader, self._saved["validation"], whole=True)
+        loaders.restore_generators(loader, self._here.validation, whole=True)

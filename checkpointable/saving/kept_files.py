@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy import names
@@ -31,14 +31,14 @@ class Order:
     score: float | None = None
 
 
-def stem(options: Options, order: Order) -> str:
+def base_name(options: Options, order: Order) -> str:
     """The name of the file that is ordered, without version and suffix.
 
     Raises:
         PolicyError: If a template does not fit what was logged.
     """
     template = options.filename if order.score is None else options.best_filename
-    values: dict[str, int | float | str] = {**order.metrics, **order.position.to_dict()}
+    values: dict[str, int | float | str] = {**order.metrics, **asdict(order.position)}
     values["monitor"] = options.monitor or ""
     return names.render(template, values, insert_names=options.auto_insert_metric_name)
 

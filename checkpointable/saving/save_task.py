@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from checkpointable._errors import CheckpointFileError, SaveError
-from checkpointable.catalog.info import line_in
+from checkpointable.catalog.metadata import FileMetadata
 from checkpointable.policy import names
-from checkpointable.policy.lineage import UNKNOWN, Line
+from checkpointable.policy.lineage import UNKNOWN, Lineage
 from checkpointable.policy.options import Options
-from checkpointable.saving.kept_files import Order, Shelf, stem
+from checkpointable.policy.reasons import Reason
+from checkpointable.saving.kept_files import Order, Shelf, base_name
 from checkpointable.storage.files import freed_bytes
 from checkpointable.storage.store import Store
 
@@ -56,7 +57,7 @@ class Job:
         shelf: What was kept before.
         options: The constructor's arguments.
         run_id: The run.
-        line: The fit, and those it goes on from.
+        lineage: The attempt, and those it descends from.
         resumed_from: The file it has gone on from.
         show: Told what is durable, before anything is deleted.
         messages: What the user is to know.
@@ -70,7 +71,7 @@ class Job:
     options: Options
     run_id: str
     resumed_from: str | None
-    line: Line = UNKNOWN
+    lineage: Lineage = UNKNOWN
     show: Callable[[Shelf], None] = lambda shelf: None
     messages: list[str] = field(default_factory=list)
 
@@ -160,7 +161,7 @@ class Job:
             )
 
     def _write(self) -> str:
-        name = stem(self.options, self.order)
+        name = base_name(self.options, self.order)
         replaceable = self.shelf.replaceable(self.order) - {self.resumed_from}
         for version in itertools.count():
             path = self.store.path(names.versioned(name, version))
@@ -204,11 +205,11 @@ class Job:
     def _is_mine(self, path: str) -> bool:
         """Whether this run wrote a file, and nobody has since written another of that name."""
         try:
-            metadata = self.store.metadata(path)
-            on_line = self.line.has(line_in(metadata).segment, int(metadata.get("batches", 0)))
-        except (CheckpointFileError, OSError, TypeError, ValueError):  # or no metadata of ours
+            metadata = FileMetadata.from_dict(self.store.metadata(path), path)
+        except (CheckpointFileError, OSError):  # or no metadata of ours
             return False
-        return on_line and metadata.get("run_id") == self.run_id and metadata.get("kind") != "manual"
+        descends = self.lineage.includes(metadata.lineage.attempt, metadata.batches)
+        return descends and metadata.run_id == self.run_id and metadata.kind != Reason.MANUAL
 
 
 def _enough(sizes: Mapping[str, int], wanted: int) -> list[str]:

@@ -20,7 +20,7 @@ from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import CheckpointInfo, infos
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import KEY, DurableCheckpointIO
-from checkpointable.policy.lineage import Line
+from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.resume.plain import refused
@@ -56,7 +56,7 @@ class Saver:
         self.options = options
         self.store: Store | None = None
         self.run_id = ""
-        self.line = Line.begin()
+        self.lineage = Lineage.begin()
         self.resumed_from: str | None = None
         self.shelf = self.visible = Shelf.empty(options)
         self.blocked_seconds = 0.0
@@ -69,7 +69,7 @@ class Saver:
         self._overlaps: bool | None = None  # not known before the first save has been watched
         self._named: set[str] = set()
 
-    def start(self, trainer: Trainer, run_id: str, line: Line, position: Position) -> int:
+    def start(self, trainer: Trainer, run_id: str, lineage: Lineage, position: Position) -> int:
         """Find and try the directory, and take up what this run has saved there on its way to here.
 
         Returns:
@@ -79,10 +79,10 @@ class Saver:
             SaveError: If the directory cannot be used.
         """
         resumed_from = internals.resume_path(trainer)
-        self.run_id, self.line = run_id, line
+        self.run_id, self.lineage = run_id, lineage
         self.store, self.resumed_from, found = self._on_rank_zero(trainer, lambda: self._look(trainer, resumed_from))
         if resumed_from is not None:
-            mine = [info for info in found if info.run_id == run_id and info.is_on(line)]
+            mine = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
             self.shelf = self.visible = Shelf.found(self.options, mine, position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
@@ -219,7 +219,7 @@ class Saver:
             shelf=self.shelf,
             options=self.options,
             run_id=self.run_id,
-            line=self.line,
+            lineage=self.lineage,
             resumed_from=self.resumed_from,
             show=self._show,
         )

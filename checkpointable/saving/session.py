@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import CombinedLoader
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.conditions import Conditions
-from checkpointable.policy.lineage import Line
+from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
-from checkpointable.policy.position import Position
+from checkpointable.policy.position import Ended, Position
 from checkpointable.resume import state
 from checkpointable.resume.loaders import observe, settle
 from checkpointable.resume.restorer import WayBack
@@ -43,8 +43,7 @@ class Run:
         safe_point: ``"batch"`` or ``"epoch"``: what had ended at the last one.
         steps: Counts batches and optimizer steps.
         clock: When time began to count, for ``train_time_interval``; of the monotonic clock.
-        generation: How often the run has been resumed.
-        line: This fit, and those it goes on from; see ``lineage``.
+        lineage: This attempt, and those it descends from.
         resumed_at: ``"batch"`` or ``"epoch"``, from the restoring of a checkpoint until the loop has taken it up.
     """
 
@@ -65,9 +64,8 @@ class Run:
         self.saver = self.desk.saver
         self.judge = Judge(self.options)
         self._conditions = Conditions.of(self.options)
-        self.generation = 0
-        self.safe_point: str | None = None
-        self.line = Line.begin()
+        self.safe_point: Ended | None = None
+        self.lineage = Lineage.begin()
         self._way_back: WayBack | None = None
         self.clock = time.monotonic()
         self.steps = Steps()
@@ -84,9 +82,9 @@ class Run:
 
     def open(self, trainer: Trainer) -> None:
         """Before anything is trained: find and try the directory."""
-        self.run_id, self.line = trainer.strategy.broadcast((self.run_id, self.line))
-        resumes = self.saver.start(trainer, self.run_id, self.line, self.position)
-        self.generation = max(self.generation, resumes)  # newer than any branch that has been left
+        self.run_id, self.lineage = trainer.strategy.broadcast((self.run_id, self.lineage))
+        resumes = self.saver.start(trainer, self.run_id, self.lineage, self.position)
+        self.lineage = self.lineage.after(resumes)  # newer than any branch that has been left
 
     def on_run(self, trainer: Trainer) -> None:
         """The loop is about to look whether there is anything left to train."""
@@ -152,7 +150,7 @@ class Run:
         before, self.position = self.position, self.steps.count(trainer, self.position)
         self.whole, self.fetching = True, False
         settle(internals.training_loader(trainer))
-        self.safe_point = "batch"
+        self.safe_point = Ended.BATCH
         self.desk.due |= self._conditions.after_batch(before, self.position)
         self.desk.on_batch_over(self.position)
         if self._conditions.seconds is not None:
@@ -179,7 +177,7 @@ class Run:
     def on_epoch_over(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after an epoch: save what is due."""
         self.whole, self.fetching = True, False
-        self.safe_point = "epoch"
+        self.safe_point = Ended.EPOCH
         self.desk.due |= self._conditions.after_epoch(self.position.epoch)
         if not terminating:
             self._save(trainer)
@@ -228,17 +226,16 @@ class Run:
         Raises:
             ResumeError: If it was written by a later version of the library.
         """
-        restored = state.State.from_dict(saved)
+        restored = state.RunState.from_dict(saved)
         self.run_id = restored.run_id
         self.position = restored.position
         self.best_val_loss = restored.best_val_loss
-        self.resumed_at = restored.safe_point
-        self.generation = restored.generation + (after is not None)
-        self.line = restored.line.fork(restored.position.batches)
-        self.judge.seen.update(restored.logged)
+        self.resumed_at = restored.ended
+        self.lineage = restored.lineage.resume(restored.position.batches)
+        self.judge.seen.update(restored.logged_names)
         self.desk.due.clear()
-        self.steps.stepped = restored.stepped
-        here = restored.ranks[rank] if rank < len(restored.ranks) else {}
+        self.steps.stepped = restored.stepped[0], restored.stepped[1]
+        here = restored.ranks[rank] if rank < len(restored.ranks) else None
         self._way_back = None if after is None else WayBack(restored, here, after)
 
     def _save(self, trainer: Trainer, *, final: bool = False) -> None:

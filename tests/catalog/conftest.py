@@ -18,7 +18,6 @@ def metadata(**changed: Any) -> dict[str, Any]:
         "format": 1,
         "kind": "interval",
         "run_id": "run",
-        "generation": 0,
         "epoch": 0,
         "batch": 0,
         "step": 0,
@@ -30,7 +29,8 @@ def metadata(**changed: Any) -> dict[str, Any]:
         "resumed_from": None,
         "exactness": None,
     }
-    return {**plain, "reasons": [changed.get("kind", "interval")], **changed}
+    lineage = {"attempt": "", "generation": changed.pop("generation", 0), "ancestors": []}
+    return {**plain, "lineage": lineage, "reasons": [changed.get("kind", "interval")], **changed}
 
 
 @pytest.fixture

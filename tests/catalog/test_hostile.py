@@ -52,7 +52,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"batch": 1.5}, "batch is 1.5"),
     ({"step": None}, "step is None"),
     ({"batches": True}, "batches is True"),
-    ({"generation": []}, "generation is []"),
+    (
+        {"lineage": {"attempt": "a", "generation": [], "ancestors": []}},
+        "lineage is {'attempt': 'a', 'generation': [], 'ancestors': []}",
+    ),
     ({"metrics": [1]}, "metrics is [1]"),
     ({"metrics": {"a": "b"}}, "metrics is {'a': 'b'}"),
     ({"created": "now"}, "created is 'now'"),
@@ -64,9 +67,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"score": "a"}, "score.monitor is None, score.mode is None, score.value is None"),
     ({"score": {"monitor": "m", "mode": "min", "value": "a"}}, "score.value is 'a'"),
     ({"score": {"monitor": 1, "mode": None, "value": 0.5}}, "score.monitor is 1, score.mode is None"),
-    ({"line": [["a"]]}, "line is [['a']]"),
-    ({"line": None}, "line is None"),
-    ({"stem": 1}, "stem is 1"),
+    ({"lineage": [["a"]]}, "lineage is [['a']]"),
+    ({"lineage": None}, "lineage is None"),
+    ({"base_name": 1}, "base_name is 1"),
 ]
 
 

@@ -82,7 +82,7 @@ def misses(case: Case, where: Path) -> Iterator[str]:
     """What went another way after a resume, for each file after which it did."""
     straight = run(case, where / "straight", seed=1, **case.saving)
     taken = list(straight.taken.items())[:: case.every]
-    points = [load(path)["checkpointable"]["safe_point"] for path, _ in taken]
+    points = [load(path)["checkpointable"]["ended"] for path, _ in taken]
     assert points.count("batch") >= 2
     assert points.count("epoch") >= 1
     for number, (path, since) in enumerate(taken):
@@ -202,6 +202,6 @@ def test_generator_without_a_state_is_left_alone(tmp_path):
 def test_window_by_hand_has_a_best_save_inside_it_and_no_save_by_interval(tmp_path):
     taken = run(CASES["accumulation by hand"][0], tmp_path, seed=1, **EVERYTHING).taken
     saved = [load(path)["checkpointable"] for path in taken]
-    inside = [it for it in saved if it["safe_point"] == "batch" and tuple(it["stepped"]) == (True, False)]
+    inside = [it for it in saved if it["ended"] == "batch" and tuple(it["stepped"]) == (True, False)]
     assert {it["metadata"]["kind"] for it in inside} == {"best"}
     assert all(it["gradients"] for it in inside)

@@ -145,10 +145,5 @@ def test_position_later_in_the_run_compares_as_greater():
     assert sorted([run[2], run[0], run[3], run[1]]) == run
 
 
-def test_position_through_a_dict_comes_back_equal():
-    position = Position(epoch=2, batch=3, step=4, batches=5)
-    assert Position.from_dict({**position.to_dict(), "other": "ignored"}) == position
-
-
 def test_position_as_text_names_epoch_batch_and_step():
     assert str(Position(epoch=2, batch=3, step=4, batches=5)) == "epoch 2, batch 3, step 4"

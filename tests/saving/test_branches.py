@@ -11,7 +11,8 @@ from nets import Net, Scripted, files, load, loader, trainer
 
 from checkpointable import Checkpoints, best, latest
 from checkpointable.catalog.info import CheckpointInfo, read_info
-from checkpointable.policy.lineage import Line
+from checkpointable.policy.as_builtin import from_builtin
+from checkpointable.policy.lineage import Ancestor, Lineage
 from checkpointable.saving.kept_files import Shelf
 
 
@@ -36,7 +37,7 @@ def test_copies_that_a_user_made_are_not_deleted_after_a_resume(tmp_path):
 
 def test_copies_are_deleted_where_only_the_run_decides(tmp_path, monkeypatch):
     """The twin."""
-    monkeypatch.setattr(CheckpointInfo, "is_on", lambda info, line: True)
+    monkeypatch.setattr(CheckpointInfo, "belongs_to", lambda info, lineage: True)
     where = tmp_path / "run"
     net = judged(where, [3.0, 2.0])
     shutil.copy(net.best_model_path, where / "for_the_paper.ckpt")
@@ -80,12 +81,12 @@ def test_branches_are_told_apart_by_their_fits_over_several_resumes(tmp_path):
     for score in (5.0, 4.0, 3.0):
         net = judged(tmp_path, [score], ckpt_path=path)
         path = net.best_model_path
-        lines.append(read_info(path).line)
+        lines.append(read_info(path).lineage)
     assert [len(line.ancestors) for line in lines] == [0, 1, 2]
-    assert lines[2].has(lines[0].segment, 2)
-    assert not lines[2].has(lines[0].segment, 3)
-    assert lines[1].ancestors == ((lines[0].segment, 2),)
-    assert Line.from_list(load(path)["checkpointable"]["line"]) == lines[2]
+    assert lines[2].includes(lines[0].attempt, 2)
+    assert not lines[2].includes(lines[0].attempt, 3)
+    assert lines[1].ancestors == (Ancestor(attempt=lines[0].attempt, batches=2),)
+    assert from_builtin(Lineage, load(path)["checkpointable"]["lineage"]) == lines[2]
 
 
 def test_exception_before_anything_is_trained_in_a_later_fit_of_the_module_writes_nothing(tmp_path):
@@ -112,8 +113,10 @@ def test_exception_before_anything_is_trained_in_a_later_fit_of_the_module_write
 def test_shelf_finds_what_lies_on_the_way_by_its_name(tmp_path):
     net = judged(tmp_path, [3.0, 2.0])
     found = [read_info(path) for path in Path(tmp_path).glob("*.ckpt")]
-    line = read_info(net.best_model_path).line
-    assert all(info.is_on(line) for info in found)
-    assert not any(info.is_on(Line.begin()) for info in found)
-    shelf = Shelf.found(net._checkpointing.options, [i for i in found if i.is_on(line)], net._checkpointing.position)
+    line = read_info(net.best_model_path).lineage
+    assert all(info.belongs_to(line) for info in found)
+    assert not any(info.belongs_to(Lineage.begin()) for info in found)
+    shelf = Shelf.found(
+        net._checkpointing.options, [i for i in found if i.belongs_to(line)], net._checkpointing.position
+    )
     assert shelf.best.name == net.best_model_path

@@ -26,7 +26,7 @@ def info(path: str, batch: int, **changes: Any) -> CheckpointInfo:
     facts = {
         "path": path, "kind": "interval", "reasons": ("interval",), "epoch": 0, "batch": batch, "step": batch,
         "batches": batch, "metrics": {}, "monitor": None, "mode": None, "score": None, "created": 0.0, "size": 1,
-        "run_id": "r", "generation": 0, "resumed_from": None, "exactness": None, "weights_only": False,
+        "run_id": "r", "resumed_from": None, "exactness": None, "weights_only": False,
     }  # fmt: skip
     return CheckpointInfo(**{**facts, **changes})
 

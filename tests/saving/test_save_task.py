@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from catalog.conftest import metadata
 from nets import write_archive
 
 from checkpointable.policy.options import Options
@@ -23,8 +24,8 @@ RUN = "this run"
 
 
 def snapshot(batch: int, run_id: str = RUN, kind: str = "interval", *, values: int = 500) -> Snapshot:
-    metadata = {"run_id": run_id, "kind": kind, "batch": batch}
-    return Snapshot({"weight": torch.full((values,), float(batch))}, metadata)
+    described = metadata(run_id=run_id, kind=kind, batch=batch, batches=batch)
+    return Snapshot({"weight": torch.full((values,), float(batch))}, described)
 
 
 class Refusing(LocalStore):
