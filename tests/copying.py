@@ -15,7 +15,7 @@ import torch
 from nets import Net, files, load, loader, trainer
 
 from checkpointable.saving.saver import Saver
-from checkpointable.saving.session import Run
+from checkpointable.saving.session import Session
 from checkpointable.storage.staging import snapshot
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.writer import Writer
@@ -63,16 +63,16 @@ class Gate:
 def note_states(patch: pytest.MonkeyPatch) -> dict[int, Any]:
     """The state at each safe point, by batches done."""
     states: dict[int, Any] = {}
-    original = Run._save
+    original = Session._save
 
-    def noting(run: Run, trainer: L.Trainer, **options: Any) -> None:
+    def noting(session: Session, trainer: L.Trainer, **options: Any) -> None:
         module = trainer.lightning_module
         optimizers = [optimizer.state_dict() for optimizer in trainer.strategy.optimizers]
         state = {"state_dict": module.state_dict(), "optimizer_states": optimizers}
-        states.setdefault(run.position.batches, clone(state))
-        original(run, trainer, **options)
+        states.setdefault(session.position.batches, clone(state))
+        original(session, trainer, **options)
 
-    patch.setattr(Run, "_save", noting)
+    patch.setattr(Session, "_save", noting)
     return states
 
 
@@ -131,7 +131,7 @@ def fit(net: Wide, root: Path, **options: Any) -> None:
 
 
 def without_the_wait(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Saver, "wait_for_copy", lambda saver: None)
+    patch.setattr(Saver, "wait_for_staging", lambda saver: None)
 
 
 def without_the_detection(patch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ ARGUMENTS: dict[str, Any] = {
     "every_n_train_steps": None,
     "train_time_interval": None,
     "every_n_epochs": None,
+    "keep_every_n_epochs": None,
     "overhead_budget": 0.01,
     "save_on_exception": True,
     "save_last": True,
@@ -79,7 +80,13 @@ def test_front_door_shows_exactly_the_contract():
 
 def test_arguments_are_keyword_only_with_the_contracts_names_and_defaults():
     assert keyword_only(CheckpointingMixin) == ARGUMENTS
-    assert keyword_only(CheckpointingModule) == {**ARGUMENTS, "learning_rate": 1e-3}
+    assert keyword_only(CheckpointingModule) == {"learning_rate": 1e-3}
+
+
+def test_module_takes_every_argument_of_the_mixin():
+    net = CheckpointingModule(learning_rate=0.5, **ARGUMENTS)
+    assert net.learning_rate == 0.5
+    assert vars(net._checkpointing.options) == ARGUMENTS
 
 
 def test_arguments_have_one_home():

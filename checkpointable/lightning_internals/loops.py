@@ -23,20 +23,21 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from checkpointable.lightning_internals import hidden_step
+from checkpointable.policy.position import Ended
 
 
 class Listener(Protocol):
     """What a module has to offer to hear of the safe points, and of the moments at which a resumed run comes back."""
 
-    resumed_at: str | None
+    resumes_after: Ended | None
 
-    def on_run(self, trainer: Trainer) -> None:
+    def on_run_start(self, trainer: Trainer) -> None:
         """The training loop is about to look whether there is anything left to train."""
 
-    def after_run(self, trainer: Trainer) -> None:
+    def on_run_end(self, trainer: Trainer) -> None:
         """The training loop is left, after its end or because there was nothing left to train."""
 
-    def on_failing(self) -> None:
+    def on_run_failed(self) -> None:
         """The training loop is left by an exception, and no callback has heard of it yet."""
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
@@ -45,28 +46,28 @@ class Listener(Protocol):
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made."""
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         """A fit is about to call its first hook of training."""
 
-    def before(self, trainer: Trainer, what: str) -> bool:
+    def before_first(self, trainer: Trainer, what: Ended) -> bool:
         """A loop's first ``"batch"`` is about to be fetched, or an ``"epoch"`` to start; whether after a resume."""
 
-    def on_batch_starting(self) -> None:
+    def on_batch_start(self) -> None:
         """The next batch is about to be fetched."""
 
-    def on_batch_ending(self, trainer: Trainer) -> None:
+    def on_batch_trained(self) -> None:
         """A batch has been trained, and its validation is next, if it triggers one."""
 
-    def on_batch_over(self, trainer: Trainer, *, terminating: bool) -> None:
+    def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """A batch is over; if ``terminating``, a signal ends the training right here."""
 
     def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
         """The hooks of the epoch's end are next; ``early``: the training stops before the epoch's last batch."""
 
-    def on_epoch_over(self, trainer: Trainer, *, terminating: bool) -> None:
+    def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """An epoch is over; if ``terminating``, a signal ends the training right here."""
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Trainer) -> None:
         """The training has come to its end, and the hooks of its end are next."""
 
 
@@ -101,33 +102,33 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
         stepped = self._batches_that_stepped
         with _quiet_about_resumable_loaders(self.trainer):
             super().reset()
-        if listener.resumed_at == "batch" and self._restarting:
+        if listener.resumes_after == "batch" and self._restarting:
             self.restarting = False
             self.reset_restart_stage()
             self.val_loop.reset_restart_stage()
             self._batches_that_stepped = stepped
             self.trainer.fit_loop._restarting = False  # or the epoch's plateau schedulers are passed over at its end
-        listener.resumed_at = None
-        listener.before(self.trainer, "batch")
+        listener.resumes_after = None
+        listener.before_first(self.trainer, Ended.BATCH)
 
     def advance(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_batch_starting()
+            listener.on_batch_start()
         super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_batch_ending(self.trainer)
+            listener.on_batch_trained()
         try:
             super().on_advance_end(data_fetcher)
         except SIGTERMException:
             if listener is not None and not self.trainer.validating:  # or it comes out of the validation: a torn state
-                listener.on_batch_over(self.trainer, terminating=True)
+                listener.on_batch_end(self.trainer, terminating=True)
             raise
         if listener is not None:
-            listener.on_batch_over(self.trainer, terminating=False)
+            listener.on_batch_end(self.trainer, terminating=False)
 
 
 class _ObservedEvaluationLoop(_EvaluationLoop):
@@ -144,19 +145,19 @@ class _ObservedFitLoop(_FitLoop):
         if listener is None:
             super().run()
             return
-        listener.on_run(self.trainer)
+        listener.on_run_start(self.trainer)
         try:
             super().run()
         except BaseException:
-            listener.on_failing()
+            listener.on_run_failed()
             raise
-        listener.after_run(self.trainer)
+        listener.on_run_end(self.trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """A resumed run needs no sanity check; Lightning runs one where the checkpoint was taken after an epoch."""
         super().load_state_dict(state_dict, prefix)
         listener = _listener(self)
-        if listener is not None and listener.resumed_at == "epoch":
+        if listener is not None and listener.resumes_after == "epoch":
             self.epoch_loop.val_loop._restarting = True  # until reset, below
 
     def _load_combined_loader_states(self) -> None:
@@ -169,7 +170,7 @@ class _ObservedFitLoop(_FitLoop):
 
     def on_advance_start(self) -> None:
         listener = _listener(self)
-        if listener is not None and listener.before(self.trainer, "epoch"):
+        if listener is not None and listener.before_first(self.trainer, Ended.EPOCH):
             self._resuming_from_checkpoint = False  # so that the epoch's iterator is made where it always is
         super().on_advance_start()
 
@@ -180,14 +181,14 @@ class _ObservedFitLoop(_FitLoop):
     def reset(self) -> None:
         """Go on after an epoch that is wholly over: the next one starts, as it does in a run without a stop."""
         listener = _listener(self)
-        if listener is not None and listener.resumed_at == "epoch":
+        if listener is not None and listener.resumes_after == "epoch":
             _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]  # past _FitLoop's own idea of restarting
         super().reset()
 
     def on_run_start(self) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_start(self.trainer)
+            listener.on_train_start(self.trainer)
         super().on_run_start()
 
     def on_advance_end(self) -> None:
@@ -198,15 +199,15 @@ class _ObservedFitLoop(_FitLoop):
             super().on_advance_end()
         except SIGTERMException:
             if listener is not None:
-                listener.on_epoch_over(self.trainer, terminating=True)
+                listener.on_epoch_end(self.trainer, terminating=True)
             raise
         if listener is not None:
-            listener.on_epoch_over(self.trainer, terminating=False)
+            listener.on_epoch_end(self.trainer, terminating=False)
 
     def on_run_end(self) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_end(self.trainer)
+            listener.on_train_end(self.trainer)
         super().on_run_end()
 
 

@@ -1,4 +1,4 @@
-"""``CheckpointingMixin``: what a LightningModule needs to be saved, kept and taken up again. Each hook calls a room."""
+"""``CheckpointingMixin``: a LightningModule that saves itself and resumes. Each hook calls a room."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
+from checkpointable.policy.position import Ended
 from checkpointable.resume.state import KEY
 from checkpointable.saving import attach
 from checkpointable.saving.capture import make_arguments_loadable
-from checkpointable.saving.session import Run
+from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
     _Base = LightningModule
@@ -43,6 +44,7 @@ class CheckpointingMixin(_Base):
         every_n_train_steps: Optimizer steps between two saves (manual optimisation: batches with at least one).
         train_time_interval: Time between two saves.
         every_n_epochs: Epochs between two saves at the end of an epoch.
+        keep_every_n_epochs: Save at the end of every so many epochs, and never delete these files.
         overhead_budget: For ``"auto"``: the share of training time that saving may cost.
         save_on_exception: On an exception, Ctrl-C or a termination signal, keep the last consistent state.
         save_last: Save when training ends, and keep ``last.ckpt`` / ``best.ckpt`` pointing at the newest / best file.
@@ -80,6 +82,7 @@ class CheckpointingMixin(_Base):
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = None,
         every_n_epochs: int | None = None,
+        keep_every_n_epochs: int | None = None,
         overhead_budget: float = 0.01,
         save_on_exception: bool = True,
         save_last: bool = True,
@@ -103,7 +106,18 @@ class CheckpointingMixin(_Base):
         options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
         with naming_unknown_arguments(type(self), kwargs):
             super().__init__(*args, **kwargs)
-        self._checkpointing = Run(options)
+        self._checkpointing = Session(options)
+
+    def __getattr__(self, name: str) -> Any:
+        """As ``torch.nn.Module``.
+
+        Raises:
+            NotInitializedError: If torch or Lightning ask for an attribute of theirs before ``super().__init__()``.
+        """
+        is_private = name.startswith("_") and not name.startswith("__")
+        if is_private and "_parameters" not in self.__dict__:
+            raise _not_initialized(type(self))
+        return super().__getattr__(name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -112,25 +126,25 @@ class CheckpointingMixin(_Base):
     @property
     def save_interval(self) -> int | str | None:
         """Batches between two saves, counted within the epoch, or ``"auto"``. May be changed while training."""
-        return _run(self).options.save_interval
+        return _session(self).options.save_interval
 
     @save_interval.setter
     def save_interval(self, batches: int | str | None) -> None:
-        _run(self).change(save_interval=batches)
+        _session(self).change(save_interval=batches)
 
     @property
     def best_val_loss(self) -> float:
         """Lowest ``val_loss`` so far; ``inf`` before the first validation. Restored on resume."""
-        return _run(self).best_val_loss
+        return _session(self).best_val_loss
 
     @best_val_loss.setter
     def best_val_loss(self, loss: float) -> None:
-        _run(self).best_val_loss = float(loss)
+        _session(self).best_val_loss = float(loss)
 
     @property
     def best_model_path(self) -> str:
         """The best checkpoint; ``""`` before there is one."""
-        return _run(self).saver.visible.best.name or ""
+        return _session(self).saver.kept_on_disk.best_path
 
     @property
     def best_model_score(self) -> torch.Tensor | None:
@@ -140,12 +154,12 @@ class CheckpointingMixin(_Base):
     @property
     def best_k_models(self) -> dict[str, torch.Tensor]:
         """The best checkpoints and their values of ``monitor``, shape (), best first."""
-        return {path: torch.tensor(score) for path, score in _run(self).saver.visible.best.scores.items()}
+        return {path: torch.tensor(score) for path, score in _session(self).saver.kept_on_disk.scores.items()}
 
     @property
     def last_model_path(self) -> str:
         """The newest checkpoint; ``""`` before there is one."""
-        return _run(self).saver.visible.last_path
+        return _session(self).saver.kept_on_disk.last_path
 
     @part
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
@@ -161,13 +175,13 @@ class CheckpointingMixin(_Base):
 
     @part
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Whenever a checkpoint of this module is written, by whoever: adds the key ``"checkpointable"``."""
+        """Whenever a checkpoint of this module is made, by whatever code: adds the key ``"checkpointable"``."""
         super().on_save_checkpoint(checkpoint)
         _add_state(self, checkpoint)
 
     @part
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Whenever one is read: takes that key over. One without it loads, with a warning that says what it lacks."""
+        """Whenever one is read: takes over that key. Without it, a warning says what the checkpoint lacks."""
         super().on_load_checkpoint(checkpoint)
         _take_state(self, checkpoint)
 
@@ -187,20 +201,26 @@ class CheckpointingMixin(_Base):
             ) from error
 
 
-def _run(module: Any) -> Run:
-    run: Run | None = module.__dict__.get("_checkpointing")
-    if run is None:
-        name, order = type(module).__name__, type(module).__mro__
-        late = order.index(LightningModule) < order.index(CheckpointingMixin)
-        raise NotInitializedError(
-            f"{name} was not initialised: its __init__ does not reach CheckpointingMixin.__init__. "
-            + (
-                f"Put the mixin first: class {name}(CheckpointingMixin, LightningModule)."
-                if late
-                else "Call super().__init__() in the first line of every __init__."
-            )
-        )
-    return run
+def _session(module: Any) -> Session:
+    session: Session | None = module.__dict__.get("_checkpointing")
+    if session is None:
+        raise _not_initialized(type(module))
+    return session
+
+
+def _not_initialized(cls: type) -> NotInitializedError:
+    order = cls.__mro__
+    cure = "Call super().__init__() in the first line of every __init__."
+    if order.index(LightningModule) < order.index(CheckpointingMixin):
+        cure = f"Put the mixin first: class {cls.__name__}(CheckpointingMixin, LightningModule)."
+    return NotInitializedError(
+        f"{cls.__name__} was not initialised: its __init__ does not reach CheckpointingMixin.__init__. {cure}"
+    )
+
+
+def _ended(checkpoint: dict[str, Any]) -> Ended | None:
+    ended = internals.ended(checkpoint)
+    return None if ended is None else Ended(ended)
 
 
 def _trainer(module: Any) -> Trainer | None:
@@ -208,47 +228,47 @@ def _trainer(module: Any) -> Trainer | None:
 
 
 def _attach_saving(module: Any) -> None:
-    run = _run(module)
+    session = _session(module)
     trainer = _trainer(module)
     if trainer is not None:
-        attach.attach(trainer, run)
+        attach.attach(trainer, session)
 
 
 def _note_val_loss(module: Any) -> None:
     trainer = internals.fitting_trainer(module)
     if trainer is not None and not trainer.sanity_checking:
-        _run(module).note_val_loss(trainer)
+        _session(module).note_val_loss(trainer)
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = _trainer(module)
     make_arguments_loadable(checkpoint)
     if trainer is not None:
-        checkpoint[KEY] = _run(module).snapshot(trainer, weights_only="optimizer_states" not in checkpoint)
+        checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = _trainer(module)
     if trainer is not None and not internals.is_fitting(trainer):
-        return  # validate, test, predict: the run stays as it is
+        return  # validate, test, predict: the session stays as it is
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
-            f"cannot go on from {trainer.ckpt_path}: it holds weights only (save_weights_only=True)."
-            f" Start anew with {type(module).__name__}.load_from_checkpoint(...), or go on from another file."
+            f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"
+            f" with {type(module).__name__}.load_from_checkpoint(...), or resume from another file."
         )
     if KEY in checkpoint:
         if trainer is None or not internals.is_resuming(trainer):
-            _run(module).restore(checkpoint[KEY])
+            _session(module).restore(checkpoint[KEY])
         else:
-            _run(module).restore(checkpoint[KEY], rank=trainer.global_rank, after=internals.ended(checkpoint))
+            _session(module).restore(checkpoint[KEY], rank=trainer.global_rank, ended=_ended(checkpoint))
     elif trainer is not None:
         trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
         lacks = (
             f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
-            " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the place in the data."
+            " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the position in the data."
         )
-        if _run(module).options.strict_resume:
-            raise ResumeError(f"{lacks} Resume with strict_resume=False to go on from it all the same.")
+        if _session(module).options.strict_resume:
+            raise ResumeError(f"{lacks} To resume from it all the same, set strict_resume=False.")
         rank_zero_warn(lacks, category=CheckpointableWarning)
 
 

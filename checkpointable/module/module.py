@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -89,8 +88,10 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
 
     @compiled_inside
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """For every training batch: calls ``compute_loss``, logs ``train_loss`` for the step and as the epoch's mean.
-        An interval save that this batch makes due is taken once the batch is over.
+        """For every training batch: calls ``compute_loss``, logs ``train_loss``, notes whether the interval is reached.
+
+        ``train_loss`` is logged for the step and as the epoch's mean. The save that the interval makes due is taken at
+        the safe point after the batch.
 
         Returns:
             The loss, shape ().
@@ -100,6 +101,7 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
         """
         losses = losses_of(self, batch, batch_idx, training=True)
         log_training(self, losses, batch)
+        self._checkpointing.note_batch(batch_idx)  # does this batch end an interval? Its safe point saves
         loss: torch.Tensor = losses["loss"]
         return loss
 
@@ -149,8 +151,3 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
         if not weights:
             raise PolicyError(f"{type(self).__name__} has no parameter to train. Make its layers in __init__.")
         return torch.optim.AdamW(weights, lr=self.learning_rate)
-
-
-_options = list(inspect.signature(CheckpointingMixin.__init__).parameters.values())[:-1]  # without **kwargs
-_rate = inspect.Parameter("learning_rate", inspect.Parameter.KEYWORD_ONLY, default=1e-3, annotation="float")
-CheckpointingModule.__init__.__signature__ = inspect.Signature([*_options, _rate])  # type: ignore[attr-defined]  # for help()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-from checkpointable._errors import CheckpointableWarning, NotInitializedError
+from checkpointable._errors import CheckpointableWarning
 
 Parts = Mapping[str, tuple[Callable[..., None], ...]]
 """What of ours a hook does, by the name of the hook; called with the instance and the hook's arguments."""
@@ -44,11 +44,7 @@ def guard(cls: type, parts: Parts, *, warn: bool) -> None:
         cls: The new class.
         parts: Ours.
         warn: Whether a missing ``super()`` is worth a warning.
-
-    Raises:
-        NotInitializedError: If the class has an ``__init__`` that does not call ``super().__init__()``.
     """
-    _check_init(cls)
     for name, ours in parts.items():
         override = inspect.getattr_static(cls, name)
         if isinstance(override, FunctionType) and not hasattr(override, _WRAPPED):
@@ -94,21 +90,3 @@ def _warn_once(cls: type, name: str, override: FunctionType) -> None:
             " the same; call super() to say when, and to silence this."
         )
         warnings.warn_explicit(message, CheckpointableWarning, code.co_filename, code.co_firstlineno)
-
-
-def _check_init(cls: type) -> None:
-    init = cls.__dict__.get("__init__")
-    if isinstance(init, FunctionType) and "__init__" not in _names(inspect.unwrap(init)):
-        raise NotInitializedError(
-            f"{cls.__name__}.__init__ does not call super().__init__(). Add it as its first line:\n"
-            f"    def __init__(self, ...):\n        super().__init__(save_interval=100)"
-        )
-
-
-def _names(function: Any) -> set[str]:
-    """Every attribute and global that a function's code mentions, its inner functions included."""
-    code = getattr(function, "__code__", None)
-    if code is None or set(code.co_freevars) - {"__class__"}:
-        return {"__init__"}  # a wrapper around the real one: nothing can be told
-    inner = {name for const in code.co_consts if inspect.iscode(const) for name in const.co_names}
-    return {*code.co_names, *inner}

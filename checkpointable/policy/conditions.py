@@ -1,66 +1,101 @@
-"""When a save comes due. Conditions combine by *or*; each names itself as the reason of the save."""
+"""When a save is due. Each condition is asked at every safe point; ``AnyOf`` combines them by *or*."""
 
 from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from checkpointable.policy.options import Options
-    from checkpointable.policy.position import Position
-
-NOTHING: Set[str] = frozenset()
+from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """The conditions of one run.
+class SafePoint:
+    """A moment at which the state is consistent and can be saved.
 
     Attributes:
-        interval: Batches between two saves, counted within the epoch; ``None`` = never, or as is found out.
-        auto: Whether the interval is found out.
-        steps: Optimizer steps between two saves; ``None`` = never.
-        seconds: Wall time between two saves; ``None`` = never.
-        epochs: Epochs between two saves at the end of an epoch; ``None`` = never.
+        ended: What has just ended.
+        position: Where the run stands.
+        previous: Where it stood at the safe point before.
+        seconds: Training time since the last save that a time condition asked for.
     """
 
-    interval: int | None = None
-    auto: bool = False
-    steps: int | None = None
-    seconds: float | None = None
-    epochs: int | None = None
+    ended: Ended
+    position: Position
+    previous: Position
+    seconds: float = 0.0
 
-    @classmethod
-    def of(cls, options: Options) -> Conditions:
-        """The conditions that the constructor's arguments ask for."""
-        if options.save_last_k == 0:
-            return cls()
-        time = options.train_time_interval
-        return cls(
-            interval=options.save_interval if isinstance(options.save_interval, Integral) else None,
-            auto=options.save_interval == "auto",
-            steps=options.every_n_train_steps or None,
-            seconds=None if time is None else time.total_seconds(),
-            epochs=options.every_n_epochs or None,
-        )
 
-    def after_batch(self, before: Position, now: Position) -> Set[str]:
-        """Reasons to save that the batch between the two positions has brought."""
-        interval_due = self.interval is not None and now.batch % self.interval == 0
-        steps_due = self.steps is not None and now.step // self.steps > before.step // self.steps
-        if not interval_due and not steps_due:
-            return NOTHING
-        return {reason for reason, due in (("interval", interval_due), ("step", steps_due)) if due}
+class Condition(Protocol):
+    """Something that makes a save due."""
 
-    def after_seconds(self, seconds: float) -> bool:
-        """Whether a save is due, so many seconds after the last one that time had asked for."""
-        return self.seconds is not None and seconds >= self.seconds
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """Why a save is due at this safe point; empty if it is not."""
 
-    def after_epoch(self, epoch: int) -> Set[str]:
-        """Reasons to save that the end of this epoch has brought."""
-        return {"epoch"} if self.epochs is not None and (epoch + 1) % self.epochs == 0 else NOTHING
+
+@dataclass(frozen=True)
+class EveryNBatches:
+    """Every so many batches, counted within the epoch."""
+
+    batches: int
+
+    def is_due(self, batch: int) -> bool:
+        """Whether the ``batch``-th batch of an epoch, counted from 1, ends an interval."""
+        return batch % self.batches == 0
+
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """``interval`` after a batch that ends one."""
+        due = point.ended is Ended.BATCH and self.is_due(point.position.batch)
+        return {Reason.INTERVAL} if due else set()
+
+
+@dataclass(frozen=True)
+class EveryNTrainSteps:
+    """Every so many optimizer steps, counted over the whole run."""
+
+    steps: int
+
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """``step`` after a batch in which the count of steps has reached or passed a multiple."""
+        passed = point.position.step // self.steps > point.previous.step // self.steps
+        return {Reason.STEP} if point.ended is Ended.BATCH and passed else set()
+
+
+@dataclass(frozen=True)
+class EveryNSeconds:
+    """Whenever so many seconds of training time have passed since the last save of this kind."""
+
+    seconds: float
+
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """``time`` after the first batch for which the time has passed."""
+        return {Reason.TIME} if point.ended is Ended.BATCH and point.seconds >= self.seconds else set()
+
+
+@dataclass(frozen=True)
+class EveryNEpochs:
+    """Every so many epochs, at the end of the epoch; ``forever``: the file is never deleted."""
+
+    epochs: int
+    forever: bool = False
+
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """``epoch`` at the end of an epoch that ends an interval, and ``kept_epoch`` for a file that stays."""
+        if point.ended is not Ended.EPOCH or (point.position.epoch + 1) % self.epochs:
+            return set()
+        return {Reason.EPOCH, Reason.KEPT_EPOCH} if self.forever else {Reason.EPOCH}
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """A save is due when any of these conditions says so; it is saved once, for all their reasons."""
+
+    conditions: tuple[Condition, ...] = ()
+
+    def reasons(self, point: SafePoint) -> Set[Reason]:
+        """All reasons of all conditions."""
+        return {reason for condition in self.conditions for reason in condition.reasons(point)}
 
     def __bool__(self) -> bool:
-        return self.auto or any(value is not None for value in (self.interval, self.steps, self.seconds, self.epochs))
+        return bool(self.conditions)

@@ -16,9 +16,18 @@ from typing import Any
 
 from checkpointable._errors import PolicyError, UnknownArgumentError
 from checkpointable.policy import names
+from checkpointable.policy.conditions import (
+    AnyOf,
+    Condition,
+    EveryNBatches,
+    EveryNEpochs,
+    EveryNSeconds,
+    EveryNTrainSteps,
+)
+from checkpointable.policy.retention import KeepBest, KeepNewest, Retention
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """When, which, what and where to save. See :class:`checkpointable.CheckpointingMixin` for each argument.
 
@@ -30,6 +39,7 @@ class Options:
     every_n_train_steps: int | None = None
     train_time_interval: timedelta | None = None
     every_n_epochs: int | None = None
+    keep_every_n_epochs: int | None = None
     overhead_budget: float = 0.01
     save_on_exception: bool = True
     save_last: bool = True
@@ -54,9 +64,52 @@ class Options:
             raise PolicyError("\n  ".join(["these arguments cannot be used:", *found]))
 
     @property
-    def ranks(self) -> bool:
+    def keeps_best(self) -> bool:
         """Whether checkpoints are kept for being the best."""
         return self.save_top_k != 0 and self.monitor is not None
+
+    @property
+    def measures_interval(self) -> bool:
+        """Whether the interval between two saves is found by measurement."""
+        return self.save_interval == "auto" and self.save_last_k != 0
+
+    @property
+    def interval(self) -> EveryNBatches | None:
+        """The interval in batches, if it is a number."""
+        if self.save_interval is None or self.save_interval == "auto" or self.save_last_k == 0:
+            return None
+        return EveryNBatches(int(self.save_interval))
+
+    @property
+    def conditions(self) -> AnyOf:
+        """The conditions under which a save is due, but for a measured interval, the best, the end and exceptions."""
+        steps, time, epochs = self.every_n_train_steps, self.train_time_interval, self.every_n_epochs
+        asked: list[Condition | None] = []
+        if self.save_last_k != 0:
+            asked += [
+                self.interval,
+                EveryNTrainSteps(steps) if steps else None,
+                EveryNSeconds(time.total_seconds()) if time is not None else None,
+                EveryNEpochs(epochs) if epochs else None,
+            ]
+        if self.keep_every_n_epochs:
+            asked.append(EveryNEpochs(self.keep_every_n_epochs, forever=True))
+        return AnyOf(tuple(condition for condition in asked if condition is not None))
+
+    @property
+    def retention(self) -> Retention:
+        """The rules by which files stay."""
+        return Retention(
+            best=KeepBest(self.save_top_k if self.keeps_best else 0, self.mode, self.min_delta),
+            newest=KeepNewest(self.save_last_k),
+        )
+
+    @property
+    def saves_anything(self) -> bool:
+        """Whether any condition is on."""
+        return bool(self.conditions) or any(
+            (self.measures_interval, self.keeps_best, self.save_on_exception, self.save_last)
+        )
 
     def _problems(self) -> Iterator[str]:
         for field in fields(self):
@@ -127,6 +180,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "every_n_train_steps": _EVERY,
     "every_n_epochs": _EVERY,
+    "keep_every_n_epochs": _EVERY,
     "train_time_interval": (
         lambda value: value is None or (isinstance(value, timedelta) and value >= timedelta(0)),
         "must be a datetime.timedelta that is not negative, or None for never",

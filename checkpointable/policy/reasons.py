@@ -28,3 +28,8 @@ def kind_of(reasons: Iterable[Reason]) -> Reason:
     """The kind of a file that is saved for these reasons."""
     given = set(reasons)
     return next(reason for reason in Reason if reason in given)
+
+
+def known(reasons: Iterable[str]) -> frozenset[Reason]:
+    """The reasons that a file states, without those of a later version of the library."""
+    return frozenset(reason for reason in Reason if reason in set(reasons))

@@ -1,82 +1,120 @@
-"""Which checkpoints stay: the best by a score, the newest by position, and the union of both."""
+"""Which files stay. Each rule names the files that it keeps; a file stays as long as any rule keeps it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+from checkpointable.policy.position import Position
+from checkpointable.policy.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """The best checkpoints so far, best first. Immutable: ``add`` gives the next state.
-
-    NaN is never best, and never keeps a later one from being best. Equal is not better. 0.0 is a value like any other.
+class SavedFile:
+    """A file of a run, as the rules see it.
 
     Attributes:
-        keep: How many are kept; 0 = none, -1 = all.
+        path: Where it lies.
+        position: Where the run stood.
+        reasons: What it was saved for.
+        score: The monitored value on exactly these weights, if the file is one of the best.
+    """
+
+    path: str
+    position: Position
+    reasons: Set[Reason]
+    score: float | None = None
+
+
+class Rule(Protocol):
+    """Something that keeps files."""
+
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """Those of the files, given oldest first, that this rule keeps."""
+
+
+@dataclass(frozen=True)
+class KeepNewest:
+    """The newest files, without those saved for being best alone; ``count``: 0 none, -1 all."""
+
+    count: int
+
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """The last ``count`` of them, oldest first."""
+        candidates = [file for file in files if file.reasons - {Reason.BEST}]
+        return candidates if self.count == -1 else candidates[max(len(candidates) - self.count, 0) :]
+
+
+@dataclass(frozen=True)
+class KeepBest:
+    """The files with the best scores; ``count``: 0 none, -1 all.
+
+    NaN is never best and never keeps a later file from being best. An equal score is not better. 0.0 is a score.
+
+    Attributes:
+        count: How many stay.
         mode: ``"min"``: the lowest score is best; ``"max"``: the highest.
         min_delta: By how much a score must beat the worst kept one to take its place.
-        scores: File names and their scores, best first.
     """
 
-    keep: int
+    count: int
     mode: str = "min"
     min_delta: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)
 
-    def admits(self, score: float) -> bool:
-        """Whether a checkpoint with this score belongs to the best."""
-        if math.isnan(score) or self.keep == 0:
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """The best ``count`` of them, best first; of equal ones the older first."""
+        sign = 1.0 if self.mode == "min" else -1.0
+        scored = [(sign * file.score, file) for file in files if file.score is not None and not math.isnan(file.score)]
+        ranked = [file for _, file in sorted(scored, key=lambda item: item[0])]
+        return ranked if self.count == -1 else ranked[: self.count]
+
+    def admits(self, score: float, others: Iterable[float]) -> bool:
+        """Whether a file with this score belongs to the best, beside files with the ``others``' scores."""
+        if math.isnan(score) or self.count == 0:
             return False
-        if self.keep == -1 or len(self.scores) < self.keep:
+        better_first = sorted(others, reverse=self.mode == "max")
+        if self.count == -1 or len(better_first) < self.count:
             return True
-        worst = list(self.scores.values())[-1]
+        worst = better_first[self.count - 1]
         return worst - score > self.min_delta if self.mode == "min" else score - worst > self.min_delta
 
-    def add(self, name: str, score: float) -> Best:
-        """With this checkpoint in its place, and the one that falls out gone. Among equals the earlier stays ahead."""
-        if math.isnan(score):
-            return self
-        others = {other: value for other, value in self.scores.items() if other != name}
-        sign = 1.0 if self.mode == "min" else -1.0
-        ranked = sorted({**others, name: score}.items(), key=lambda item: sign * item[1])
-        return replace(self, scores=dict(ranked if self.keep == -1 else ranked[: self.keep]))
 
-    def without(self, names: Iterable[str]) -> Best:
-        """Without these, because their files are gone."""
-        gone = set(names)
-        return replace(self, scores={name: score for name, score in self.scores.items() if name not in gone})
+@dataclass(frozen=True)
+class KeepForever:
+    """The files of epochs that are kept for ever (``keep_every_n_epochs``)."""
 
-    @property
-    def name(self) -> str | None:
-        """The best of all."""
-        return next(iter(self.scores), None)
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """Those saved for that reason."""
+        return [file for file in files if Reason.KEPT_EPOCH in file.reasons]
 
-    @property
-    def worst(self) -> str | None:
-        """The next to fall out."""
-        return next(reversed(self.scores), None)
+
+@dataclass(frozen=True)
+class KeepLast:
+    """The newest file of all, whatever it was saved for: without it a run could not be resumed."""
+
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """The last of them."""
+        return files[-1:]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Newest:
-    """The newest checkpoints, newest last. Immutable: ``add`` gives the next state.
+class Retention:
+    """The rules of one run. A file stays as long as any of them keeps it.
 
     Attributes:
-        keep: How many are kept; 0 = none, -1 = all.
-        names: File names, newest last.
+        best: The best files.
+        newest: The newest files.
+        others: Rules beside these.
     """
 
-    keep: int
-    names: tuple[str, ...] = ()
+    best: KeepBest
+    newest: KeepNewest
+    others: tuple[Rule, ...] = (KeepForever(), KeepLast())
 
-    def add(self, name: str) -> Newest:
-        """With this checkpoint as the newest, and those that fall out gone."""
-        names = (*(other for other in self.names if other != name), name)
-        return replace(self, names=names if self.keep == -1 else names[max(len(names) - self.keep, 0) :])
-
-    def without(self, gone: Iterable[str]) -> Newest:
-        """Without these, because their files are gone."""
-        lost = set(gone)
-        return replace(self, names=tuple(name for name in self.names if name not in lost))
+    def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+        """Those that any rule keeps, oldest first."""
+        rules: tuple[Rule, ...] = (self.best, self.newest, *self.others)
+        stay = {file.path for rule in rules for file in rule.kept(files)}
+        return [file for file in files if file.path in stay]

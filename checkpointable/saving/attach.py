@@ -1,4 +1,4 @@
-"""At the start of a fit: what Lightning has there by itself makes room for ours."""
+"""Attaches saving to a trainer at the start of a fit, in place of what Lightning attaches by itself."""
 
 from __future__ import annotations
 
@@ -10,41 +10,34 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.policy.conditions import Conditions
-from checkpointable.policy.options import Options
 from checkpointable.resume import module_modes
 from checkpointable.resume.fall_back import ResumingCheckpointIO
 from checkpointable.saving.callback import CheckpointingCallback
-from checkpointable.saving.session import Run
+from checkpointable.saving.session import Session
 
 
-def attach(trainer: Trainer, run: Run) -> None:
-    """Make this run the one that saves in this trainer, which is about to fit, validate, test or predict."""
+def attach(trainer: Trainer, session: Session) -> None:
+    """Make this session the one that saves in a trainer that is about to fit, validate, test or predict."""
     internals.check(trainer)
     internals.install_checkpoint_io(trainer, ResumingCheckpointIO(trainer))
     trainer_callbacks.mark_implicit_checkpoint(trainer)
     if not internals.is_fitting(trainer):
         return
     attached = next((c for c in trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
-    if attached is None or attached.run is not run or not internals.has_trained_before(trainer):
-        run.begin()
-        run.made = module_modes.capture(trainer.lightning_module)
-    run.whole = False  # whatever an earlier fit has left
-    run.resumed_at = None
-    run.desk.due.clear()
+    if attached is None or attached.session is not session or not internals.has_trained_before(trainer):
+        session.begin()
+        session.initial_modes = module_modes.capture(trainer.lightning_module)
+    session.is_consistent = False  # whatever an earlier fit has left
+    session.resumes_after = None
+    session.due.take()
     loops.observe(trainer)
-    _attach_early_stopping(trainer, run)
-    if not saves_anything(run.options) or not _may_save(trainer):
+    _attach_early_stopping(trainer, session)
+    if not session.options.saves_anything or not _may_save(trainer):
         return
     replaced = attached.replaced if attached is not None else trainer_callbacks.take_implicit_checkpoint(trainer)
     if attached is not None:
         trainer_callbacks.detach(trainer, attached)
-    trainer_callbacks.attach(trainer, CheckpointingCallback(run, replaced), first_checkpoint=True)
-
-
-def saves_anything(options: Options) -> bool:
-    """Whether any condition is on."""
-    return bool(Conditions.of(options)) or options.ranks or options.save_on_exception or options.save_last
+    trainer_callbacks.attach(trainer, CheckpointingCallback(session, replaced), first_checkpoint=True)
 
 
 def _may_save(trainer: Trainer) -> bool:
@@ -66,10 +59,10 @@ def _may_save(trainer: Trainer) -> bool:
     return True
 
 
-def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
-    options = run.options
+def _attach_early_stopping(trainer: Trainer, session: Session) -> None:
+    options = session.options
     for callback in trainer.early_stopping_callbacks:
-        if getattr(callback, "_checkpointable_run", run) is not run:
+        if getattr(callback, "_checkpointable_session", session) is not session:
             trainer_callbacks.detach(trainer, callback)  # ours, for a module that was fitted before
     if options.patience is None:
         return
@@ -78,9 +71,9 @@ def _attach_early_stopping(trainer: Trainer, run: Run) -> None:
         mode=options.mode,
         min_delta=options.min_delta,
         patience=options.patience,
-        strict=not options.ranks,  # a monitor that is not logged is ours to report
+        strict=not options.keeps_best,  # a monitor that is not logged is ours to report
         check_finite=False,  # NaN is no improvement, and no more than that
     )
-    stopping._checkpointable_run = run  # type: ignore[attr-defined]  # whose it is
+    stopping._checkpointable_session = session  # type: ignore[attr-defined]  # whose it is
     if all(callback.state_key != stopping.state_key for callback in trainer_callbacks.callbacks(trainer)):
         trainer_callbacks.attach(trainer, stopping)

@@ -1,12 +1,12 @@
-"""What a run puts into a checkpoint under our key, whoever writes it, and what the file tells about itself."""
+"""What goes into a checkpoint under our key: the state that an exact resume needs, and the metadata of the file."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
@@ -17,61 +17,65 @@ from checkpointable.catalog.metadata import FileMetadata, Score
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.options import Options
 from checkpointable.policy.reasons import Reason, kind_of
-from checkpointable.resume import accumulated_gradients, module_modes, rank_state, settings, state
+from checkpointable.resume import accumulated_gradients, module_modes, rank_state, settings
 from checkpointable.resume.loaders import may_have_drawn
 from checkpointable.resume.report import exactness, when_saved
-from checkpointable.saving.kept_files import base_name
-from checkpointable.saving.scheduler import scalars
-
-if TYPE_CHECKING:
-    from checkpointable.saving.session import Run
+from checkpointable.resume.state import RunState
+from checkpointable.saving.monitor import scalars
+from checkpointable.saving.save_task import SaveRequest
 
 
-def of(run: Run, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
-    """The state of a run at this moment. Collective: every rank calls it."""
-    order = run.desk.order
-    window = order is not None and (run.steps.in_window(trainer) or accumulated_gradients.outlive_batches(trainer))
-    ranks = not weights_only and internals.is_fitting(trainer)
-    now = state.RunState(
-        run_id=run.run_id,
-        position=run.position,
-        ended=None if order is None else run.safe_point,
-        best_val_loss=run.best_val_loss,
-        seconds=time.monotonic() - run.clock,
-        gradients=accumulated_gradients.collect(trainer.lightning_module) if window else {},
-        stepped=run.steps.stepped,
+def complete(trainer: Trainer, state: RunState, *, in_window: bool, weights_only: bool) -> RunState:
+    """The state that a session knows of, with what the trainer and its module hold. Collective: every rank calls it.
+
+    Args:
+        trainer: Of the fit.
+        state: What the session knows.
+        in_window: Whether gradients are being accumulated.
+        weights_only: Whether to leave out what each rank needs for a resume.
+    """
+    at_safe_point = state.ended is not None
+    has_gradients = in_window or (at_safe_point and accumulated_gradients.outlive_batches(trainer))
+    for_resuming = not weights_only and internals.is_fitting(trainer)
+    return replace(
+        state,
+        gradients=accumulated_gradients.collect(trainer.lightning_module) if has_gradients else {},
         settings=settings.capture(trainer),
         modes=module_modes.capture(trainer.lightning_module),
-        initial_modes=run.made,
         stopped_early=internals.stopped_early(trainer),
         reloaded_epochs=internals.reloaded_epochs(trainer),
-        fetching=order is not None and run.fetching and may_have_drawn(internals.training_loader(trainer)),
-        lineage=run.lineage,
-        logged_names=sorted(run.judge.seen),
-        ranks=tuple(rank_state.gather(trainer, settled=order is not None)) if ranks else (),
+        fetching=state.fetching and may_have_drawn(internals.training_loader(trainer)),
+        ranks=tuple(rank_state.gather(trainer, settled=at_safe_point)) if for_resuming else (),
     )
-    return {**now.to_dict(), "metadata": _described(run, trainer, now, weights_only=weights_only).to_dict()}
 
 
-def _described(run: Run, trainer: Trainer, now: state.RunState, *, weights_only: bool) -> FileMetadata:
-    order, options = run.desk.order, run.options
-    reasons = [Reason.MANUAL] if order is None else sorted(map(Reason, order.reasons))
-    score = None if order is None else order.score
+def describe(
+    trainer: Trainer,
+    state: RunState,
+    request: SaveRequest | None,
+    options: Options,
+    resumed_from: str | None,
+    *,
+    weights_only: bool,
+) -> FileMetadata:
+    """What a file with this state states about itself; ``request`` is ``None`` if the session did not ask for it."""
+    reasons = frozenset({Reason.MANUAL}) if request is None else request.reasons
+    score = None if request is None else request.score
     return FileMetadata(
         kind=kind_of(reasons),
-        reasons=tuple(reasons),
-        run_id=now.run_id,
-        lineage=now.lineage,
-        epoch=now.position.epoch,
-        batch=now.position.batch,
-        step=now.position.step,
-        batches=now.position.batches,
-        ended=now.ended,
-        metrics=scalars(trainer.callback_metrics) if order is None else order.metrics,
+        reasons=tuple(sorted(reasons)),
+        run_id=state.run_id,
+        lineage=state.lineage,
+        epoch=state.position.epoch,
+        batch=state.position.batch,
+        step=state.position.step,
+        batches=state.position.batches,
+        ended=state.ended,
+        metrics=scalars(trainer.callback_metrics) if request is None else request.metrics,
         score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
-        base_name=None if order is None else base_name(options, order),
-        resumed_from=run.saver.resumed_from,
-        exactness=exactness(when_saved(trainer, now, now.ranks[trainer.global_rank] if now.ranks else None)),
+        base_name=None if request is None else request.base_name,
+        resumed_from=resumed_from,
+        exactness=exactness(when_saved(trainer, state, state.ranks[trainer.global_rank] if state.ranks else None)),
         weights_only=weights_only,
         versions={
             "checkpointable": __version__,
@@ -83,10 +87,9 @@ def _described(run: Run, trainer: Trainer, now: state.RunState, *, weights_only:
 
 
 def make_arguments_loadable(checkpoint: dict[str, Any]) -> None:
-    """Our arguments among the saved hyper-parameters, in types that ``weights_only=True`` reads.
+    """Turn our arguments among the saved hyper-parameters into types that ``weights_only=True`` loads.
 
-    A path becomes a string. A ``timedelta`` has no such type, and is left out: what it governs is how to train, and not
-    how to build the module.
+    A path becomes a string. A ``timedelta`` is left out: it says how to train, and the module can be built without it.
     """
     saved = checkpoint.get("hyper_parameters", {})
     for name in Options.__dataclass_fields__:

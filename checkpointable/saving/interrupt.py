@@ -17,16 +17,16 @@ class CtrlC:
 
     Attributes:
         pressed: Whether there was one.
-        again: Whether there was a second one: nothing more is to be begun, or waited for.
+        pressed_again: Whether there was a second one: nothing more is to be begun, or waited for.
     """
 
     def __init__(self) -> None:
-        self.pressed = self.again = False
+        self.pressed = self.pressed_again = False
         self._listening = False
 
     def listen(self) -> None:
         """Take over from Python's own handler, in the main thread."""
-        self.pressed = self.again = False
+        self.pressed = self.pressed_again = False
         if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
             self._listening = True
@@ -49,13 +49,13 @@ class CtrlC:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             yield
         except KeyboardInterrupt:  # not lost: the first one is on its way out of the training
-            self.again = True
+            self.pressed_again = True
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:
-            self.again = True
+            self.pressed_again = True
             signal.default_int_handler(number, frame)
         self.pressed = True
         rank_zero_info("\nInterrupted: this batch is finished and saved, then training stops. Again: stop at once.")

@@ -1,135 +1,116 @@
-"""What a run keeps: the best files, the newest, and those it wrote. A value: each save that succeeds gives the next."""
+"""The files that a run keeps. A value: each save that succeeds gives the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, replace
 
 from checkpointable.catalog.info import CheckpointInfo
-from checkpointable.policy import names
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.retention import Best, Newest
-
-_NEW = "\0the file about to be written"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """One save: why, of what, and what its name may say.
-
-    Attributes:
-        reasons: Every condition that came due; one file serves them all.
-        position: Where the run stands.
-        metrics: Logged scalars, for the name and the metadata.
-        score: The monitored value on exactly these weights, if it makes this file one of the best.
-    """
-
-    reasons: Set[str]
-    position: Position
-    metrics: Mapping[str, float]
-    score: float | None = None
-
-
-def base_name(options: Options, order: Order) -> str:
-    """The name of the file that is ordered, without version and suffix.
-
-    Raises:
-        PolicyError: If a template does not fit what was logged.
-    """
-    template = options.filename if order.score is None else options.best_filename
-    values: dict[str, int | float | str] = {**order.metrics, **asdict(order.position)}
-    values["monitor"] = options.monitor or ""
-    return names.render(template, values, insert_names=options.auto_insert_metric_name)
+from checkpointable.policy.reasons import PERIODIC, Reason, known
+from checkpointable.policy.retention import KeepForever, Retention, SavedFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
-    """The files of one run.
+class KeptFiles:
+    """The files that a run wrote and may delete again, oldest first, and the rules by which they stay.
 
     Attributes:
-        best: The best, by score.
-        newest: The newest, of those not saved for being best alone.
-        last_path: The newest of all.
-        saved: Where the run stood at that one.
-        saved_reasons: What that one was saved for.
-        written: Files that this run wrote and may delete.
+        retention: The rules.
+        files: The files. Those that are kept for ever are left out once they are saved: they are never deleted.
     """
 
-    best: Best
-    newest: Newest
-    last_path: str = ""
-    saved: Position | None = None
-    saved_reasons: Set[str] = frozenset()
-    written: frozenset[str] = frozenset()
+    retention: Retention
+    files: tuple[SavedFile, ...] = ()
 
     @classmethod
-    def empty(cls, options: Options) -> Shelf:
-        """Before the first save."""
-        return cls(
-            best=Best(keep=options.save_top_k, mode=options.mode, min_delta=options.min_delta),
-            newest=Newest(keep=options.save_last_k),
-        )
+    def found(cls, options: Options, infos: Iterable[CheckpointInfo], position: Position) -> KeptFiles:
+        """What the run kept when it stood at ``position``, by the files on disk. It leaves later files alone.
 
-    @classmethod
-    def found(cls, options: Options, mine: Iterable[CheckpointInfo], position: Position) -> Shelf:
-        """As it was when the run stood there, by the files themselves. Later files than that are let be."""
-        shelf = cls.empty(options)
-        past = sorted((info for info in mine if info.kind != "manual" and info.at <= position), key=lambda it: it.at)
-        best, newest = shelf.best, shelf.newest
-        for info in past:
-            if info.score is not None and (info.monitor, info.mode) == (options.monitor, options.mode):
-                best = best.add(info.path, info.score)
-            if set(info.reasons) - {"best"}:
-                newest = newest.add(info.path)
-        return replace(
-            shelf,
-            best=best,
-            newest=newest,
-            last_path=past[-1].path if past else "",
-            saved=past[-1].at if past and past[-1].at == position else None,
-            written=frozenset(info.path for info in past if info.monitor in (None, options.monitor)),
+        A file that is the best by another monitor is only one of the newest, or the user's to delete.
+        """
+        past = sorted((info for info in infos if Reason.MANUAL not in info.reasons and info.at <= position), key=_at)
+        judged_alike = {info.path for info in past if (info.monitor, info.mode) == (options.monitor, options.mode)}
+        files = cls(
+            retention=options.retention,
+            files=tuple(
+                SavedFile(
+                    path=info.path,
+                    position=info.at,
+                    reasons=known(info.reasons),
+                    score=info.score if info.path in judged_alike else None,
+                )
+                for info in past
+            ),
         )
+        of_others = {info.path for info in past if info.monitor is not None} - judged_alike
+        return replace(files, files=tuple(it for it in files.files if it.path not in of_others - files.kept))
 
     @property
     def kept(self) -> set[str]:
         """The files that stay."""
-        return {*self.best.scores, *self.newest.names, self.last_path} - {""}
+        return {file.path for file in self.retention.kept(self.files)}
 
-    def add(self, path: str, order: Order) -> Shelf:
-        """With this file in its place. What falls out is in ``written``, and not in ``kept``."""
-        return replace(
-            self,
-            best=self.best if order.score is None else self.best.add(path, order.score),
-            newest=self.newest.add(path) if order.reasons - {"best"} else self.newest,
-            last_path=path,
-            saved=order.position,
-            saved_reasons=order.reasons,
-            written=frozenset((self.written | self.kept | {path}) - {""}),
-        )
-
-    def without(self, gone: Iterable[str]) -> Shelf:
-        """Without these, because their files are gone."""
-        lost = set(gone)
-        left = replace(
-            self, best=self.best.without(lost), newest=self.newest.without(lost), written=self.written - lost
-        )
-        if self.last_path not in lost:
-            return left
-        others = [*left.newest.names[::-1], *left.best.scores]
-        return replace(left, last_path=next(iter(others), ""), saved=None)
-
+    @property
     def outdated(self) -> set[str]:
-        """The files that no longer belong to the kept ones."""
-        return set(self.written - self.kept)
+        """The files that no rule keeps any more."""
+        return {file.path for file in self.files} - self.kept
 
-    def replaceable(self, order: Order) -> set[str]:
-        """The files of this run that a save will make outdated, so that it may take their names."""
-        after = self.add(_NEW, order)
-        return set(self.written - {*after.best.scores, *after.newest.names})
+    @property
+    def scores(self) -> dict[str, float]:
+        """The best files and their scores, best first."""
+        return {it.path: it.score for it in self.retention.best.kept(self.files) if it.score is not None}
 
-    def has(self, position: Position, due: Set[str]) -> bool:
-        """Whether this moment is saved already; if it is to be one of the best, or the end of an epoch: as that."""
-        if self.saved != position or ("best" in due and self.last_path not in self.best.scores):
+    @property
+    def best_path(self) -> str:
+        """The best file; ``""`` if there is none."""
+        return next(iter(self.scores), "")
+
+    @property
+    def last_path(self) -> str:
+        """The newest file; ``""`` if there is none."""
+        return self.files[-1].path if self.files else ""
+
+    @property
+    def last_position(self) -> Position | None:
+        """Where the run stood at the newest file."""
+        return self.files[-1].position if self.files else None
+
+    def add(self, file: SavedFile) -> KeptFiles:
+        """With this file as the newest one."""
+        return replace(self, files=(*(it for it in self.files if it.path != file.path), file))
+
+    def without(self, paths: Iterable[str]) -> KeptFiles:
+        """Without these files."""
+        gone = set(paths)
+        return replace(self, files=tuple(file for file in self.files if file.path not in gone))
+
+    def without_outdated(self) -> KeptFiles:
+        """Without the files that no rule keeps, and without those that need no rule because they stay for ever."""
+        others = tuple(rule for rule in self.retention.others if not isinstance(rule, KeepForever))
+        rules = replace(self.retention, others=others)
+        return replace(self, files=tuple(rules.kept(self.files)))
+
+    def replaced_by(self, file: SavedFile) -> set[str]:
+        """The files that this one will make outdated, so that it may take their names."""
+        return self.add(file).outdated
+
+    def admits(self, score: float, *, in_progress: float | None = None) -> bool:
+        """Whether weights with this score belong to the best, beside the score of a save that is in progress."""
+        others = [*self.scores.values(), *([] if in_progress is None else [in_progress])]
+        return self.retention.best.admits(score, others)
+
+    def has(self, position: Position, reasons: Set[Reason]) -> bool:
+        """Whether a save of this position is not needed, because the newest file is one, for the same purpose."""
+        if not self.files or self.files[-1].position != position:
             return False
-        return "epoch" not in due or self.saved_reasons.isdisjoint({"interval", "step", "time"})
+        if Reason.BEST in reasons and self.last_path not in self.scores:
+            return False
+        if Reason.KEPT_EPOCH in reasons and Reason.KEPT_EPOCH not in self.files[-1].reasons:
+            return False
+        return Reason.EPOCH not in reasons or self.files[-1].reasons.isdisjoint(PERIODIC)
+
+
+def _at(info: CheckpointInfo) -> Position:
+    return info.at

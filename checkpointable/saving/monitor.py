@@ -16,43 +16,42 @@ from checkpointable.policy.options import Options
 _DEFAULT_MONITOR = Options.monitor
 
 
-class Judge:
+class Monitor:
     """Reads the monitored quantity where it is logged. Rank 0's value counts for all ranks.
 
     What is wrong with it is raised at the next safe point, not at once: there the state is whole, and nothing is lost.
     """
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self.seen: set[str] = set()
+    def __init__(self) -> None:
+        self.logged_names: set[str] = set()
         self._validated_at: int | None = None
         self._validated: dict[str, torch.Tensor] = {}
         self._problem: MonitorError | None = None
         self._templates_checked = False
 
-    def after_validation(self, trainer: Trainer) -> float | None:
+    def after_validation(self, trainer: Trainer, options: Options) -> float | None:
         """The score to judge by at the end of a validation, or ``None``."""
         self._validated = logged = internals.logged_now(trainer)
         self._validated_at = trainer.fit_loop.total_batch_idx
-        self.seen.update(logged)
-        when = self._options.save_on_train_epoch_end
+        self.logged_names.update(logged)
+        when = options.save_on_train_epoch_end
         if when is True:
             return None
         if when is False:
             logged = {**internals.logged_in_training(trainer), **logged}
-        return self._score(trainer, logged, expected=when is False)
+        return self._score(trainer, options, logged, expected=when is False)
 
-    def after_training_epoch(self, trainer: Trainer) -> float | None:
+    def after_training_epoch(self, trainer: Trainer, options: Options) -> float | None:
         """The score to judge by at the end of a training epoch, or ``None``."""
         logged = internals.logged_now(trainer)
-        self.seen.update(logged)
-        when = self._options.save_on_train_epoch_end
+        self.logged_names.update(logged)
+        when = options.save_on_train_epoch_end
         if when is False:
             return None
         if when is True and self._validated_at == trainer.fit_loop.total_batch_idx:
             logged = {**self._validated, **logged}
         complete = self._validated_at is not None or not internals.validates(trainer)
-        return self._score(trainer, logged, expected=complete)
+        return self._score(trainer, options, logged, expected=complete)
 
     def raise_problem(self) -> None:
         """Raise what was found wrong with the monitored quantity.
@@ -64,7 +63,7 @@ class Judge:
             problem, self._problem = self._problem, None
             raise problem
 
-    def check_templates(self, trainer: Trainer) -> None:
+    def check_templates(self, trainer: Trainer, options: Options) -> None:
         """Once everything that is logged in an epoch is known: whether it fills the fields of the file names.
 
         Raises:
@@ -73,8 +72,8 @@ class Judge:
         if self._templates_checked or (self._validated_at is None and internals.validates(trainer)):
             return
         self._templates_checked = True
-        logged = self.seen | set(trainer.callback_metrics)
-        options, fields = self._options, (*names.POSITION_FIELDS, *sorted(logged))
+        logged = self.logged_names | set(trainer.callback_metrics)
+        fields = (*names.POSITION_FIELDS, *sorted(logged))
         used = {"filename": fields}
         if options.monitor in logged:
             used["best_filename"] = (*fields, "monitor")
@@ -86,13 +85,15 @@ class Judge:
         if found:
             raise PolicyError("\n  ".join(["these templates name fields that do not exist:", *found]))
 
-    def _score(self, trainer: Trainer, logged: Mapping[str, torch.Tensor], *, expected: bool) -> float | None:
-        if not self._options.ranks:
+    def _score(
+        self, trainer: Trainer, options: Options, logged: Mapping[str, torch.Tensor], *, expected: bool
+    ) -> float | None:
+        if not options.keeps_best:
             return None
-        monitor = str(self._options.monitor)
+        monitor = str(options.monitor)
         value = logged.get(monitor)
-        if value is None and expected and monitor not in self.seen:
-            self._note_missing(monitor)
+        if value is None and expected and monitor not in self.logged_names:
+            self._note_missing(options, monitor)
         if value is not None and value.numel() != 1:
             self._problem = self._problem or MonitorError(
                 f"monitor={monitor!r} is not a scalar: it was logged with shape {tuple(value.shape)}."
@@ -102,10 +103,10 @@ class Judge:
         score: float | None = trainer.strategy.broadcast(None if value is None else float(value))
         return score
 
-    def _note_missing(self, monitor: str) -> None:
-        logged = ", ".join(sorted(self.seen)) or "nothing"
-        if monitor == _DEFAULT_MONITOR and self._options.patience is None:
-            self.seen.add(monitor)  # said once
+    def _note_missing(self, options: Options, monitor: str) -> None:
+        logged = ", ".join(sorted(self.logged_names)) or "nothing"
+        if monitor == _DEFAULT_MONITOR and options.patience is None:
+            self.logged_names.add(monitor)  # said once
             rank_zero_info(
                 f"checkpointable: monitor={monitor!r} (the default) is not logged, so no best checkpoint is kept."
                 f" Logged: {logged}."
@@ -115,3 +116,8 @@ class Judge:
             f"monitor={monitor!r} was never logged. Logged: {logged}."
             f" Log it with self.log({monitor!r}, ...), or monitor one of these."
         )
+
+
+def scalars(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Logged values as numbers, without those that are not scalar."""
+    return {name: float(value) for name, value in metrics.items() if value.numel() == 1}

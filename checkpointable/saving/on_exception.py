@@ -1,80 +1,66 @@
-"""An exception ends the training: the last consistent state is kept, and that exception stays the one that is raised.
+"""An exception ends the training: the last consistent state is kept, and ``fit`` raises that exception.
 
-So what fails here is a warning: raised from within ``on_exception``, it would take the place of the user's exception,
-and neither Lightning's teardown nor the other callbacks would hear of that.
+So what fails here is a warning. If it were raised from within ``on_exception``, it would replace the user's exception,
+and neither Lightning's teardown nor the other callbacks would learn of that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.policy.position import Position
 from checkpointable.saving.interrupt import CtrlC
-from checkpointable.saving.scheduler import Desk
-
-if TYPE_CHECKING:
-    from checkpointable.saving.callback import CheckpointingCallback
+from checkpointable.saving.saver import Saver
 
 
-def leave(
-    trainer: Trainer,
-    callback: CheckpointingCallback | None,
-    desk: Desk,
-    ctrl_c: CtrlC,
-    position: Position,
+def keep_state(
     exception: BaseException,
+    interrupt: CtrlC,
+    position: Position,
     *,
-    whole: bool,
+    collect: Callable[[], None],
+    save: Callable[[], None] | None,
 ) -> None:
-    """Finish the save that is under way, and save the present state; then say which file to go on from.
+    """Finish the save that is in progress, and save the present state. A second Ctrl-C ends the waiting.
 
     Args:
-        trainer: Of the training.
-        callback: Ours.
-        desk: Where its orders go.
-        ctrl_c: A second Ctrl-C, before or now, ends the waiting; nothing is begun after it.
-        position: The last batch that is wholly over.
         exception: What ended the training.
-        whole: Whether the present state is that of ``position``.
+        interrupt: Notes Ctrl-C.
+        position: The last batch that is completely over.
+        collect: Waits for the save in progress.
+        save: Saves the present state; ``None`` if that is not wanted, or the state is not consistent.
     """
-    if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # else the other ranks may not be here
-        if not ctrl_c.again:
-            with ctrl_c.cuts_short():
-                with _warning("the save that was under way failed", exception):
-                    desk.settle(trainer, callback, wait=True, final=True)
-                if whole and desk.options.save_on_exception and not isinstance(exception, SaveError):
-                    desk.due.add("exception")
-                    with _warning(f"the state after {position} was not saved", exception):
-                        desk.save(trainer, callback, position, final=True)
-        desk.saver.close()
-    if desk.saver.shelf.last_path or position.batches:
-        rank_zero_info(f"checkpointable: {type(exception).__name__} after {position}. {_advice(desk)}")
+    with interrupt.cuts_short():
+        with _warning("the save that was in progress failed", exception):
+            collect()
+        if save is not None:
+            with _warning(f"the state after {position} was not saved", exception):
+                save()
+
+
+def say_where_to_resume(exception: BaseException, saver: Saver, position: Position) -> None:
+    """Say which file to resume from."""
+    path, saved = saver.kept.last_path, saver.kept.last_position
+    if path or position.batches:
+        advice = f"Resume from {path} ({saved})." if path else "Nothing was saved yet."
+        waiting = "" if saver.is_idle else " A save is still in progress."
+        rank_zero_info(f"checkpointable: {type(exception).__name__} after {position}. {advice}{waiting}")
 
 
 @contextlib.contextmanager
 def _warning(lost: str, exception: BaseException) -> Iterator[None]:
     try:
         yield
-    except SaveError as error:  # says itself what was not saved, on every rank
+    except SaveError as error:  # it says what was not saved, on every rank
         rank_zero_warn(f"while {type(exception).__name__} ended the training, {error}", category=CheckpointableWarning)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the user's own exception matters more
+    except Exception as error:  # noqa: BLE001  # the user's own exception matters more
         warnings.warn(
             f"while {type(exception).__name__} ended the training, {lost}: {type(error).__name__}: {error}",
             CheckpointableWarning,
             stacklevel=2,
         )
-
-
-def _advice(desk: Desk) -> str:
-    shelf = desk.saver.shelf
-    at = "" if shelf.saved is None else f" ({shelf.saved})"
-    advice = f"Go on from {shelf.last_path}{at}." if shelf.last_path else "Nothing was saved yet."
-    return advice if desk.saver.is_idle else f"{advice} A save is still under way."

@@ -1,13 +1,13 @@
-"""Which tensors may be copied while training goes on, and the moment at which that has to be done.
+"""Which tensors may be copied while training continues, and when that copy must be complete.
 
-Parameters and the state of their optimizers change in an optimizer's step, so the forward and backward before it leave
-time for the copy. Lightning's ``step`` is given a closure that runs these: there the wait comes behind it, in
-``on_before_optimizer_step``. Any other step waits before it begins. Callbacks that swap weights do so around
-validation and at the end of an epoch: the copy is waited for there, too.
+Parameters and optimizer state change only in an optimizer's step, so the forward and backward before it leave time for
+the copy. Lightning passes ``step`` a closure that runs these: there the copy is waited for after the closure, in
+``on_before_optimizer_step``. Any other step waits before it begins. Callbacks that swap weights do so around validation
+and at the end of an epoch: the copy is waited for there, too.
 
-User code may change parameters elsewhere, past torch's count of changes (``p.data.clamp_()``). So the first save of a
-fit copies at once, and is compared with the parameters before the next step: only where nothing has changed them do
-later saves by interval overlap. Those of the best, at an epoch's end and the last are worth the wait in any case.
+User code may change parameters elsewhere, in ways that torch does not count (``p.data.clamp_()``). So the first save of
+a fit is copied at once and compared with the parameters before the next step. Only if nothing has changed may the
+copies of later periodic saves overlap.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch.optim import Optimizer
 from checkpointable.lightning_internals import trainer as internals
 
 
-def steady_tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
-    """The tensors that only a step of an optimizer that we hear of changes."""
+def changed_only_by_steps(trainer: Trainer) -> Iterator[torch.Tensor]:
+    """The tensors that only a step of the trainer's optimizers changes: parameters and optimizer state."""
     for optimizer in _optimizers(trainer):
         for group in optimizer.param_groups:
             yield from group["params"]
@@ -32,8 +32,8 @@ def steady_tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
                 yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def wait_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
-    """Have ``wait`` called before a step that changes parameters at once."""
+def call_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
+    """Have ``wait`` called before each step that changes parameters as soon as it is called."""
 
     def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)

@@ -1,196 +1,213 @@
-"""The part of a save that can be done in the background: room, name, commit, links, and the end of what is outdated.
+"""One save, from what is asked for to what became of it.
 
-The order is always the same: the new file is durable, then the links move, then what no longer belongs is deleted.
-Never deleted: the file resumed from, the newest file, and anything this run did not write.
+``SaveRequest`` says what is saved and why, ``SaveTask`` makes the file, ``SaveResult`` says what became of it. A task
+runs in the background, and always in this order: the new file is durable, then the pointers move, then outdated files
+are deleted. Never deleted: the file resumed from, the newest file, and anything this run did not write.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import asdict, dataclass, field
 
 from checkpointable._errors import CheckpointFileError, SaveError
 from checkpointable.catalog.metadata import FileMetadata
 from checkpointable.policy import names
-from checkpointable.policy.lineage import UNKNOWN, Lineage
+from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
+from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
-from checkpointable.saving.kept_files import Order, Shelf, base_name
+from checkpointable.policy.retention import SavedFile
+from checkpointable.saving import pointers
+from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.storage.files import freed_bytes
 from checkpointable.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a save.
+class SaveRequest:
+    """What is saved, and why.
 
     Attributes:
-        order: What was to be saved.
-        shelf: What is kept now.
-        path: The new file; ``None`` if there is none.
-        problem: Why there is none.
-        messages: What the user is to know besides.
-        again: Whether it is to be tried again at once, without its having failed.
-        seconds: How long it took.
+        run_id: The run.
+        lineage: The attempt that saves, and those it descends from.
+        position: Where the run stands.
+        ended: What has just ended.
+        reasons: Every condition that is due. One file serves them all.
+        metrics: Logged scalars.
+        score: The monitored value on exactly these weights, if they are among the best.
+        base_name: The name of the file, without version and suffix.
     """
 
-    order: Order
-    shelf: Shelf
+    run_id: str
+    lineage: Lineage
+    position: Position
+    ended: Ended
+    reasons: Set[Reason]
+    metrics: Mapping[str, float]
+    score: float | None
+    base_name: str
+
+    def file_at(self, path: str) -> SavedFile:
+        """The file that was asked for, once it lies there."""
+        return SavedFile(path=path, position=self.position, reasons=self.reasons, score=self.score)
+
+
+def base_name(options: Options, position: Position, metrics: Mapping[str, float], *, is_best: bool) -> str:
+    """The name of a file by its template, without version and suffix.
+
+    Raises:
+        PolicyError: If a template does not fit what was logged.
+    """
+    template = options.best_filename if is_best else options.filename
+    values: dict[str, int | float | str] = {**metrics, **asdict(position), "monitor": options.monitor or ""}
+    return names.render(template, values, insert_names=options.auto_insert_metric_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveResult:
+    """What became of a save.
+
+    Attributes:
+        request: What was asked for.
+        kept: The files that the run keeps now.
+        path: The new file; ``None`` if there is none.
+        problem: Why there is none.
+        messages: Warnings for the user.
+        retry: Whether it has to be tried again at once, though nothing failed.
+    """
+
+    request: SaveRequest
+    kept: KeptFiles
     path: str | None = None
     problem: str | None = None
     messages: list[str] = field(default_factory=list)
-    again: bool = False
-    seconds: float = 0.0
+    retry: bool = False
 
 
 @dataclass(kw_only=True)
-class Job:
-    """One save of one run, on rank 0.
+class SaveTask:
+    """Makes one file, on rank 0. The background thread alone touches it once it is started.
 
     Attributes:
-        store: Where to.
-        write: Makes the file durable, under a path, over a file of that name or not.
-        size: Bytes that it needs; ``None`` if unknown.
-        order: What is saved.
-        shelf: What was kept before.
+        store: Where the file will lie.
+        write: Makes the file durable: ``write(path, overwrite=...)``.
+        size: Bytes that the file needs; ``None`` if unknown.
+        request: What is saved.
+        kept: The files that the run kept before.
         options: The constructor's arguments.
-        run_id: The run.
-        lineage: The attempt, and those it descends from.
-        resumed_from: The file it has gone on from.
-        show: Told what is durable, before anything is deleted.
-        messages: What the user is to know.
+        resumed_from: The file that the run has resumed from.
+        on_durable: Called with the files that are durable, before any is deleted.
+        messages: Warnings for the user.
     """
 
     store: Store
-    write: Callable[[str, bool], None]
+    write: Callable[..., None]
     size: int | None
-    order: Order
-    shelf: Shelf
+    request: SaveRequest
+    kept: KeptFiles
     options: Options
-    run_id: str
     resumed_from: str | None
-    lineage: Lineage = UNKNOWN
-    show: Callable[[Shelf], None] = lambda shelf: None
+    on_durable: Callable[[KeptFiles], None] = lambda kept: None
     messages: list[str] = field(default_factory=list)
 
-    def __call__(self) -> Outcome:
-        """Do it. A file system that refuses is an outcome; anything else is raised."""
-        begun = time.monotonic()
+    def run(self) -> SaveResult:
+        """Save. A file system that refuses is a result; anything else is raised."""
         path = problem = None
         try:
-            self._notice_what_is_gone()
+            self._forget_missing()
             self._make_room()
             path = self._write()
         except (OSError, MemoryError) as error:
             problem = str(error) or type(error).__name__
-            if self.store.directory not in problem:  # what the system says of an open file does not name it
+            if self.store.directory not in problem:  # an error of an open file does not name it
                 problem = f"{self.store.directory}: {problem}"
         else:
-            self.shelf = self.shelf.add(path, self.order)
-            self._point()
-            self.show(self.shelf)
-            self._delete(self.shelf.outdated())
-            self.shelf = replace(self.shelf, written=self.shelf.written & self.shelf.kept)
-        seconds = time.monotonic() - begun
-        return Outcome(
-            order=self.order,
-            shelf=self.shelf,
-            path=path,
-            problem=problem,
-            messages=self.messages,
-            seconds=seconds,
-        )
+            self._publish(self.kept.add(self.request.file_at(path)))
+            self._delete(self.kept.outdated)
+            self.kept = self.kept.without_outdated()
+        return SaveResult(request=self.request, kept=self.kept, path=path, problem=problem, messages=self.messages)
 
-    def _notice_what_is_gone(self) -> None:
-        gone = [path for path in sorted(self.shelf.kept) if not self.store.exists(path)]
-        if gone:
-            self.shelf = self.shelf.without(gone)
+    def _forget_missing(self) -> None:
+        missing = [path for path in sorted(self.kept.kept) if not self.store.exists(path)]
+        if missing:
+            self.kept = self.kept.without(missing)
             self.messages.append(
-                f"somebody else has deleted checkpoints of this run: {', '.join(gone)}. Saving goes on without them."
+                f"checkpoints of this run are gone: {', '.join(missing)}. Another process or a user deleted them."
+                " Saving continues without them."
             )
 
+    def _publish(self, kept: KeptFiles) -> None:
+        """Take over what is durable now, and say so before anything is deleted."""
+        self.kept = kept
+        if self.options.save_last:
+            for role, target in ((names.LAST, kept.last_path), (names.BEST, kept.best_path)):
+                self.messages += pointers.move(self.store, role, target, self.request.run_id)
+        self.on_durable(kept)
+
     def _make_room(self) -> None:
-        """See that it fits. What would be deleted anyway may go first, if that is enough and a whole file stays."""
+        """See that the file fits. Files that it makes outdated go first, if that is enough and an intact one stays."""
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
-        if not self.shelf.last_path:
-            self._look_ahead(free, self.size)
-        going, gone = self._makes_room(self.size - free) if free < self.size else [], []
-        if going:
-            before, self.shelf = self.shelf, self.shelf.without(going)
-            self._point()
-            self.show(self.shelf)
-            self._delete(going)
-            gone = [path for path in going if not self.store.exists(path)]
-            self.shelf = before.without(gone)
+        if not self.kept.last_path:
+            self._warn_of_little_space(free, self.size)
+        to_delete = self._enough_to_delete(self.size - free) if free < self.size else []
+        deleted: list[str] = []
+        if to_delete:
+            before = self.kept
+            self._publish(before.without(to_delete))
+            self._delete(to_delete)
+            deleted = [path for path in to_delete if not self.store.exists(path)]
+            self.kept = before.without(deleted)
             free = self.store.free_bytes() or 0
         if free < self.size:
-            tried = f"; deleted to make room: {', '.join(gone)}" if gone else ""
+            tried = f"; deleted to make room: {', '.join(deleted)}" if deleted else ""
             raise SaveError(
                 f"no room in {self.store.directory}: a checkpoint takes {self.size:,} bytes, {free:,} are free,"
                 f" {self.size - free:,} are missing{tried}"
             )
 
-    def _makes_room(self, missing: int) -> list[str]:
-        """Files that would be deleted anyway and free so many bytes, while a whole one stays; none where it takes more.
+    def _enough_to_delete(self, missing: int) -> list[str]:
+        """Outdated files that free so many bytes while an intact file stays; none if they cannot.
 
-        The best go last: of these alone no later save makes another.
+        The best ones are taken last: no later save can make them again.
         """
-        outdated, best = self._mine(self.shelf.replaceable(self.order)), self.shelf.best.scores
-        in_turn = sorted(outdated, key=lambda path: (path in best, path == self.shelf.last_path, path))
+        outdated, best = self._own(self.kept.replaced_by(self.request.file_at(_NEW))), self.kept.scores
+        in_turn = sorted(outdated, key=lambda path: (path in best, path == self.kept.last_path, path))
         freed = {path: freed_bytes(path) for path in in_turn}
-        stays_anyway = sorted(self.shelf.kept - outdated)
-        for stays in [*stays_anyway, *(path for path in reversed(in_turn) if path in self.shelf.kept)]:
-            going = _enough({path: size for path, size in freed.items() if path != stays}, missing)
-            if going and self.store.problem(stays) is None:
-                return going
+        kept = self.kept.kept
+        for stays in [*sorted(kept - outdated), *(path for path in reversed(in_turn) if path in kept)]:
+            chosen = _first_that_free({path: size for path, size in freed.items() if path != stays}, missing)
+            if chosen and self.store.problem(stays) is None:
+                return chosen
         return []
 
-    def _look_ahead(self, free: int, size: int) -> None:
-        """Before the first file: whether everything that will be kept has room."""
+    def _warn_of_little_space(self, free: int, size: int) -> None:
+        """Before the first file: whether all files that will be kept have room."""
         options = self.options
-        kept = (options.save_top_k if options.ranks else 0) + options.save_last_k + 1
-        if -1 not in (options.save_top_k, options.save_last_k) and free < kept * size:
+        count = (options.save_top_k if options.keeps_best else 0) + options.save_last_k + 1
+        if -1 not in (options.save_top_k, options.save_last_k) and free < count * size:
             self.messages.append(
-                f"{self.store.directory} has {free:,} bytes free, and up to {kept} checkpoints of {size:,} bytes will"
-                f" lie there at a time (save_top_k + save_last_k + 1): {kept * size - free:,} are missing. Free space,"
+                f"{self.store.directory} has {free:,} bytes free, and up to {count} checkpoints of {size:,} bytes will"
+                f" lie there at a time (save_top_k + save_last_k + 1): {count * size - free:,} are missing. Free space,"
                 " keep fewer, or choose another dirpath."
             )
 
     def _write(self) -> str:
-        name = base_name(self.options, self.order)
-        replaceable = self.shelf.replaceable(self.order) - {self.resumed_from}
+        replaceable = self.kept.replaced_by(self.request.file_at(_NEW)) - {self.resumed_from}
         for version in itertools.count():
-            path = self.store.path(names.versioned(name, version))
-            overwrite = path in replaceable and self._is_mine(path)
+            path = self.store.path(names.versioned(self.request.base_name, version))
             try:
-                self.write(path, overwrite)
+                self.write(path, overwrite=path in replaceable and self._is_own(path))
             except FileExistsError:
                 continue
             return path
         raise AssertionError("unreachable: versions do not end")
 
-    def _point(self) -> None:
-        """Move ``last.ckpt`` and ``best.ckpt``; where there is no such file any more, a link to it goes."""
-        if not self.options.save_last:
-            return
-        for role, target in ((names.LAST, self.shelf.last_path), (names.BEST, self.shelf.best.name or "")):
-            try:
-                if not target or self.store.exists(target):
-                    self.store.point(role, target, self.run_id)
-            except OSError as error:
-                link = self.store.path(names.versioned(role, 0))
-                self.messages.append(
-                    f"cannot move {link} to {target}: {error}. The checkpoint itself is safe."
-                    if target
-                    else f"cannot remove {link}, which leads to no file any more: {error}. Delete it by hand."
-                )
-
     def _delete(self, outdated: Iterable[str]) -> None:
-        for path in sorted(self._mine(outdated)):
+        for path in sorted(self._own(outdated)):
             try:
                 self.store.remove(path)
             except OSError as error:
@@ -198,26 +215,29 @@ class Job:
                     f"cannot delete the outdated checkpoint {path}: {error}. It stays; delete it by hand."
                 )
 
-    def _mine(self, paths: Iterable[str]) -> set[str]:
-        """Those that this run wrote here, and has not resumed from."""
-        return {p for p in paths if p != self.resumed_from and self.store.contains(p) and self._is_mine(p)}
+    def _own(self, paths: Iterable[str]) -> set[str]:
+        """Those that this run wrote here and has not resumed from."""
+        return {p for p in paths if p != self.resumed_from and self.store.contains(p) and self._is_own(p)}
 
-    def _is_mine(self, path: str) -> bool:
-        """Whether this run wrote a file, and nobody has since written another of that name."""
+    def _is_own(self, path: str) -> bool:
+        """Whether this run wrote the file that lies there now."""
         try:
             metadata = FileMetadata.from_dict(self.store.metadata(path), path)
-        except (CheckpointFileError, OSError):  # or no metadata of ours
+        except (CheckpointFileError, OSError):  # not a file of ours, or not readable: not ours to delete
             return False
-        descends = self.lineage.includes(metadata.lineage.attempt, metadata.batches)
-        return descends and metadata.run_id == self.run_id and metadata.kind != Reason.MANUAL
+        descends = self.request.lineage.includes(metadata.lineage.attempt, metadata.batches)
+        return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
 
 
-def _enough(sizes: Mapping[str, int], wanted: int) -> list[str]:
-    """The first of them that come to so many bytes together; none if all are too little."""
-    taken, total = [], 0
+_NEW = "\0the file about to be written"
+
+
+def _first_that_free(sizes: Mapping[str, int], wanted: int) -> list[str]:
+    """The first files that free so many bytes together; none if all of them free too little."""
+    chosen, total = [], 0
     for path, size in sizes.items():
-        taken.append(path)
+        chosen.append(path)
         total += size
         if total >= wanted:
-            return taken
+            return chosen
     return []

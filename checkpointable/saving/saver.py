@@ -1,7 +1,7 @@
-"""How one run saves: the state is captured in the training thread, and becomes a file in the background.
+"""How a fit saves: the state is captured on the training thread and becomes a file on a background thread.
 
-Only rank 0 touches the disk; every rank captures, and every rank learns the outcome when all of them ask for it. One
-save is under way at a time, and its snapshot is the only copy of the state.
+Only rank 0 touches the disk. Every rank captures, and all ranks learn the result when they collect it together. One
+save is in progress at a time, and its copy of the state is the only one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from lightning.pytorch import Trainer
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import CheckpointInfo, infos
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.checkpoint_io import KEY, DurableCheckpointIO
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
+from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.resume.plain import refused
-from checkpointable.saving.kept_files import Order, Shelf
-from checkpointable.saving.overlap import steady_tensors
-from checkpointable.saving.save_task import Job, Outcome
+from checkpointable.resume.state import KEY
+from checkpointable.saving.kept_files import KeptFiles
+from checkpointable.saving.overlap import changed_only_by_steps
+from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.storage.paths import parent
 from checkpointable.storage.staging.buffer import Arena
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -34,8 +36,7 @@ from checkpointable.storage.store import Store
 from checkpointable.storage.stores import store_at
 from checkpointable.storage.writer import Writer
 
-_SOON = 0.5  # seconds; an interval that is asked for is kept where a save is quicker than this
-_CAN_OVERLAP = {"interval", "step", "time"}
+_SOON_SECONDS = 0.5  # a save that is quicker than this is waited for, so that an interval is kept exactly
 _CHANGED = (
     "the parameters were changed between two optimizer steps while they were being copied: that copy is dropped, the"
     " next safe point is saved, and from now on training waits for each copy"
@@ -43,219 +44,202 @@ _CHANGED = (
 
 
 class Saver:
-    """Saves, keeps and deletes the files of one run.
+    """Saves, keeps and deletes the files of one fit.
+
+    Its methods belong to the training thread. The background thread sets ``kept_on_disk`` and notes that copies may not
+    overlap any more; it touches nothing else.
 
     Attributes:
-        shelf: What is durable and kept.
-        resumed_from: The file this run has gone on from.
-        visible: The same on rank 0, a moment earlier: what is named there is on disk.
+        store: The directory; ``None`` before ``open``.
+        resumed_from: The file that this run has resumed from.
+        kept: The files that the run keeps, the same on all ranks.
+        kept_on_disk: ``kept`` as rank 0 knows it. Moves as soon as a file is durable; ``kept`` follows when all ranks
+            collect the result.
         blocked_seconds: How long training has waited for the last save so far.
     """
 
     def __init__(self, options: Options) -> None:
-        self.options = options
         self.store: Store | None = None
-        self.run_id = ""
-        self.lineage = Lineage.begin()
         self.resumed_from: str | None = None
-        self.shelf = self.visible = Shelf.empty(options)
+        self.kept = self.kept_on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
-        self._writer: Writer[Outcome] = Writer()
-        self._arena = Arena()
-        self._pending: Order | None = None
-        self._is_known_slow = False
-        self._asked = 0
+        self._writer: Writer[SaveResult] = Writer()
+        self._buffer = Arena()
+        self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
-        self._overlaps: bool | None = None  # not known before the first save has been watched
+        self._only_steps_change: bool | None = None  # unknown until the first save has been watched
+        self._is_known_slow = False
+        self._questions = 0
         self._named: set[str] = set()
 
-    def start(self, trainer: Trainer, run_id: str, lineage: Lineage, position: Position) -> int:
-        """Find and try the directory, and take up what this run has saved there on its way to here.
+    def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
+        """Find and try the directory, and take over the files that this run saved there on its way to ``position``.
 
         Returns:
-            How many of its resumes have left files there, on whatever branch.
+            One more than the highest generation of the run's files there, on any branch; 0 if there are none.
 
         Raises:
             SaveError: If the directory cannot be used.
         """
         resumed_from = internals.resume_path(trainer)
-        self.run_id, self.lineage = run_id, lineage
-        self.store, self.resumed_from, found = self._on_rank_zero(trainer, lambda: self._look(trainer, resumed_from))
+        look = partial(_look, trainer, options, resumed_from)
+        self.store, self.resumed_from, found = _on_rank_zero(trainer, look)
         if resumed_from is not None:
-            mine = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
-            self.shelf = self.visible = Shelf.found(self.options, mine, position)
+            own = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
+            self.kept = self.kept_on_disk = KeptFiles.found(options, own, position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
-    def save(self, trainer: Trainer, order: Order) -> None:
-        """Capture this moment and begin to save it. Collective: every rank calls it; nothing may be under way.
+    def save(
+        self, trainer: Trainer, request: SaveRequest, options: Options, capture: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Capture the state and begin to save it. Collective: every rank calls it, and no save is in progress.
 
         Raises:
             SaveError: If it cannot be captured.
         """
-        begun = time.monotonic()
-        checkpoint = internals.dump(trainer, weights_only=self.options.save_weights_only)
-        self._pending, self._asked = order, 0
-        self._is_known_slow = False
+        began = time.monotonic()
+        checkpoint = capture()
+        self._in_progress, self._questions, self._is_known_slow = request, 0, False
         try:
-            self._on_rank_zero(trainer, lambda: self._begin(trainer, checkpoint, order))
+            _on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options))
         except Exception:
-            self._pending = self._snapshot = None
+            self._in_progress = self._snapshot = None
             raise
-        self.blocked_seconds = time.monotonic() - begun
+        self.blocked_seconds = time.monotonic() - began
 
-    def settle(self, trainer: Trainer, *, wait: bool) -> Outcome | None:
-        """What came of the save that was under way; ``None`` if there was none, or it still is.
+    def collect(self, trainer: Trainer, *, wait: bool) -> SaveResult | None:
+        """The result of the save that was in progress; ``None`` if there was none, or it still is.
 
-        Collective where there are several ranks.
+        Collective if there are several ranks.
         """
-        if self._pending is None or not (wait or self._is_done(trainer)):
+        if self._in_progress is None or not (wait or self._is_done(trainer)):
             return None
         try:
-            outcome: Outcome | None = self._on_rank_zero(trainer, self._writer.take)
-        except Exception:
-            self._pending = self._snapshot = None
-            raise
-        self._pending = self._snapshot = None
-        if outcome is None:  # it is the parent process that writes
+            result: SaveResult | None = _on_rank_zero(trainer, self._writer.take)
+        finally:
+            self._in_progress = self._snapshot = None
+        if result is None:  # a forked process: its parent writes
             return None
-        self.shelf = self.visible = outcome.shelf
-        for message in outcome.messages:
+        self.kept = self.kept_on_disk = result.kept
+        for message in result.messages:
             _warn(message)
-        return outcome
+        return result
 
     def is_busy(self, trainer: Trainer) -> bool:
-        """Whether a save is under way that will not be done in a moment. Collective."""
+        """Whether a save is in progress that will not be done in a moment. Collective."""
         busy = False
-        if trainer.is_global_zero and self._pending is not None:
-            if not self._is_known_slow and (self._writer.last_seconds < _SOON or self._writer.last_seconds == math.inf):
-                begun = time.monotonic()
-                self._writer.wait(_SOON)
-                self.blocked_seconds += time.monotonic() - begun
-                self._is_known_slow = True  # once: not again after every batch of a long save
+        if trainer.is_global_zero and self._in_progress is not None:
+            if not self._is_known_slow and not _SOON_SECONDS <= self._writer.last_seconds < math.inf:
+                began = time.monotonic()
+                self._writer.wait(_SOON_SECONDS)
+                self.blocked_seconds += time.monotonic() - began
+                self._is_known_slow = True  # once, not after every batch of a long save
             busy = self._writer.is_busy
         return bool(trainer.strategy.broadcast(busy))
 
-    def wait_for_copy(self) -> None:
-        """Before anything changes parameters: wait until they are in the snapshot."""
-        snapshot = self._snapshot
-        if snapshot is not None and not snapshot.is_filled and self._writer.is_busy:
-            begun = time.monotonic()
-            snapshot.wait()
-            self.blocked_seconds += time.monotonic() - begun
-
-    def before_change(self) -> None:
-        """Before a step, or at the end of a batch: as ``wait_for_copy``, and whether only steps change parameters."""
-        if self._snapshot is not None and self._overlaps is None:
-            begun = time.monotonic()
-            changed = self._snapshot.has_changed()
-            self._overlaps = None if changed is None else not changed
-            self.blocked_seconds += time.monotonic() - begun
-        self.wait_for_copy()
-
-    def close(self) -> None:
-        """Give the memory of the snapshots back."""
-        if self._pending is None:
-            self._arena.release()
-
-    def has(self, trainer: Trainer, position: Position, due: Set[str]) -> bool:
-        """Whether this moment is saved already, in a file that is still there. Collective."""
-        return self.shelf.has(position, due) and bool(self._on_rank_zero(trainer, self._newest_is_there))
-
-    def _newest_is_there(self) -> bool:
-        try:
-            return self.store is not None and self.store.exists(self.shelf.last_path)
-        except OSError:
-            return True  # nobody can look now; it was verified when it was written
-
-    def admits(self, score: float) -> bool:
-        """Whether weights of this score are one of the best, counting those whose save is under way."""
-        best, pending = self.shelf.best, self._pending
-        if pending is not None and pending.score is not None:
-            best = best.add("\0under way", pending.score)
-        return best.admits(score)
+    @property
+    def is_idle(self) -> bool:
+        """Whether no save is in progress or waits to be collected."""
+        return self._in_progress is None
 
     @property
     def busy_seconds(self) -> float:
         """How long the last save took, with the copy of the state."""
         return self._writer.last_seconds
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way, and nothing waits to be settled."""
-        return self._pending is None
+    def wait_for_staging(self) -> None:
+        """Before anything may change parameters: wait until they are copied."""
+        snapshot = self._snapshot
+        if snapshot is not None and not snapshot.is_filled and self._writer.is_busy:
+            began = time.monotonic()
+            snapshot.wait()
+            self.blocked_seconds += time.monotonic() - began
+
+    def before_step(self) -> None:
+        """Before a step, or at the end of a batch: see whether only steps change parameters, and wait for the copy."""
+        if self._snapshot is not None and self._only_steps_change is None:
+            began = time.monotonic()
+            changed = self._snapshot.has_changed()
+            self._only_steps_change = None if changed is None else not changed
+            self.blocked_seconds += time.monotonic() - began
+        self.wait_for_staging()
+
+    def has(self, trainer: Trainer, position: Position, reasons: Set[Reason]) -> bool:
+        """Whether this position is saved already, in a file that is still there. Collective."""
+        return self.kept.has(position, reasons) and bool(_on_rank_zero(trainer, self._newest_exists))
+
+    def admits(self, score: float) -> bool:
+        """Whether weights with this score are among the best, also beside those of a save in progress."""
+        return self.kept.admits(score, in_progress=None if self._in_progress is None else self._in_progress.score)
+
+    def close(self) -> None:
+        """Free the memory of the copies."""
+        if self._in_progress is None:
+            self._buffer.release()
+
+    def _newest_exists(self) -> bool:
+        try:
+            return self.store is not None and self.store.exists(self.kept.last_path)
+        except OSError:
+            return True  # the directory does not answer now; the file was verified when it was written
 
     def _is_done(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return not self._writer.is_busy
-        self._asked += 1
-        if self._asked & (self._asked - 1):
-            return False  # ranks agree at the first, second, fourth, eighth ... time, so that it costs next to nothing
+        self._questions += 1
+        if self._questions & (self._questions - 1):
+            return False  # ranks agree at the first, second, fourth, eighth ... question, so that it costs little
         return bool(trainer.strategy.broadcast(not self._writer.is_busy))
 
-    def _look(self, trainer: Trainer, resumed_from: str | None) -> tuple[Store, str | None, list[CheckpointInfo]]:
-        if self.options.dirpath is not None:
-            directory = os.fspath(self.options.dirpath)
-        elif resumed_from is not None:
-            directory = parent(resumed_from)
+    def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
+        """On rank 0: copy what must be copied now, and leave the rest to the background thread."""
+        self._name_unsafe_values(checkpoint)
+        store, snapshot = self.store, None
+        assert store is not None
+        if isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
+            snapshot = self._staged(trainer, checkpoint, request, options)
+            write: Callable[..., None] = partial(store.write, snapshot)
         else:
-            directory = internals.checkpoint_directory(trainer)
-        store = store_at(directory)
-        below = "/" in self.options.filename + self.options.best_filename
-        store.prepare(below=below)
-        if resumed_from is None:
-            return store, None, []
-        places = {store.directory, parent(resumed_from)}
-        return store, resumed_from, [info for place in places for info in infos(place, below=below)]
-
-    def _begin(self, trainer: Trainer, checkpoint: dict[str, Any], order: Order) -> None:
-        self._name_what_is_refused(checkpoint)
-        write, size, background = self._way(trainer, checkpoint, order)
-        assert self.store is not None
-        job = Job(
-            store=self.store,
+            write = partial(_write_through_users_io, trainer, checkpoint)
+        self._snapshot = snapshot
+        task = SaveTask(
+            store=store,
             write=write,
-            size=size,
-            order=order,
-            shelf=self.shelf,
-            options=self.options,
-            run_id=self.run_id,
-            lineage=self.lineage,
+            size=None if snapshot is None else snapshot.size,
+            request=request,
+            kept=self.kept,
+            options=options,
             resumed_from=self.resumed_from,
-            show=self._show,
+            on_durable=self._note_durable,
         )
-        self._writer.start(partial(self._fill_and_do, self._snapshot, job), background=background)
+        work = partial(self._fill_and_run, snapshot, task)
+        self._writer.start(work, background=snapshot is not None and snapshot.is_copy)
 
-    def _show(self, shelf: Shelf) -> None:
-        self.visible = shelf
-
-    def _way(
-        self, trainer: Trainer, checkpoint: dict[str, Any], order: Order
-    ) -> tuple[Callable[[str, bool], None], int | None, bool]:
-        """How it is written, how many bytes that are, and whether in the background."""
-        assert self.store is not None
-        if not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
-            return partial(_through_users_io, trainer, checkpoint), None, False
+    def _staged(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> Snapshot:
+        """The state of this moment. What may overlap with training is copied by the background thread."""
         metadata = checkpoint.get(KEY, {}).get("metadata")
-        background = self.options.async_save
+        if not options.async_save:
+            return Snapshot(checkpoint, metadata)
+        watched = self._only_steps_change is None
+        overlaps = watched or (self._only_steps_change and request.reasons <= PERIODIC)
+        later = changed_only_by_steps(trainer) if overlaps else ()
         try:
-            watched = self._overlaps is None
-            overlaps = watched or (self._overlaps and order.reasons <= _CAN_OVERLAP)
-            steady = steady_tensors(trainer) if overlaps and background else ()
-            snapshot = Snapshot(checkpoint, metadata, self._arena if background else None, steady, watched=watched)
+            return Snapshot(checkpoint, metadata, self._buffer, later, watched=watched)
         except MemoryError as error:
             _warn(f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.")
-            snapshot, background = Snapshot(checkpoint, metadata), False
-        self._snapshot = snapshot
-        store = self.store
-        return lambda path, overwrite: store.write(snapshot, path, overwrite=overwrite), snapshot.size, background
+            return Snapshot(checkpoint, metadata)
 
-    def _fill_and_do(self, snapshot: Snapshot | None, job: Job) -> Outcome:
+    def _fill_and_run(self, snapshot: Snapshot | None, task: SaveTask) -> SaveResult:
+        """On the background thread: complete the copy, then make the file."""
         if snapshot is None or snapshot.fill():
-            return job()
-        self._overlaps = False
-        return Outcome(order=job.order, shelf=job.shelf, messages=[_CHANGED], again=True)
+            return task.run()
+        self._only_steps_change = False
+        return SaveResult(request=task.request, kept=task.kept, messages=[_CHANGED], retry=True)
 
-    def _name_what_is_refused(self, checkpoint: dict[str, Any]) -> None:
+    def _note_durable(self, kept: KeptFiles) -> None:
+        self.kept_on_disk = kept
+
+    def _name_unsafe_values(self, checkpoint: dict[str, Any]) -> None:
         found = {at: kind for at, kind in refused(checkpoint) if at not in self._named}
         self._named.update(found)
         for at, kind in found.items():
@@ -264,31 +248,51 @@ class Saver:
                 "ckpt_path=...) by itself. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
             )
 
-    def _on_rank_zero(self, trainer: Trainer, work: Callable[[], Any]) -> Any:
-        """Do something on rank 0 and give every rank its result, or its failure."""
-        result, failure = None, None
-        if trainer.is_global_zero:
-            try:
-                result = work()
-            except Exception as error:  # noqa: BLE001  # whatever it is, every rank hears of it; it is raised below
-                failure = error
-        result, message = trainer.strategy.broadcast((result, None if failure is None else str(failure)))
-        if failure is not None and not isinstance(failure, OSError):
-            raise failure
-        if message is not None:
-            raise SaveError(message) from failure
-        return result
-
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: what is under way is this one's alone."""
-        return {**self.__dict__, "_pending": None, "_snapshot": None}
+        """For copies and pickles, which do not share a save in progress."""
+        return {**self.__dict__, "_in_progress": None, "_snapshot": None}
 
 
-def _through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: str, overwrite: bool) -> None:
-    """Through the ``CheckpointIO`` that the user chose."""
+def _look(
+    trainer: Trainer, options: Options, resumed_from: str | None
+) -> tuple[Store, str | None, list[CheckpointInfo]]:
+    """On rank 0: the directory, and what lies there and beside the file resumed from."""
+    if options.dirpath is not None:
+        directory = os.fspath(options.dirpath)
+    elif resumed_from is not None:
+        directory = parent(resumed_from)
+    else:
+        directory = internals.checkpoint_directory(trainer)
+    store = store_at(directory)
+    below = "/" in options.filename + options.best_filename
+    store.prepare(below=below)
+    if resumed_from is None:
+        return store, None, []
+    places = {store.directory, parent(resumed_from)}
+    return store, resumed_from, [info for place in places for info in infos(place, below=below)]
+
+
+def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: str, *, overwrite: bool) -> None:
+    """Save with the ``CheckpointIO`` that the user chose."""
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(path)
     trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
+
+
+def _on_rank_zero(trainer: Trainer, work: Callable[[], Any]) -> Any:
+    """Do something on rank 0 and give every rank its result, or its failure. Collective."""
+    result, failure = None, None
+    if trainer.is_global_zero:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001  # every rank has to learn of it; it is raised below
+            failure = error
+    result, message = trainer.strategy.broadcast((result, None if failure is None else str(failure)))
+    if failure is not None and not isinstance(failure, OSError):
+        raise failure
+    if message is not None:
+        raise SaveError(message) from failure
+    return result
 
 
 def _warn(message: str) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from checkpointable._errors import CheckpointFileError
 from checkpointable.policy import names
 from checkpointable.storage import commit, direct
 from checkpointable.storage.files import exists
@@ -24,6 +23,8 @@ class LocalStore:
     Args:
         directory: Its path. Links in it are followed, once: what is kept is compared by name.
     """
+
+    has_links = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.realpath(os.path.expanduser(directory))
@@ -48,13 +49,12 @@ class LocalStore:
         """Commit a file."""
         write(content, Path(path), overwrite=overwrite)
 
-    def point(self, role: str, target: str, owner: str) -> None:
-        """Make a link; where links are not to be had, a copy. Without a target: remove the links that lead nowhere."""
-        if target:
-            resumed_from = _resumed_from(target)
-            link = next(link for link in self._names_of(role) if _is_free(link, Path(target), owner, resumed_from))
-            commit.point(link, Path(target))
-            return
+    def link(self, link: str, target: str) -> None:
+        """Make a link; where links are not possible, a copy."""
+        commit.point(Path(link), Path(target))
+
+    def remove_broken_links(self, role: str) -> None:
+        """Remove the links of a role that lead to no file in here."""
         for link in itertools.takewhile(os.path.lexists, self._names_of(role)):
             if link.is_symlink() and not exists(link) and self.contains(os.path.realpath(link)):
                 commit.remove(link)
@@ -81,7 +81,7 @@ class LocalStore:
         return None if place is None else shutil.disk_usage(place).free
 
     def _names_of(self, role: str) -> Iterator[Path]:
-        """What may stand for the newest or the best file: the first name that is not another run's."""
+        """The names that a link of this role can have."""
         return (Path(self.path(names.versioned(role, version))) for version in itertools.count())
 
 
@@ -103,39 +103,3 @@ def write(content: Content, path: Path, *, overwrite: bool) -> None:
 def _problem(path: Path) -> str | None:
     with io.BufferedReader(direct.DirectReader(path)) as file:
         return archive.problem_in(file)
-
-
-def _is_free(link: Path, target: Path, owner: str, resumed_from: str | None) -> bool:
-    """Whether a name may be made to stand for a file: nothing has it, or a link or a copy that this run has made."""
-    if not os.path.lexists(link):
-        return True
-    if link.is_symlink():
-        return not exists(link) or _told(link).get("run_id") == owner
-    told = _told(link)
-    if told.get("run_id") != owner or told.get("kind") == "manual" or os.path.samefile(link, target):
-        return False
-    is_resumed_from = resumed_from is not None and os.path.realpath(resumed_from) == str(link)
-    return not (is_resumed_from and _is_the_only_one(link))
-
-
-def _is_the_only_one(copy: Path) -> bool:
-    """Whether what a file is a copy of has gone, so that the copy is all that is left."""
-    others = (path for path in copy.parent.rglob(f"*{names.SUFFIX}") if not names.is_reserved(path.stem))
-    told = _told(copy)
-    return all(
-        path.is_symlink() or any(_told(path).get(key) != told.get(key) for key in ("run_id", "created"))
-        for path in others
-    )
-
-
-def _resumed_from(target: str) -> str | None:
-    found = _told(Path(target)).get("resumed_from")
-    return found if isinstance(found, str) else None
-
-
-def _told(path: Path) -> dict[str, Any]:
-    """What a file tells about itself: nothing, where it is not one of ours."""
-    try:
-        return archive.read_metadata(path)
-    except (CheckpointFileError, OSError):
-        return {}

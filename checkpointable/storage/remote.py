@@ -41,6 +41,8 @@ class RemoteStore:
         patience_seconds: How long sending a part, or completing the upload, may take.
     """
 
+    has_links = False
+
     def __init__(
         self,
         directory: str,
@@ -99,11 +101,12 @@ class RemoteStore:
             time.sleep(self.pause_seconds * 2 ** (number - 1) * _CHANCE.uniform(0.5, 1.5))
         raise AssertionError("unreachable: numbers do not end")
 
-    def point(self, role: str, target: str, owner: str) -> None:
-        """Nothing: object stores have no links, and a copy would be a second checkpoint.
+    def link(self, link: str, target: str) -> None:
+        """Refuse: object stores have no links, and a copy would be a second checkpoint."""
+        raise NotImplementedError(f"{self.directory} has no links")
 
-        ``latest`` and ``best`` need none, they go by what the files tell about themselves.
-        """
+    def remove_broken_links(self, role: str) -> None:
+        """Do nothing: there are none."""
 
     def remove(self, path: str) -> None:
         """Delete a file."""

@@ -22,9 +22,11 @@ class Store(Protocol):
 
     Attributes:
         directory: The directory, as an absolute path or a URL.
+        has_links: Whether a name can stand for a file of another name.
     """
 
     directory: str
+    has_links: bool
 
     def prepare(self, *, below: bool) -> None:
         """Make the directory, show that it can be written, sweep what dead processes left half-written.
@@ -54,13 +56,15 @@ class Store(Protocol):
             OSError: If the file system refuses.
         """
 
-    def point(self, role: str, target: str, owner: str) -> None:
-        """Make ``<role>.ckpt`` stand for a file; ``<role>-v1.ckpt`` where that name is another run's.
+    def link(self, link: str, target: str) -> None:
+        """Make ``link`` stand for the file ``target``, both in the directory. Only where ``has_links``.
 
-        Args:
-            role: ``"last"`` or ``"best"``.
-            target: The file; ``""``: none, and links of that role that lead nowhere go.
-            owner: The id of the run.
+        Raises:
+            OSError: If the file system refuses.
+        """
+
+    def remove_broken_links(self, role: str) -> None:
+        """Remove the links ``<role>.ckpt``, ``<role>-v1.ckpt`` ... that lead to no file. Only where ``has_links``.
 
         Raises:
             OSError: If the file system refuses.

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from checkpointable import CheckpointableWarning, latest
-from checkpointable.saving.save_task import Job
+from checkpointable.saving.save_task import SaveTask
 from checkpointable.storage import commit
 from checkpointable.storage.format import archive
 
@@ -98,9 +98,9 @@ def in_place(path: Path, write: Callable[..., None], **_: Any) -> None:
         os.fsync(file.fileno())
 
 
-def delete_first(job: Job) -> None:
+def delete_first(task: SaveTask) -> None:
     """The twin of the order: room is made before the new file is there, whether or not another one stays."""
-    job._delete(job.shelf.kept)
+    task._delete(task.kept.kept)
 
 
 class At(L.Callback):
@@ -157,7 +157,7 @@ def train(
     if twin == "in place":
         commit.commit = in_place
     elif twin == "delete first":
-        Job._make_room = delete_first
+        SaveTask._make_room = delete_first
     place = Path(where)
     ckpt_path = latest(place)
     if record is not None:

@@ -49,7 +49,7 @@ def test_directory_deleted_with_a_save_under_way_is_made_again(tmp_path):
     net = Net(dirpath=where, save_interval=2, save_last_k=2)
     messages = fit(net, tmp_path, {3: lambda: shutil.rmtree(where)}, batches=5)
     [message] = messages
-    assert f"somebody else has deleted checkpoints of this run: {where / 'epoch_0_batch_2.ckpt'}" in message
+    assert f"checkpoints of this run are gone: {where / 'epoch_0_batch_2.ckpt'}" in message
     assert files(where) == ["epoch_0_batch_4.ckpt", "epoch_0_batch_5.ckpt"]
     assert links(where) == {"last.ckpt": "epoch_0_batch_5.ckpt"}
 

@@ -12,7 +12,7 @@ from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
 from checkpointable.resume import accumulated_gradients, index_batches, loader_position, owned_rng, restorer
-from checkpointable.saving.session import Run
+from checkpointable.saving.session import Session
 from checkpointable.saving.steps import Steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -72,13 +72,13 @@ def without_own_generators(patch: Patch) -> None:
 
 
 def without_clean_restarts(patch: Patch) -> None:
-    plain = Run.restore
+    original = Session.restore
 
-    def restore(run: Run, *args: Any, **kwargs: Any) -> None:
-        plain(run, *args, **kwargs)
-        run.resumed_at = None
+    def restore(session: Session, *args: Any, **kwargs: Any) -> None:
+        original(session, *args, **kwargs)
+        session.resumes_after = None
 
-    patch.setattr(Run, "restore", restore)
+    patch.setattr(Session, "restore", restore)
 
 
 def without_reloaded_epochs(patch: Patch) -> None:

@@ -135,12 +135,47 @@ def test_overrides_keep_their_names_signatures_and_lightnings_view_of_them():
 
 
 @pytest.mark.parametrize("base", [CheckpointingModule, CheckpointingMixin])
-def test_forgotten_init_is_refused_when_the_class_is_made(base):
-    with pytest.raises(NotInitializedError, match=r"Forgetful.__init__ does not call super\(\).__init__\(\). Add it"):
+def test_forgotten_init_is_refused_at_the_first_use_with_the_cure(tmp_path, base):
+    class Forgetful(base, *(() if base is CheckpointingModule else (L.LightningModule,))):
+        def __init__(self):
+            self.width = 2
 
-        class Forgetful(base, *(() if base is CheckpointingModule else (L.LightningModule,))):
-            def __init__(self):
-                self.layer = torch.nn.Linear(2, 2)
+    with pytest.raises(NotInitializedError, match=r"Forgetful was not initialised.*Call super\(\).__init__\(\)"):
+        trainer(tmp_path).fit(Forgetful(), loader(2))
+
+
+def test_init_that_reaches_super_through_a_helper_is_as_good_as_any(tmp_path):
+    class Helped(PlainNet):
+        def __init__(self, **options):
+            self.set_up(**options)
+
+        def set_up(self, **options):
+            super().__init__(**options)
+
+    class Net(CheckpointingMixin, Helped):
+        def __init__(self, **options):
+            initialize(self, **options)
+
+    def initialize(net, **options):
+        super(Net, net).__init__(**options)
+
+    net = Net(dirpath=tmp_path, save_interval=2)
+    trainer(tmp_path).fit(net, loader(4), loader(1))
+    assert net.last_model_path
+
+
+def test_base_class_behind_ours_may_save_hyperparameters():
+    class LabBase(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters()
+
+    class Net(CheckpointingModule, LabBase):
+        def __init__(self, width=3):
+            super().__init__(save_interval=5)
+            self.layer = torch.nn.Linear(width, 1)
+
+    assert Net(width=4).hparams["width"] == 4
 
 
 def test_init_that_passes_the_mixin_by_is_refused_with_the_cure(tmp_path):
@@ -176,7 +211,7 @@ def test_pickled_and_copied_modules_work_before_during_and_after_a_fit(tmp_path)
     after = [pickle.loads(pickle.dumps(net)), copy.deepcopy(net)]
     for number, twin in enumerate([*Copying.copies, *after]):
         assert twin.best_model_path in ("", net.best_model_path)
-        twin._checkpointing.options.dirpath = tmp_path / str(number)
+        twin._checkpointing.change(dirpath=tmp_path / str(number))
         trainer(tmp_path).fit(twin, loader(4), loader(1))
         assert files(tmp_path / str(number)) == ["best_val_loss_epoch_0.ckpt"]
     assert net.best_val_loss == after[0].best_val_loss or after[0].best_val_loss < float("inf")

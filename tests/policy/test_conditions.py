@@ -1,20 +1,40 @@
-"""When a save comes due."""
+"""When a save is due."""
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from checkpointable.policy.conditions import Conditions
+from checkpointable.policy.conditions import (
+    AnyOf,
+    Condition,
+    EveryNBatches,
+    EveryNEpochs,
+    EveryNSeconds,
+    EveryNTrainSteps,
+    SafePoint,
+)
 from checkpointable.policy.options import Options
-from checkpointable.policy.position import Position
+from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.reasons import PERIODIC, Reason, kind_of, known
 
 
-def due(conditions: Conditions, positions: list[Position]) -> list[set[str]]:
-    """The reasons after each batch of a run that goes through these positions."""
+def after_batch(position: Position, previous: Position = Position(), seconds: float = 0.0) -> SafePoint:  # noqa: B008
+    return SafePoint(ended=Ended.BATCH, position=position, previous=previous, seconds=seconds)
+
+
+def after_epoch(epoch: int) -> SafePoint:
+    position = Position(epoch=epoch, batch=4, step=4 * (epoch + 1), batches=4 * (epoch + 1))
+    return SafePoint(ended=Ended.EPOCH, position=position, previous=position)
+
+
+def due(condition: Condition, positions: list[Position]) -> list[set[str]]:
+    """The reasons after each batch of a run that passes through these positions."""
     before = [Position(), *positions]
-    return [set(conditions.after_batch(old, new)) for old, new in zip(before, positions, strict=False)]
+    return [set(condition.reasons(after_batch(new, old))) for old, new in zip(before, positions, strict=False)]
 
 
 def epoch_of(batches: int, *, epoch: int = 0, done: int = 0, window: int = 1) -> list[Position]:
@@ -23,121 +43,179 @@ def epoch_of(batches: int, *, epoch: int = 0, done: int = 0, window: int = 1) ->
 
 
 def test_interval_within_an_epoch_is_due_at_every_multiple():
-    assert due(Conditions(interval=3), epoch_of(7)) == [set(), set(), {"interval"}, set(), set(), {"interval"}, set()]
+    assert due(EveryNBatches(3), epoch_of(7)) == [set(), set(), {"interval"}, set(), set(), {"interval"}, set()]
 
 
 def test_interval_of_one_is_due_after_every_batch():
-    assert due(Conditions(interval=1), epoch_of(4)) == [{"interval"}] * 4
+    assert due(EveryNBatches(1), epoch_of(4)) == [{"interval"}] * 4
 
 
 def test_interval_over_two_epochs_starts_again_with_the_epoch():
     run = [*epoch_of(4), *epoch_of(4, epoch=1, done=4)]
-    reasons = due(Conditions(interval=3), run)
+    reasons = due(EveryNBatches(3), run)
     assert [(p.epoch, p.batch) for p, r in zip(run, reasons, strict=True) if r] == [(0, 3), (1, 3)]
-    counted_in_all = [p for p in run if p.batches % 3 == 0]  # the twin: a count that goes on over the epochs
+    counted_in_all = [p for p in run if p.batches % 3 == 0]  # the twin: a count that continues over the epochs
     assert [(p.epoch, p.batch) for p in counted_in_all] != [(0, 3), (1, 3)]
 
 
 def test_interval_longer_than_the_epoch_is_never_due():
     run = [*epoch_of(4), *epoch_of(4, epoch=1, done=4), *epoch_of(4, epoch=2, done=8)]
-    assert due(Conditions(interval=5), run) == [set()] * 12
+    assert due(EveryNBatches(5), run) == [set()] * 12
 
 
 def test_interval_does_not_look_at_the_step():
-    assert due(Conditions(interval=2), epoch_of(4, window=4)) == [set(), {"interval"}, set(), {"interval"}]
+    assert due(EveryNBatches(2), epoch_of(4, window=4)) == [set(), {"interval"}, set(), {"interval"}]
 
 
 def test_steps_over_windows_are_due_once_where_the_step_moves():
     run = epoch_of(8, window=2)
     assert [p.step for p in run] == [0, 1, 1, 2, 2, 3, 3, 4]
-    reasons = due(Conditions(steps=2), run)
+    reasons = due(EveryNTrainSteps(2), run)
     assert [p.batch for p, r in zip(run, reasons, strict=True) if r == {"step"}] == [4, 8]
     standing_still = [p.batch for p in run if p.step % 2 == 0]  # the twin: asks the step alone, not whether it moved
     assert standing_still != [4, 8]
 
 
 def test_steps_before_the_first_step_are_not_due():
-    assert due(Conditions(steps=1), [Position(batch=1, batches=1)]) == [set()]
+    assert due(EveryNTrainSteps(1), [Position(batch=1, batches=1)]) == [set()]
 
 
-def test_steps_over_two_epochs_go_on_counting():
+def test_steps_over_two_epochs_continue_to_count():
     run = [*epoch_of(4), *epoch_of(4, epoch=1, done=4)]
-    reasons = due(Conditions(steps=3), run)
+    reasons = due(EveryNTrainSteps(3), run)
     assert [p.step for p, r in zip(run, reasons, strict=True) if r] == [3, 6]
 
 
 def test_steps_that_jump_over_a_multiple_are_due():
     before, now = Position(batch=1, step=3, batches=1), Position(batch=2, step=5, batches=2)
-    assert Conditions(steps=4).after_batch(before, now) == {"step"}
+    assert EveryNTrainSteps(4).reasons(after_batch(now, before)) == {"step"}
     assert now.step % 4 != 0  # the twin: a remainder would miss it
 
 
-def test_interval_and_steps_due_together_name_both_reasons():
-    conditions = Conditions(interval=2, steps=2)
-    assert due(conditions, epoch_of(4)) == [set(), {"interval", "step"}, set(), {"interval", "step"}]
+def test_conditions_due_together_name_all_reasons():
+    both = AnyOf((EveryNBatches(2), EveryNTrainSteps(2)))
+    assert due(both, epoch_of(4)) == [set(), {"interval", "step"}, set(), {"interval", "step"}]
 
 
-def test_interval_and_steps_due_apart_name_their_own_reason():
-    reasons = due(Conditions(interval=3, steps=2), epoch_of(6))
+def test_conditions_due_apart_name_their_own_reason():
+    reasons = due(AnyOf((EveryNBatches(3), EveryNTrainSteps(2))), epoch_of(6))
     assert reasons == [set(), {"step"}, {"interval"}, {"step"}, set(), {"interval", "step"}]
 
 
 @pytest.mark.parametrize(("epochs", "saved"), [(1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (4, [3]), (7, [])])
-def test_epochs_are_due_at_the_end_of_every_nth(epochs, saved):
-    conditions = Conditions(epochs=epochs)
-    assert [epoch for epoch in range(6) if conditions.after_epoch(epoch) == {"epoch"}] == saved
+@pytest.mark.parametrize("forever", [False, True])
+def test_epochs_are_due_at_the_end_of_every_nth(epochs, saved, forever):
+    condition = EveryNEpochs(epochs, forever=forever)
+    expected = {"epoch", "kept_epoch"} if forever else {"epoch"}
+    assert [epoch for epoch in range(6) if condition.reasons(after_epoch(epoch)) == expected] == saved
+    assert all(not condition.reasons(after_epoch(epoch)) for epoch in range(6) if epoch not in saved)
 
 
-def test_epochs_are_never_due_after_a_batch():
-    assert due(Conditions(epochs=1), epoch_of(4)) == [set()] * 4
+@pytest.mark.parametrize("condition", [EveryNEpochs(1), EveryNEpochs(1, forever=True)])
+def test_epochs_are_never_due_after_a_batch(condition):
+    assert due(condition, epoch_of(4)) == [set()] * 4
 
 
-@pytest.mark.parametrize(("passed", "expected"), [(0.0, False), (9.99, False), (10.0, True), (11.0, True)])
+@pytest.mark.parametrize("condition", [EveryNBatches(1), EveryNTrainSteps(1), EveryNSeconds(0.0)])
+def test_conditions_on_batches_are_never_due_after_an_epoch(condition):
+    assert condition.reasons(after_epoch(0)) == set()
+
+
+@pytest.mark.parametrize(("passed", "expected"), [(0.0, set()), (9.99, set()), (10.0, {"time"}), (11.0, {"time"})])
 def test_seconds_are_due_once_they_have_passed(passed, expected):
-    assert Conditions(seconds=10.0).after_seconds(passed) is expected
+    assert EveryNSeconds(10.0).reasons(after_batch(Position(batch=1, batches=1), seconds=passed)) == expected
 
 
-def test_conditions_that_are_empty_are_never_due():
-    never = Conditions()
+def test_any_of_no_conditions_is_false_and_never_due():
+    never = AnyOf()
     assert due(never, epoch_of(5)) == [set()] * 5
-    assert never.after_epoch(0) == set()
-    assert not never.after_seconds(1e9)
+    assert never.reasons(after_epoch(0)) == set()
     assert not never
 
 
-@pytest.mark.parametrize("one", [{"interval": 1}, {"steps": 1}, {"seconds": 0.5}, {"epochs": 1}])
-def test_conditions_with_any_one_are_true(one):
-    assert Conditions(**one)
+def test_condition_of_the_users_own_combines_with_ours():
+    class EveryNSamples:
+        def __init__(self, samples: int, batch_size: int) -> None:
+            self.samples, self.batch_size = samples, batch_size
+
+        def reasons(self, point: SafePoint) -> set[Reason]:
+            before, now = (p.batches * self.batch_size // self.samples for p in (point.previous, point.position))
+            return {Reason.INTERVAL} if now > before else set()
+
+    reasons = due(AnyOf((EveryNSamples(10, 4), EveryNTrainSteps(5))), epoch_of(5))
+    assert reasons == [set(), set(), {"interval"}, set(), {"interval", "step"}]
 
 
 def test_conditions_of_options_take_every_argument():
     options = Options(
-        save_interval=7, every_n_train_steps=5, train_time_interval=timedelta(minutes=2), every_n_epochs=3
+        save_interval=7,
+        every_n_train_steps=5,
+        train_time_interval=timedelta(minutes=2),
+        every_n_epochs=3,
+        keep_every_n_epochs=10,
     )
-    assert Conditions.of(options) == Conditions(interval=7, steps=5, seconds=120.0, epochs=3)
+    every = (EveryNBatches(7), EveryNTrainSteps(5), EveryNSeconds(120.0), EveryNEpochs(3))
+    assert options.conditions == AnyOf((*every, EveryNEpochs(10, forever=True)))
 
 
-def test_conditions_of_default_options_are_an_interval_that_is_found_out():
-    assert Conditions.of(Options()) == Conditions(auto=True)
+def test_default_options_measure_the_interval():
+    assert Options().measures_interval
+    assert Options().conditions == AnyOf()
+    assert Options().saves_anything
 
 
 @pytest.mark.parametrize("never", [0, None])
-def test_conditions_of_steps_and_epochs_zero_or_none_are_never(never):
-    options = Options(save_interval=None, every_n_train_steps=never, every_n_epochs=never)
-    assert Conditions.of(options) == Conditions()
-    assert not Conditions.of(options)
+def test_options_of_zero_or_none_are_never(never):
+    names = ("every_n_train_steps", "every_n_epochs", "keep_every_n_epochs")
+    assert Options(save_interval=None, **dict.fromkeys(names, never)).conditions == AnyOf()
 
 
-def test_conditions_of_no_newest_kept_are_all_off():
-    asked = {
+def test_options_that_keep_no_newest_save_only_what_is_kept_for_ever():
+    asked: dict[str, Any] = {
         "save_interval": 1,
         "every_n_train_steps": 1,
         "train_time_interval": timedelta(seconds=1),
         "every_n_epochs": 1,
     }
-    assert not Conditions.of(Options(save_last_k=0, **asked))
-    assert Conditions.of(Options(save_last_k=1, **asked)) == Conditions(interval=1, steps=1, seconds=1.0, epochs=1)
-    assert Conditions.of(Options(save_last_k=-1, **asked))
+    assert not Options(save_last_k=0, **asked).conditions
+    assert not Options(save_last_k=0, save_interval="auto").measures_interval
+    assert Options(save_last_k=0, keep_every_n_epochs=2, **asked).conditions == AnyOf((EveryNEpochs(2, forever=True),))
+    assert len(Options(save_last_k=-1, **asked).conditions.conditions) == 4
+
+
+OFF: dict[str, Any] = {"save_interval": None, "save_top_k": 0, "save_on_exception": False, "save_last": False}
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        {"save_interval": 3},
+        {"save_interval": "auto"},
+        {"every_n_epochs": 1},
+        {"keep_every_n_epochs": 1},
+        {"save_top_k": 1},
+        {"save_on_exception": True},
+        {"save_last": True},
+    ],
+)
+def test_options_with_any_one_condition_save_something(on):
+    assert not Options(**OFF).saves_anything
+    assert Options(**{**OFF, **on}).saves_anything
+
+
+def test_kind_of_a_file_is_the_first_of_its_reasons():
+    assert kind_of({Reason.INTERVAL, Reason.BEST}) == "best"
+    assert kind_of({Reason.KEPT_EPOCH, Reason.EPOCH}) == "epoch"
+    for one, other in itertools.combinations(Reason, 2):
+        assert kind_of({other, one}) is one
+
+
+def test_reasons_that_this_version_does_not_know_are_left_out():
+    assert known(["interval", "of a later version"]) == {Reason.INTERVAL}
+
+
+def test_periodic_reasons_come_again_soon():
+    assert {"interval", "step", "time"} == PERIODIC
 
 
 def test_position_later_in_the_run_compares_as_greater():

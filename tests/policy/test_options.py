@@ -21,6 +21,7 @@ BAD = {
         "must be a whole number of batches, at least 1, or 'auto', or None for never",
     ),
     "every_n_train_steps": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
+    "keep_every_n_epochs": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
     "every_n_epochs": ([-1, *NOT_WHOLE], "must be a whole number of at least 1; 0 or None for never"),
     "train_time_interval": (
         [timedelta(seconds=-1), 60, 1.5, "60", True],
@@ -70,6 +71,7 @@ GOOD = {
     "save_interval": [None, "auto", 1, 100, 10**9],
     "every_n_train_steps": [None, 0, 1, 1000],
     "every_n_epochs": [None, 0, 1, 10],
+    "keep_every_n_epochs": [None, 0, 1, 10],
     "train_time_interval": [None, timedelta(seconds=1), timedelta(days=3)],
     "overhead_budget": [0.01, 0.5, 1e-6],
     "save_on_exception": [True, False],
@@ -152,11 +154,11 @@ def test_patience_without_a_monitor_is_refused_saying_what_it_needs():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "ranks"),
+    ("arguments", "keeps_best"),
     [({}, True), ({"save_top_k": -1}, True), ({"save_top_k": 0}, False), ({"monitor": None}, False)],
 )
-def test_options_rank_only_with_a_monitor_and_a_place_to_keep(arguments, ranks):
-    assert Options(**arguments).ranks is ranks
+def test_options_keep_the_best_only_with_a_monitor_and_a_place_to_keep(arguments, keeps_best):
+    assert Options(**arguments).keeps_best is keeps_best
 
 
 def test_options_by_position_are_refused():

@@ -16,6 +16,7 @@ from remote.contents import PART, Bytes, checkpoint
 from s3fs import S3FileSystem
 
 from checkpointable import CheckpointFileError, latest
+from checkpointable.saving import pointers
 from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.stores import store_at as any_store_at
@@ -117,11 +118,14 @@ def test_store_knows_what_lies_in_it():
     assert store.free_bytes() is None
 
 
-def test_point_makes_nothing(place, store_at):
+def test_pointers_in_a_remote_directory_are_not_made(place, store_at):
     store = store_at(place)
     path = put(store.path("a.ckpt"), checkpoint())
-    store.point("last", path, "run")
+    assert pointers.move(store, "last", path, "run") == []
     assert names(place) == ["a.ckpt"]
+    assert not store.has_links
+    with pytest.raises(NotImplementedError, match="has no links"):
+        store.link(store.path("last.ckpt"), path)
 
 
 def test_metadata_of_what_is_no_checkpoint_is_refused(place, store_at):

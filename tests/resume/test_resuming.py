@@ -259,7 +259,7 @@ def test_state_of_a_later_version_is_refused(tmp_path):
 def test_weights_only_file_is_refused_with_what_to_do(tmp_path):
     net = Net(dirpath=tmp_path, save_weights_only=True)
     trainer(tmp_path).fit(net, loader(2), loader(1))
-    with pytest.raises(ResumeError, match=r"holds weights only.*Start anew with Net\.load_from_checkpoint"):
+    with pytest.raises(ResumeError, match=r"holds weights only.*Start a new run with Net\.load_from_checkpoint"):
         trainer(tmp_path).fit(Net(), loader(2), loader(1), ckpt_path=net.last_model_path)
 
 

@@ -13,7 +13,7 @@ from checkpointable import Checkpoints, best, latest
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Ancestor, Lineage
-from checkpointable.saving.kept_files import Shelf
+from checkpointable.saving.kept_files import KeptFiles
 
 
 def judged(where: Path, scores: list[float], ckpt_path: object = None, epochs: int | None = None) -> Scripted:
@@ -110,13 +110,13 @@ def test_exception_before_anything_is_trained_in_a_later_fit_of_the_module_write
     assert latest(tmp_path) == str(tmp_path / "epoch_0_batch_4.ckpt")
 
 
-def test_shelf_finds_what_lies_on_the_way_by_its_name(tmp_path):
+def test_kept_files_find_what_lies_on_the_way_by_its_name(tmp_path):
     net = judged(tmp_path, [3.0, 2.0])
     found = [read_info(path) for path in Path(tmp_path).glob("*.ckpt")]
     line = read_info(net.best_model_path).lineage
     assert all(info.belongs_to(line) for info in found)
     assert not any(info.belongs_to(Lineage.begin()) for info in found)
-    shelf = Shelf.found(
+    kept = KeptFiles.found(
         net._checkpointing.options, [i for i in found if i.belongs_to(line)], net._checkpointing.position
     )
-    assert shelf.best.name == net.best_model_path
+    assert kept.best_path == net.best_model_path

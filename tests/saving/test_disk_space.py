@@ -29,32 +29,31 @@ def run_of_two(store):
     return run
 
 
-def test_job_without_room_writes_nothing_and_says_how_much_is_missing(store):
+def test_task_without_room_writes_nothing_and_says_how_much_is_missing(store):
     run = Saving(store, save_last_k=-1)
     store.room = SIZE + SIZE // 2
     run.save(1)
-    outcome = run.save(2)
-    assert outcome.path is None
+    result = run.save(2)
+    assert result.path is None
     assert (
-        f"a checkpoint takes {SIZE:,} bytes, {SIZE // 2:,} are free, {SIZE - SIZE // 2:,} are missing"
-        in outcome.problem
+        f"a checkpoint takes {SIZE:,} bytes, {SIZE // 2:,} are free, {SIZE - SIZE // 2:,} are missing" in result.problem
     )
     assert there(store) == ["epoch_0_batch_1.ckpt"]
     assert ("write", "epoch_0_batch_2.ckpt") not in store.events
 
 
-def test_job_without_room_never_deletes_the_only_file(store):
+def test_task_without_room_never_deletes_the_only_file(store):
     run = Saving(store)
     store.room = SIZE + SIZE // 2
     first = run.save(1)
-    outcome = run.save(2)
-    assert "no room in" in outcome.problem
+    result = run.save(2)
+    assert "no room in" in result.problem
     assert there(store) == ["epoch_0_batch_1.ckpt"]
-    assert outcome.shelf.last_path == first.path
+    assert result.kept.last_path == first.path
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_job_without_room_deletes_what_is_outdated_first_only_if_a_whole_file_stays(store, damaged):
+def test_task_without_room_deletes_what_is_outdated_first_only_if_a_whole_file_stays(store, damaged):
     run = Saving(store)
     best = run.save(1, "best", score=0.5).path
     run.save(2)
@@ -63,39 +62,39 @@ def test_job_without_room_deletes_what_is_outdated_first_only_if_a_whole_file_st
         data = bytearray(Path(best).read_bytes())
         data[len(data) // 2] ^= 1
         Path(best).write_bytes(data)
-    outcome = run.save(3)
+    result = run.save(3)
     if damaged:
-        assert "no room in" in outcome.problem
+        assert "no room in" in result.problem
         assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
     else:
-        assert outcome.problem is None
+        assert result.problem is None
         assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_3.ckpt"]
 
 
-def test_job_that_fails_after_it_made_room_leaves_links_to_files_that_are_there(store):
+def test_task_that_fails_after_it_made_room_leaves_links_to_files_that_are_there(store):
     run = Saving(store)
     best = run.save(1, "best", score=0.5).path
     run.save(2)
     store.room = 2 * SIZE + SIZE // 2
     store.refused.add("write")
-    outcome = run.save(3)
-    assert "Input/output error" in outcome.problem
+    result = run.save(3)
+    assert "Input/output error" in result.problem
     assert there(store) == ["best_val_loss_epoch_0.ckpt"]
-    assert outcome.shelf.kept == {best}
+    assert result.kept.kept == {best}
     assert all(os.path.exists(store.path(name)) for name in pointed(store))
 
 
-def test_job_that_looks_ahead_says_once_what_will_be_missing(store):
+def test_task_that_looks_ahead_says_once_what_will_be_missing(store):
     run = Saving(store, save_last_k=3, save_top_k=2)
     store.room = 5 * SIZE
-    outcome = run.save(1)
-    assert f"up to 6 checkpoints of {SIZE:,} bytes" in outcome.messages[0]
-    assert f"{SIZE:,} are missing. Free space, keep fewer, or choose another dirpath." in outcome.messages[0]
+    result = run.save(1)
+    assert f"up to 6 checkpoints of {SIZE:,} bytes" in result.messages[0]
+    assert f"{SIZE:,} are missing. Free space, keep fewer, or choose another dirpath." in result.messages[0]
     assert run.save(2).messages == []
 
 
 @pytest.mark.parametrize("unknown", ["room", "size"])
-def test_job_without_knowledge_of_the_room_tries(store, unknown):
+def test_task_without_knowledge_of_the_room_tries(store, unknown):
     if unknown == "room":
         store.refused.add("free_bytes")
     else:
@@ -104,76 +103,76 @@ def test_job_without_knowledge_of_the_room_tries(store, unknown):
 
 
 @pytest.mark.parametrize("missing", [2 * SIZE + 10_000, SIZE + SIZE // 2], ids=["too little", "all there is"])
-def test_job_without_room_deletes_nothing_if_what_may_go_is_not_enough(store, run_of_two, missing):
-    before, links = run_of_two.shelf, pointed(store)
+def test_task_without_room_deletes_nothing_if_what_may_go_is_not_enough(store, run_of_two, missing):
+    before, links = run_of_two.kept, pointed(store)
     store.room = 2 * SIZE + LARGE - missing
-    outcome = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert f"{missing:,} are missing" in outcome.problem
-    assert "deleted" not in outcome.problem
+    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
+    assert f"{missing:,} are missing" in result.problem
+    assert "deleted" not in result.problem
     assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
     assert pointed(store) == links == {"best.ckpt": "best_val_loss_epoch_0.ckpt", "last.ckpt": "epoch_0_batch_2.ckpt"}
-    assert outcome.shelf == before
+    assert result.kept == before
 
 
-def test_job_without_room_deletes_the_newest_before_the_best(store, run_of_two):
-    best = run_of_two.shelf.best.name
+def test_task_without_room_deletes_the_newest_before_the_best(store, run_of_two):
+    best = run_of_two.kept.best_path
     store.room = 2 * SIZE + LARGE - SIZE // 2
     store.refused.add("write")
-    outcome = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert "Input/output error" in outcome.problem
+    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
+    assert "Input/output error" in result.problem
     assert there(store) == ["best_val_loss_epoch_0.ckpt"]
-    assert outcome.shelf.best.name == outcome.shelf.last_path == best
+    assert result.kept.best_path == result.kept.last_path == best
     assert set(pointed(store).values()) == {"best_val_loss_epoch_0.ckpt"}
 
 
-def test_job_whose_best_makes_room_removes_the_link_to_it(store):
+def test_task_whose_best_makes_room_removes_the_link_to_it(store):
     run = Saving(store)
     run.resumed_from = run.save(1).path
     run.save(2, "best", score=0.5)
     store.room = 2 * SIZE + LARGE - SIZE // 2
     store.refused.add("write")
-    outcome = run.save(3, "best", score=0.4, values=MANY)
-    assert "Input/output error" in outcome.problem
+    result = run.save(3, "best", score=0.4, values=MANY)
+    assert "Input/output error" in result.problem
     assert there(store) == ["epoch_0_batch_1.ckpt"]
     assert pointed(store) == {"last.ckpt": "epoch_0_batch_1.ckpt"}
-    assert outcome.shelf.best.name is None
+    assert result.kept.best_path == ""
 
 
-def test_job_without_room_whose_removal_is_refused_keeps_what_is_still_there(store, run_of_two):
-    before = run_of_two.shelf
+def test_task_without_room_whose_removal_is_refused_keeps_what_is_still_there(store, run_of_two):
+    before = run_of_two.kept
     store.room = 2 * SIZE + LARGE - SIZE // 2
     store.refused.add("remove")
-    outcome = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert "no room in" in outcome.problem
-    assert "deleted to make room" not in outcome.problem
-    assert outcome.shelf == before
+    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
+    assert "no room in" in result.problem
+    assert "deleted to make room" not in result.problem
+    assert result.kept == before
 
 
-def test_job_without_room_where_deleting_frees_less_than_it_should_says_what_went(store, run_of_two):
-    newest = run_of_two.shelf.last_path
+def test_task_without_room_where_deleting_frees_less_than_it_should_says_what_went(store, run_of_two):
+    newest = run_of_two.kept.last_path
     store.free_bytes = lambda: LARGE - SIZE // 2
-    outcome = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert outcome.problem.endswith(f" are missing; deleted to make room: {newest}")
-    assert newest not in outcome.shelf.kept
+    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
+    assert result.problem.endswith(f" are missing; deleted to make room: {newest}")
+    assert newest not in result.kept.kept
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="steps down from root")
-def test_job_in_a_directory_that_is_locked_for_a_while_forgets_nothing_and_accuses_nobody():
+def test_task_in_a_directory_that_is_locked_for_a_while_forgets_nothing_and_accuses_nobody():
     with tempfile.TemporaryDirectory(prefix="locked-") as made:
         place = Path(made)
         place.chmod(0o777)
         run = Saving(Refusing(place))
         best = run.save(1, "best", score=0.1).path
-        before = run.shelf
+        before = run.kept
         place.chmod(0)
         os.seteuid(NOBODY)
         try:
-            outcome = run.save(2, "best", score=0.05)
+            result = run.save(2, "best", score=0.05)
         finally:
             os.seteuid(0)
             place.chmod(0o777)
-        assert "Permission denied" in outcome.problem
-        assert outcome.messages == []
-        assert outcome.shelf == before
+        assert "Permission denied" in result.problem
+        assert result.messages == []
+        assert result.kept == before
         assert run.save(3).messages == []
-        assert run.shelf.best.name == best
+        assert run.kept.best_path == best

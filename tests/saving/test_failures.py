@@ -52,7 +52,9 @@ def test_exception_inside_a_batch_saves_nothing_and_names_the_file_to_go_on_from
     with caplog.at_level("INFO"), pytest.raises(CrashError):
         trainer(tmp_path, callbacks=[Raising("on_train_batch_end", 2)]).fit(net, loader(6))
     assert files(tmp_path) == ["epoch_0_batch_2.ckpt"]
-    assert any(f"Go on from {tmp_path / 'epoch_0_batch_2.ckpt'} (epoch 0, batch 2" in r.message for r in caplog.records)
+    assert any(
+        f"Resume from {tmp_path / 'epoch_0_batch_2.ckpt'} (epoch 0, batch 2" in r.message for r in caplog.records
+    )
 
 
 def test_exception_while_a_batch_is_fetched_keeps_the_state_before_it(tmp_path):

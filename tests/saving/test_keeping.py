@@ -163,7 +163,7 @@ def test_newest_file_that_somebody_else_deletes_is_written_again_at_the_end(tmp_
             os.unlink(pl_module.last_model_path)
 
     net = Net(dirpath=tmp_path, save_interval=4, save_top_k=0, async_save=False)
-    with pytest.warns(CheckpointableWarning, match="somebody else has deleted"):
+    with pytest.warns(CheckpointableWarning, match="checkpoints of this run are gone"):
         trainer(tmp_path, callbacks=[Deleting()], limit_train_batches=8, max_steps=4).fit(net, loader(8))
     assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
     assert latest(tmp_path) == net.last_model_path == str(tmp_path / "epoch_0_batch_4.ckpt")
@@ -189,7 +189,7 @@ def test_directory_that_vanishes_is_made_again_and_what_is_lost_is_said(tmp_path
                 shutil.rmtree(where)
 
     net = Vandal(dirpath=where, save_interval=2, async_save=False)
-    with pytest.warns(CheckpointableWarning, match=r"somebody else has deleted .*epoch_0_batch_2\.ckpt"):
+    with pytest.warns(CheckpointableWarning, match=r"checkpoints of this run are gone: .*epoch_0_batch_2\.ckpt"):
         trainer(tmp_path).fit(net, loader(4))
     assert files(where) == ["epoch_0_batch_4.ckpt"]
 

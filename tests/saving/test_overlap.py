@@ -14,7 +14,7 @@ from copying import WIDTH, Gate, Wide, fit, note_states, torn, without_the_detec
 from nets import files, loader, trainer
 from torch.nn import functional as F
 
-from checkpointable.saving.overlap import steady_tensors
+from checkpointable.saving.overlap import changed_only_by_steps
 
 
 @pytest.fixture(autouse=True)
@@ -166,14 +166,14 @@ def test_best_and_last_states_are_copied_before_training_goes_on(tmp_path, gate)
     assert all(at_once for at_once, _ in gate.copied)
 
 
-def test_steady_tensors_are_those_of_the_optimizers_and_no_buffers(tmp_path):
+def test_tensors_changed_only_by_steps_are_those_of_the_optimizers_and_no_buffers(tmp_path):
     net = Wide(dirpath=tmp_path / "saved", save_last_k=1)
     own = trainer(tmp_path, max_steps=2)
     seen: list[int] = []
 
     class Looking(L.Callback):
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            seen.extend(tensor.data_ptr() for tensor in steady_tensors(trainer))
+            seen.extend(tensor.data_ptr() for tensor in changed_only_by_steps(trainer))
 
     own.callbacks.append(Looking())
     own.fit(net, loader(4))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from catalog.conftest import metadata
 from nets import write_archive
 
+from checkpointable.saving import pointers
 from checkpointable.storage import commit
 from checkpointable.storage.files import exists, freed_bytes
 from checkpointable.storage.local import LocalStore
@@ -34,11 +36,11 @@ def without_links(monkeypatch):
     monkeypatch.setattr(os, "symlink", refused)
 
 
-def write(store: LocalStore, name: str, **metadata) -> str:
+def write(store: LocalStore, name: str, **changed) -> str:
     path = store.path(name)
     with open(path, "x+b") as file:
-        told = {"run_id": RUN, "kind": "interval", "created": float(len(name)), **metadata}
-        write_archive({"weight": torch.full((50,), told["created"])}, file, told)
+        described = metadata(**{"run_id": RUN, "created": float(len(name)), **changed})
+        write_archive({"weight": torch.full((50,), described["created"])}, file, described)
     return path
 
 
@@ -56,7 +58,7 @@ def test_point_to_a_file_that_has_the_name_of_the_link_takes_the_next_and_loses_
         monkeypatch.setattr(os, "symlink", refused)
     target = write(store, "last.ckpt")
     content = Path(target).read_bytes()
-    store.point("last", target, RUN)
+    pointers.move(store, "last", target, RUN)
     assert lying(store) == {"last.ckpt": content, "last-v1.ckpt": "last.ckpt" if how == "links" else content}
 
 
@@ -73,52 +75,52 @@ def test_commit_point_over_the_target_itself_is_refused(store, how):
 
 
 def test_copy_that_stood_for_another_file_of_the_run_is_replaced(store, without_links):
-    store.point("last", write(store, "a.ckpt"), RUN)
+    pointers.move(store, "last", write(store, "a.ckpt"), RUN)
     target = write(store, "ab.ckpt")
-    store.point("last", target, RUN)
+    pointers.move(store, "last", target, RUN)
     assert sorted(lying(store)) == ["a.ckpt", "ab.ckpt", "last.ckpt"]
     assert lying(store)["last.ckpt"] == Path(target).read_bytes()
 
 
 def test_copy_whose_original_is_gone_is_replaced(store, without_links):
     old = write(store, "a.ckpt")
-    store.point("last", old, RUN)
+    pointers.move(store, "last", old, RUN)
     os.unlink(old)
-    store.point("last", write(store, "ab.ckpt"), RUN)
+    pointers.move(store, "last", write(store, "ab.ckpt"), RUN)
     assert sorted(lying(store)) == ["ab.ckpt", "last.ckpt"]
     assert lying(store)["last.ckpt"] == lying(store)["ab.ckpt"]
 
 
 def test_copy_that_is_resumed_from_and_all_that_is_left_is_never_replaced(store, without_links):
     old = write(store, "a.ckpt")
-    store.point("last", old, RUN)
+    pointers.move(store, "last", old, RUN)
     os.unlink(old)
     kept = lying(store)["last.ckpt"]
     target = write(store, "ab.ckpt", resumed_from=store.path("last.ckpt"))
-    store.point("last", target, RUN)
-    store.point("last", target, RUN)
+    pointers.move(store, "last", target, RUN)
+    pointers.move(store, "last", target, RUN)
     assert sorted(lying(store)) == ["ab.ckpt", "last-v1.ckpt", "last.ckpt"]
     assert lying(store)["last.ckpt"] == kept
 
 
 def test_copy_that_is_resumed_from_is_replaced_where_the_original_lies_beside_it(store, without_links):
-    store.point("last", write(store, "a.ckpt"), RUN)
-    store.point("last", write(store, "ab.ckpt", resumed_from=store.path("last.ckpt")), RUN)
+    pointers.move(store, "last", write(store, "a.ckpt"), RUN)
+    pointers.move(store, "last", write(store, "ab.ckpt", resumed_from=store.path("last.ckpt")), RUN)
     assert lying(store)["last.ckpt"] == lying(store)["ab.ckpt"]
 
 
-@pytest.mark.parametrize("metadata", [{"kind": "manual"}, {"run_id": "another"}])
-def test_file_of_somebody_else_is_never_replaced(store, metadata):
-    write(store, "best.ckpt", **metadata)
+@pytest.mark.parametrize("changed", [{"kind": "manual"}, {"run_id": "another"}])
+def test_file_of_somebody_else_is_never_replaced(store, changed):
+    write(store, "best.ckpt", **changed)
     before = lying(store)["best.ckpt"]
-    store.point("best", write(store, "a.ckpt"), RUN)
+    pointers.move(store, "best", write(store, "a.ckpt"), RUN)
     assert lying(store)["best.ckpt"] == before
     assert lying(store)["best-v1.ckpt"] == "a.ckpt"
 
 
 def test_pipe_of_the_name_is_passed_by_without_waiting(store):
     os.mkfifo(store.path("last.ckpt"))
-    store.point("last", write(store, "a.ckpt"), RUN)
+    pointers.move(store, "last", write(store, "a.ckpt"), RUN)
     assert os.readlink(store.path("last-v1.ckpt")) == "a.ckpt"
 
 
@@ -129,15 +131,15 @@ def test_point_to_nothing_removes_the_links_that_lead_nowhere_and_no_others(stor
     os.symlink("/not/there/a.ckpt", store.path("best-v2.ckpt"))
     os.symlink("best-v3.ckpt", store.path("best-v3.ckpt"))
     os.symlink("gone.ckpt", store.path("last.ckpt"))
-    store.point("best", "", RUN)
+    pointers.move(store, "best", "", RUN)
     left = {"best-v1.ckpt": "a.ckpt", "best-v2.ckpt": "/not/there/a.ckpt", "last.ckpt": "gone.ckpt"}
     assert {name: where for name, where in lying(store).items() if isinstance(where, str)} == left
 
 
 def test_remove_takes_the_links_that_lead_to_the_file_with_it(store):
     gone, stays = write(store, "a.ckpt"), write(store, "ab.ckpt")
-    store.point("best", gone, RUN)
-    store.point("last", stays, RUN)
+    pointers.move(store, "best", gone, RUN)
+    pointers.move(store, "last", stays, RUN)
     store.remove(gone)
     assert {**lying(store), "ab.ckpt": b""} == {"ab.ckpt": b"", "last.ckpt": "ab.ckpt"}
 

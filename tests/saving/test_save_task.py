@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from catalog.conftest import metadata
 from nets import write_archive
 
+from checkpointable.policy.lineage import UNKNOWN
 from checkpointable.policy.options import Options
-from checkpointable.policy.position import Position
-from checkpointable.saving.kept_files import Order, Shelf
-from checkpointable.saving.save_task import Job, Outcome
+from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.reasons import Reason
+from checkpointable.saving.kept_files import KeptFiles
+from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask, base_name
 from checkpointable.storage.local import LocalStore
 from checkpointable.storage.staging.snapshot import Snapshot
 
@@ -58,10 +61,9 @@ class Refusing(LocalStore):
         self._do("remove", path)
         super().remove(path)
 
-    def point(self, role: str, target: str, owner: str) -> None:
-        if target:
-            self._do("point", role)
-        super().point(role, target, owner)
+    def link(self, link: str, target: str) -> None:
+        self._do("link", link)
+        super().link(link, target)
 
     def _do(self, what: str, path: str) -> None:
         if what in self.refused:
@@ -69,36 +71,44 @@ class Refusing(LocalStore):
         self.events.append((what, os.path.basename(path)))
 
 
+def requested(options: Options, batch: int, *reasons: str, score: float | None) -> SaveRequest:
+    position = Position(0, batch, batch, batch)
+    return SaveRequest(
+        run_id=RUN,
+        lineage=UNKNOWN,
+        position=position,
+        ended=Ended.BATCH,
+        reasons=frozenset(map(Reason, reasons)) or frozenset({Reason.INTERVAL}),
+        metrics={},
+        score=score,
+        base_name=base_name(options, position, {}, is_best=score is not None),
+    )
+
+
 class Saving:
-    """A run that saves, one job after the other."""
+    """A run that saves, one task after the other."""
 
     def __init__(self, store: Refusing, **options: Any) -> None:
         self.store = store
         self.options = Options(**{"save_last_k": 1, "save_top_k": 1, "monitor": "val_loss", **options})
-        self.shelf = Shelf.empty(self.options)
+        self.kept = KeptFiles(retention=self.options.retention)
         self.resumed_from: str | None = None
 
     def save(
         self, batch: int, *reasons: str, score: float | None = None, size: bool = True, values: int = 500
-    ) -> Outcome:
+    ) -> SaveResult:
         content = snapshot(batch, values=values)
-        outcome = Job(
+        result = SaveTask(
             store=self.store,
-            write=lambda path, overwrite: self.store.write(content, path, overwrite=overwrite),
+            write=partial(self.store.write, content),
             size=content.size if size else None,
-            order=Order(
-                reasons=set(reasons) or {"interval"},
-                position=Position(0, batch, batch, batch),
-                metrics={},
-                score=score,
-            ),
-            shelf=self.shelf,
+            request=requested(self.options, batch, *reasons, score=score),
+            kept=self.kept,
             options=self.options,
-            run_id=RUN,
             resumed_from=self.resumed_from,
-        )()
-        self.shelf = outcome.shelf
-        return outcome
+        ).run()
+        self.kept = result.kept
+        return result
 
 
 @pytest.fixture
@@ -114,23 +124,23 @@ def pointed(store: Refusing) -> dict[str, str]:
     return {path.name: os.readlink(path) for path in Path(store.directory).iterdir() if path.is_symlink()}
 
 
-def test_job_writes_then_points_then_deletes(store):
+def test_task_writes_then_points_then_deletes(store):
     run = Saving(store)
     run.save(1)
     store.events.clear()
-    outcome = run.save(2)
+    result = run.save(2)
     assert store.events == [
         ("write", "epoch_0_batch_2.ckpt"),
-        ("point", "last"),
+        ("link", "last.ckpt"),
         ("remove", "epoch_0_batch_1.ckpt"),
     ]
-    assert outcome.path == store.path("epoch_0_batch_2.ckpt")
-    assert outcome.problem is None
-    assert outcome.messages == []
-    assert outcome.shelf.written == {outcome.path}
+    assert result.path == store.path("epoch_0_batch_2.ckpt")
+    assert result.problem is None
+    assert result.messages == []
+    assert [file.path for file in result.kept.files] == [result.path]
 
 
-def test_job_of_a_best_points_to_it_and_keeps_the_newest(store):
+def test_task_of_a_best_points_to_it_and_keeps_the_newest(store):
     run = Saving(store)
     run.save(1)
     run.save(2, "best", score=0.5)
@@ -138,42 +148,42 @@ def test_job_of_a_best_points_to_it_and_keeps_the_newest(store):
     assert pointed(store) == {"last.ckpt": "best_val_loss_epoch_0.ckpt", "best.ckpt": "best_val_loss_epoch_0.ckpt"}
 
 
-def test_job_whose_write_is_refused_changes_nothing_and_says_why(store):
+def test_task_whose_write_is_refused_changes_nothing_and_says_why(store):
     run = Saving(store)
     first = run.save(1)
     store.refused.add("write")
-    outcome = run.save(2)
-    assert outcome.path is None
-    assert "Input/output error" in outcome.problem
-    assert outcome.shelf == first.shelf
+    result = run.save(2)
+    assert result.path is None
+    assert "Input/output error" in result.problem
+    assert result.kept == first.kept
     assert there(store) == ["epoch_0_batch_1.ckpt"]
     assert pointed(store) == {"last.ckpt": "epoch_0_batch_1.ckpt"}
     store.refused.clear()
     assert run.save(3).path == store.path("epoch_0_batch_3.ckpt")
 
 
-def test_job_whose_removal_is_refused_has_saved_and_says_what_stays(store):
+def test_task_whose_removal_is_refused_has_saved_and_says_what_stays(store):
     run = Saving(store)
     first = run.save(1)
     store.refused.add("remove")
-    outcome = run.save(2)
-    assert outcome.problem is None
-    assert len(outcome.messages) == 1
-    assert f"cannot delete the outdated checkpoint {first.path}" in outcome.messages[0]
-    assert "It stays; delete it by hand." in outcome.messages[0]
+    result = run.save(2)
+    assert result.problem is None
+    assert len(result.messages) == 1
+    assert f"cannot delete the outdated checkpoint {first.path}" in result.messages[0]
+    assert "It stays; delete it by hand." in result.messages[0]
     assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt"]
-    assert run.save(3).messages[0].startswith(f"cannot delete the outdated checkpoint {outcome.path}")
+    assert run.save(3).messages[0].startswith(f"cannot delete the outdated checkpoint {result.path}")
 
 
-def test_job_whose_link_is_refused_has_saved_and_says_so(store):
-    store.refused.add("point")
-    outcome = Saving(store).save(1)
-    assert outcome.path == store.path("epoch_0_batch_1.ckpt")
-    assert f"cannot move {store.path('last.ckpt')} to {outcome.path}" in outcome.messages[0]
-    assert "The checkpoint itself is safe." in outcome.messages[0]
+def test_task_whose_link_is_refused_has_saved_and_says_so(store):
+    store.refused.add("link")
+    result = Saving(store).save(1)
+    assert result.path == store.path("epoch_0_batch_1.ckpt")
+    assert f"cannot move {store.path('last.ckpt')} to {result.path}" in result.messages[0]
+    assert "The checkpoint itself is safe." in result.messages[0]
 
 
-def test_job_with_a_bug_raises(store):
+def test_task_with_a_bug_raises(store):
     run = Saving(store)
 
     def broken(content: Any, path: str, *, overwrite: bool) -> None:
@@ -184,15 +194,15 @@ def test_job_with_a_bug_raises(store):
         run.save(1)
 
 
-def test_job_where_another_run_has_the_name_takes_the_next_version(store):
+def test_task_where_another_run_has_the_name_takes_the_next_version(store):
     with open(store.path("epoch_0_batch_1.ckpt"), "wb") as file:
         write_archive({"weight": torch.zeros(3)}, file, {"run_id": "another", "kind": "interval"})
-    outcome = Saving(store).save(1)
-    assert outcome.path == store.path("epoch_0_batch_1-v1.ckpt")
+    result = Saving(store).save(1)
+    assert result.path == store.path("epoch_0_batch_1-v1.ckpt")
     assert "epoch_0_batch_1.ckpt" in there(store)
 
 
-def test_job_never_deletes_what_it_has_resumed_from_or_another_has_written_over(store):
+def test_task_never_deletes_what_it_has_resumed_from_or_another_has_written_over(store):
     run = Saving(store)
     run.resumed_from = run.save(1).path
     run.save(2)
@@ -202,25 +212,25 @@ def test_job_never_deletes_what_it_has_resumed_from_or_another_has_written_over(
     assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt", "epoch_0_batch_3.ckpt"]
 
 
-def test_job_notices_that_a_file_is_gone_once(store):
+def test_task_notices_that_a_file_is_gone_once(store):
     run = Saving(store, save_last_k=3)
     gone = run.save(1).path
     run.save(2)
     os.unlink(gone)
-    outcome = run.save(3)
-    assert f"somebody else has deleted checkpoints of this run: {gone}" in outcome.messages[0]
+    result = run.save(3)
+    assert f"checkpoints of this run are gone: {gone}" in result.messages[0]
     assert run.save(4).messages == []
 
 
-def test_job_that_notices_that_the_best_is_gone_removes_the_link_to_it(store):
+def test_task_that_notices_that_the_best_is_gone_removes_the_link_to_it(store):
     run = Saving(store)
     os.unlink(run.save(1, "best", score=0.5).path)
     run.save(2)
     assert pointed(store) == {"last.ckpt": "epoch_0_batch_2.ckpt"}
 
 
-def test_job_where_a_file_stands_for_a_directory_of_the_name_fails_and_ends(store):
+def test_task_where_a_file_stands_for_a_directory_of_the_name_fails_and_ends(store):
     Path(store.path("0")).write_text("a file, where the template asks for a directory")
-    outcome = Saving(store, filename="{epoch}/{batch}").save(1)
-    assert outcome.path is None
-    assert "Not a directory" in outcome.problem
+    result = Saving(store, filename="{epoch}/{batch}").save(1)
+    assert result.path is None
+    assert "Not a directory" in result.problem

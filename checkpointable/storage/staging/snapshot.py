@@ -94,6 +94,11 @@ class Snapshot:
         return self._places[-1].end + zip_layout.directory_size(self._places) + comment
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it holds copies of the tensors, so that training may continue before the file is there."""
+        return self._arena is not None
+
+    @property
     def is_filled(self) -> bool:
         """Whether every tensor is copied."""
         return self._filled.is_set()
