@@ -11,7 +11,7 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from checkpointable.resume.loader_position import Stream
+from checkpointable.resume.loader_position import LoaderPosition
 
 SAMPLES, BATCH = 10_000_000, 256
 IMAGES, IMAGE_BATCH, WORKERS = 3_200, 32, 2
@@ -50,12 +50,12 @@ def seconds_of_plain_indices(batches):
 
 
 def seconds_of_positioning(batches):
-    began = Stream(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
+    began = LoaderPosition(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
     next(iter(began))
-    place = {**began.place(settled=True), "delivered": batches}
-    resumed = Stream(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
+    state = {**began.state(consumed_only=True), "delivered": batches}
+    resumed = LoaderPosition(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
     start = time.perf_counter()
-    resumed.go_back_to(place, 0)
+    resumed.resume_at(state, 0)
     first = next(iter(resumed))
     taken = time.perf_counter() - start
     assert len(first) == BATCH
@@ -90,7 +90,7 @@ def main():
     row("our way back, with the first batch", ours, 2)
 
     without, within = [], []
-    contenders = [(lambda loader: loader, without), (Stream, within)]
+    contenders = [(lambda loader: loader, without), (LoaderPosition, within)]
     for round_number in range(IMAGE_ROUNDS + 1):  # the first warms up
         for wrap, values in contenders if round_number % 2 else contenders[::-1]:
             rate = images_per_second(wrap)

@@ -13,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 from checkpointable.resume import owned_rng, rng
 
 if TYPE_CHECKING:
-    from checkpointable.resume.loader_position import Stream
+    from checkpointable.resume.loader_position import LoaderPosition
 
 _DRAW_AT_ONCE = {
     *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
@@ -21,7 +21,7 @@ _DRAW_AT_ONCE = {
 }
 
 
-class Indices:
+class IndexBatches:
     """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers.
 
     The iterator keeps it. So it must not hold the stream, which holds the loader, which may hold the iterator: worker
@@ -30,24 +30,24 @@ class Indices:
 
     stands_for_source = True
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream: Stream = weakref.proxy(stream)
+    def __init__(self, position: LoaderPosition) -> None:
+        self._position: LoaderPosition = weakref.proxy(position)
         self.source: Any = None
         self._latest: _IndexIterator | None = None
         self._skip: tuple[int, dict[str, Any] | None] | None = None
 
-    def skip(self, batches: int, drawn: dict[str, Any] | None) -> None:
-        """In the next pass: draw the order again as it was ``drawn``, and pass so many batches over."""
-        self._skip = batches, drawn
+    def skip(self, batches: int, order_rng: dict[str, Any] | None) -> None:
+        """In the next pass: draw the order again as it was ``order_rng``, and pass so many batches over."""
+        self._skip = batches, order_rng
 
-    def position(self) -> None:
+    def start(self) -> None:
         """Skip now, if the iterator has not fetched yet; the passes after this one start at their start."""
         if self._latest is not None:
-            self._latest.position()
+            self._latest.start()
         self._skip = None
 
     def __iter__(self) -> Iterator[Any]:
-        self._latest = _IndexIterator(self._stream, self.source, self._skip)
+        self._latest = _IndexIterator(self._position, self.source, self._skip)
         return self._latest
 
     def __len__(self) -> int:
@@ -55,34 +55,34 @@ class Indices:
 
 
 class _IndexIterator:
-    def __init__(self, stream: Stream, source: Any, skip: tuple[int, dict[str, Any] | None] | None) -> None:
-        self._stream = stream
+    def __init__(self, position: LoaderPosition, source: Any, skip: tuple[int, dict[str, Any] | None] | None) -> None:
+        self._position = position
         self._source = source
         self._skip = skip
         self._indices: Iterator[Any] | None = None
         self._number = 0
-        self._seeds = stream.loader.num_workers > 0
+        self._seeds = position.loader.num_workers > 0
         self._own: rng.State | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        self.position()
+        self.start()
         indices = self._draw()
         if self._seeds:
-            return Parcel(indices, rng.seed_of(self._stream.base, self._number - 1))
+            return SeededIndices(indices, rng.derive_seed(self._position.worker_seed, self._number - 1))
         return indices
 
-    def position(self) -> None:
+    def start(self) -> None:
         """Draw the order, and pass over what was delivered before."""
         if self._indices is not None:
             return
-        batches, drawn = self._skip or (0, None)
+        batches, order_rng = self._skip or (0, None)
         if self._skip is None:
-            self._stream.note_draw()
-        elif drawn is not None:
-            self._stream.draw_again(drawn)
+            self._position.note_draw()
+        elif order_rng is not None:
+            self._position.draw_again(order_rng)
         self._indices = iter(self._source)  # which may draw the whole order at once
         for _ in range(batches):
             try:
@@ -100,14 +100,14 @@ class _IndexIterator:
             indices = next(self._indices)
             self._own = rng.capture()
         else:
-            with rng.apart(self._own):
+            with rng.isolated(self._own):
                 indices = next(self._indices)
                 self._own = rng.capture()
         self._number += 1
         return indices
 
 
-class Parcel:
+class SeededIndices:
     """Indices on their way to a worker process, where they arrive as they were, and seed it for exactly this batch.
 
     So the random numbers of a batch depend on the run's seed and the batch's number, and neither on how many workers

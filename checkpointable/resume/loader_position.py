@@ -16,10 +16,10 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader, IterableDataset
 
 from checkpointable.resume import owned_rng, rng
-from checkpointable.resume.index_batches import Indices, draws_at_once
+from checkpointable.resume.index_batches import IndexBatches, draws_at_once
 
 
-class Stream:
+class LoaderPosition:
     """A loader, as a loop goes through it, pass after pass.
 
     Args:
@@ -28,7 +28,7 @@ class Stream:
     Attributes:
         ahead: Whether Lightning fetches one batch ahead, as it does where it knows no length.
         starts: How often it was started since its loop's pass began: shorter loaders may start over in between.
-        ended: Whether it has said that there is no more batch, since it was started last.
+        exhausted: Whether it has said that there is no more batch, since it was started last.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -36,28 +36,28 @@ class Stream:
         self.ahead = False
         self.passes = self.starts = 0
         self.delivered = 0
-        self.settled = 0
-        self.ended = False
-        self.base = 0
-        self.created: rng.State | None = None
-        self.drawn: dict[str, Any] | None = None
-        self.born: dict[str, Any] = {}
-        self._going_back_to: Mapping[str, Any] | None = None
+        self.consumed = 0
+        self.exhausted = False
+        self.worker_seed = 0
+        self.iterator_rng: rng.State | None = None
+        self.order_rng: dict[str, Any] | None = None
+        self.pass_start_rng: dict[str, Any] = {}
+        self._resume_state: Mapping[str, Any] | None = None
         self._first_counts = owned_rng.counts(loader)
         self._before: dict[str, Any] | None = None
-        self._before_settled: dict[str, Any] | None = None
-        self._indices = Indices(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
+        self._before_consumed: dict[str, Any] | None = None
+        self._indices = IndexBatches(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
 
-    def place(self, *, settled: bool) -> dict[str, Any]:
+    def state(self, *, consumed_only: bool) -> dict[str, Any]:
         """Where this loader stands, in plain values.
 
         Args:
-            settled: Whether a batch that was fetched since the last safe point counts as not delivered.
+            consumed_only: Whether a batch that was fetched since the last safe point counts as not delivered.
         """
-        before = self._before_settled if settled else self._before
+        before = self._before_consumed if consumed_only else self._before
         if self.ahead and before is not None:
             return before
-        return self._present(self.settled if settled else self.delivered, fetched=None)
+        return self._present(self.consumed if consumed_only else self.delivered, fetched=None)
 
     def look_ahead(self, fetched: rng.State) -> None:
         """A batch is about to be fetched that is used one batch later: until then, this is where the loader stands.
@@ -73,23 +73,23 @@ class Stream:
         indices = self._indices
         if indices is None or not self.loader.num_workers or not _has_indices(self.loader):
             return True
-        return self.delivered != self.settled or not draws_at_once(indices.source)
+        return self.delivered != self.consumed or not draws_at_once(indices.source)
 
-    def settle(self) -> None:
+    def mark_consumed(self) -> None:
         """At a safe point: what was delivered has been used."""
-        self.settled, self._before_settled = self.delivered, self._before
+        self.consumed, self._before_consumed = self.delivered, self._before
 
     def _present(self, delivered: int, fetched: rng.State | None) -> dict[str, Any]:
         return {
             "passes": self.passes,
             "starts": self.starts,
             "delivered": delivered,
-            "ended": self.ended,
-            "base": self.base,
-            "created": self.created,
-            "drawn": self.drawn,
+            "ended": self.exhausted,
+            "base": self.worker_seed,
+            "created": self.iterator_rng,
+            "drawn": self.order_rng,
             "fetched": fetched,
-            "born": self.born,
+            "born": self.pass_start_rng,
             "counts": self._counts(),
             "sampler": _sampler_names(self.loader),
             "workers": getattr(self.loader, "num_workers", 0) > 0,
@@ -98,94 +98,94 @@ class Stream:
             "state": self.loader.state_dict() if has_own_state(self.loader) and delivered == self.delivered else None,
         }
 
-    def go_back_to(self, place: Mapping[str, Any], epoch: int) -> None:
+    def resume_at(self, state: Mapping[str, Any], epoch: int) -> None:
         """Start the next pass where an earlier run stood."""
-        self._going_back_to = place
+        self._resume_state = state
         self._epoch = epoch
 
     _epoch = 0
 
-    def start_persistent_workers(self, created: rng.State) -> None:
-        """Make the iterator that lives as long as the loader, as it was made at ``created``."""
+    def start_persistent_workers(self, iterator_rng: rng.State) -> None:
+        """Make the iterator that lives as long as the loader, as it was made at ``iterator_rng``."""
         persistent = getattr(self.loader, "persistent_workers", False)
         if persistent and self.loader._iterator is None:
-            self.created = created
-            with rng.apart(created):
+            self.iterator_rng = iterator_rng
+            with rng.isolated(iterator_rng):
                 self._iterate()
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        back, self._going_back_to = self._going_back_to, None
+        back, self._resume_state = self._resume_state, None
         if back is None:
             return self._start()
-        return self._return(back)
+        return self._resume(back)
 
     def _start(self) -> Iterator[Any]:
         self.passes += 1
         self.starts += 1
-        self.delivered = self.settled = 0
-        self.drawn, self.ended = None, False
-        self.born = owned_rng.capture(self.loader)
-        self.base = _peek(getattr(self.loader, "generator", None))
-        if self.created is None or getattr(self.loader, "_iterator", None) is None:
-            self.created = rng.capture()
-        return self._deliver(self._iterate())
+        self.delivered = self.consumed = 0
+        self.order_rng, self.exhausted = None, False
+        self.pass_start_rng = owned_rng.capture(self.loader)
+        self.worker_seed = _next_worker_seed(getattr(self.loader, "generator", None))
+        if self.iterator_rng is None or getattr(self.loader, "_iterator", None) is None:
+            self.iterator_rng = rng.capture()
+        return _CountingIterator(self, self._iterate())
 
-    def _return(self, back: Mapping[str, Any]) -> Iterator[Any]:
-        self.passes, self.base, self.born = back["passes"], back["base"], dict(back["born"])
-        self.created, self.drawn = back["created"], back["drawn"]
-        self.starts, self.ended = back["starts"], back["ended"]
-        skipped = self.delivered = self.settled = back["delivered"]
-        owned_rng.restore(self.loader, self.born)
+    def _resume(self, back: Mapping[str, Any]) -> Iterator[Any]:
+        self.passes, self.worker_seed, self.pass_start_rng = back["passes"], back["base"], dict(back["born"])
+        self.iterator_rng, self.order_rng = back["created"], back["drawn"]
+        self.starts, self.exhausted = back["starts"], back["ended"]
+        skipped = self.delivered = self.consumed = back["delivered"]
+        owned_rng.restore(self.loader, self.pass_start_rng)
         _set_sampler_epoch(self.loader, self._epoch)
-        if self.created is not None:
-            rng.restore(self.created)
+        if self.iterator_rng is not None:
+            rng.restore(self.iterator_rng)
         if has_own_state(self.loader) and back["state"] is not None:
             iterator = self._load(back["state"])
         elif self._indices is not None and _has_indices(self.loader):
-            self._indices.skip(skipped, self.drawn)
+            self._indices.skip(skipped, self.order_rng)
             iterator = self._iterate()
-            self._indices.position()
+            self._indices.start()
         else:
             iterator = self._read_forward(skipped)
         if back["fetched"] is not None:
             rng.restore(back["fetched"])
-        return self._deliver(iterator)
+        return _CountingIterator(self, iterator)
 
     def _load(self, state: Any) -> Iterator[Any]:
         """An iterator from its own place on; an empty one if it had ended: its own would start the next pass."""
         self.loader.load_state_dict(state)
-        if not self.ended:
+        if not self.exhausted:
             return iter(self.loader)
         self.loader.state_dict()  # or torchdata's makes the iterator that has ended later, and draws when it does
         return iter(())
 
     def note_draw(self) -> None:
         """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
-        self.drawn = {"random": rng.capture(), "own": owned_rng.capture(self.loader), "counts": self._counts()}
+        self.order_rng = {"random": rng.capture(), "own": owned_rng.capture(self.loader), "counts": self._counts()}
 
     def _counts(self) -> dict[str, int]:
         """Only what has changed in this run: the rest is how the sampler was made."""
         return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
 
-    def draw_again(self, drawn: Mapping[str, Any]) -> None:
+    def draw_again(self, order_rng: Mapping[str, Any]) -> None:
         """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
-        rng.restore(drawn["random"])
-        owned_rng.restore(self.loader, drawn["own"])
-        owned_rng.set_counts(self.loader, drawn["counts"])
+        rng.restore(order_rng["random"])
+        owned_rng.restore(self.loader, order_rng["own"])
+        owned_rng.set_counts(self.loader, order_rng["counts"])
 
     def _read_forward(self, skipped: int) -> Iterator[Any]:
         if self._indices is not None:
-            self._indices.skip(0, self.drawn)
+            self._indices.skip(0, self.order_rng)
         iterator = self._iterate()
-        if self._indices is None and self.drawn is not None:
-            self.draw_again(self.drawn)
+        if self._indices is None and self.order_rng is not None:
+            self.draw_again(self.order_rng)
         for _ in itertools.islice(iterator, skipped):
             pass
         if self._indices is not None:
-            self._indices.position()
+            self._indices.start()
         return iterator
 
     def _iterate(self) -> Iterator[Any]:
@@ -201,30 +201,27 @@ class Stream:
         finally:
             self.loader.__dict__[name] = theirs
 
-    def _deliver(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        return _Delivery(self, iterator)
 
-
-class _Delivery:
+class _CountingIterator:
     """Counts the batches that leave a loader."""
 
-    def __init__(self, stream: Stream, iterator: Iterator[Any]) -> None:
-        self._stream = stream
+    def __init__(self, position: LoaderPosition, iterator: Iterator[Any]) -> None:
+        self._position = position
         self._iterator = iterator
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        stream = self._stream
-        if stream.drawn is None and stream._indices is None:
-            stream.note_draw()
+        position = self._position
+        if position.order_rng is None and position._indices is None:
+            position.note_draw()
         try:
             batch = next(self._iterator)
         except StopIteration:
-            stream.ended = True
+            position.exhausted = True
             raise
-        stream.delivered += 1
+        position.delivered += 1
         return batch
 
 
@@ -263,10 +260,10 @@ def _length(loader: Any) -> int | None:
         return None
 
 
-def _peek(generator: torch.Generator | None) -> int:
+def _next_worker_seed(generator: torch.Generator | None) -> int:
     """The number that a loader's iterator would draw as its base seed, without drawing it."""
     if generator is None:
-        with rng.apart():
+        with rng.isolated():
             return int(torch.empty((), dtype=torch.int64).random_().item())
     before = generator.get_state()
     try:

@@ -32,15 +32,15 @@ def restore(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None
         part.training = name not in evaluating
 
 
-def say_what_differs(made: Mapping[str, Sequence[str]], saved: Mapping[str, Sequence[str]]) -> None:
+def log_differences(initial: Mapping[str, Sequence[str]], saved: Mapping[str, Sequence[str]]) -> None:
     """Say in what a script makes the module in other modes than the one before did: it may mean it, and not get it.
 
     Args:
-        made: The modes before a fit, and any hook of it, has begun.
+        initial: The modes before a fit, and any hook of it, has begun.
         saved: The same of the run that is taken up.
     """
-    for mode in saved.keys() & made.keys():
-        was, now = set(saved[mode]), set(made[mode])
+    for mode in saved.keys() & initial.keys():
+        was, now = set(saved[mode]), set(initial[mode])
         for words, names in ((mode, was - now), (f"not {mode}", now - was)):
             if names:
                 first, *others = sorted(names)

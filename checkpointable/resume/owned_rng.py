@@ -48,13 +48,13 @@ def set_counts(loader: Any, saved: Mapping[str, int]) -> None:
 
 
 def _samplers(loader: Any) -> list[tuple[str, Any]]:
-    batch_sampler = _theirs(loader, "batch_sampler")
+    batch_sampler = _sampler_of(loader, "batch_sampler")
     inner = getattr(batch_sampler, "sampler", None)
-    return [("sampler", _theirs(loader, "sampler")), ("batch_sampler", batch_sampler), ("inner", inner)]
+    return [("sampler", _sampler_of(loader, "sampler")), ("batch_sampler", batch_sampler), ("inner", inner)]
 
 
-def _theirs(loader: Any, name: str) -> Any:
-    """A loader's own sampler, also while ``Indices`` stand in its place."""
+def _sampler_of(loader: Any, name: str) -> Any:
+    """A loader's own sampler, also while ``IndexBatches`` stand in its place."""
     sampler: Any = getattr(loader, name, None)
     return sampler.source if getattr(type(sampler), "stands_for_source", False) else sampler
 
@@ -68,7 +68,7 @@ def seed(dataset: Any, seed: int) -> None:
     if id(dataset) not in _OF_WORKER:  # the search is made once in a worker's life
         _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set(), _kinds(), _DEEPEST)]
     for number, generator in enumerate(_OF_WORKER[id(dataset)]):
-        own = rng.seed_of(seed, number)
+        own = rng.derive_seed(seed, number)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(own)
         elif isinstance(generator, random.Random):
@@ -81,7 +81,7 @@ def seed(dataset: Any, seed: int) -> None:
 
 
 def _found(loader: Any) -> Iterator[tuple[str, Any]]:
-    sampler, batch_sampler = _theirs(loader, "sampler"), _theirs(loader, "batch_sampler")
+    sampler, batch_sampler = _sampler_of(loader, "sampler"), _sampler_of(loader, "batch_sampler")
     owners = {
         "dataset": getattr(loader, "dataset", None),
         "collate_fn": getattr(loader, "collate_fn", None),
@@ -145,40 +145,40 @@ def _state(generator: Any) -> Any:
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, random.Random):
-        return _plain(generator.getstate())
+        return _arrays_to_tensors(generator.getstate())
     if hasattr(generator, "get_state"):  # a RandomState
-        return _plain(generator.get_state(legacy=False))
-    return _plain(generator.bit_generator.state)
+        return _arrays_to_tensors(generator.get_state(legacy=False))
+    return _arrays_to_tensors(generator.bit_generator.state)
 
 
 def _set_state(generator: Any, state: Any) -> None:
     if isinstance(generator, torch.Generator):
         generator.set_state(state.cpu())
     elif isinstance(generator, random.Random):
-        version, words, gauss = _unplain(state)
+        version, words, gauss = _tensors_to_arrays(state)
         generator.setstate((version, tuple(words), gauss))
     elif hasattr(generator, "set_state"):
-        generator.set_state(_unplain(state))
+        generator.set_state(_tensors_to_arrays(state))
     else:
-        generator.bit_generator.state = _unplain(state)
+        generator.bit_generator.state = _tensors_to_arrays(state)
 
 
-def _plain(value: Any) -> Any:
+def _arrays_to_tensors(value: Any) -> Any:
     """Arrays as tensors; ``weights_only=True`` reads no array."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _arrays_to_tensors(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [_arrays_to_tensors(item) for item in value]
     if hasattr(value, "dtype"):
         return {"array": torch.tensor(value.astype("int64").tolist()), "dtype": str(value.dtype)}
     return value
 
 
-def _unplain(value: Any) -> Any:
+def _tensors_to_arrays(value: Any) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {"array", "dtype"}:
             return value["array"].numpy().astype(value["dtype"])
-        return {key: _unplain(item) for key, item in value.items()}
+        return {key: _tensors_to_arrays(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_unplain(item) for item in value]
+        return [_tensors_to_arrays(item) for item in value]
     return value

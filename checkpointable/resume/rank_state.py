@@ -16,21 +16,21 @@ from checkpointable.resume import loaders, rng
 from checkpointable.resume.state import RankState
 
 
-def capture(trainer: Trainer, *, settled: bool = True) -> RankState:
-    """The state of this rank; ``settled``: as of the last safe point, as far as data goes."""
+def capture(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
+    """The state of this rank; ``consumed_only``: as of the last safe point, as far as data goes."""
     return RankState(
         random=rng.capture(),
         seed=internals.global_seed(),
-        training=loaders.places(internals.training_loader(trainer), settled=settled),
-        validation=loaders.places(internals.validation_loader(trainer), settled=False),
+        training=loaders.states(internals.training_loader(trainer), consumed_only=consumed_only),
+        validation=loaders.states(internals.validation_loader(trainer), consumed_only=False),
         logged=logged.capture(trainer),
         metrics=logged.capture_metrics(trainer.lightning_module),
     )
 
 
-def gather(trainer: Trainer, *, settled: bool) -> list[RankState]:
+def gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
     """The states of all ranks, in their order. Collective: every rank calls it."""
-    mine = capture(trainer, settled=settled)
+    mine = capture(trainer, consumed_only=consumed_only)
     if trainer.world_size == 1:
         return [mine]
     everyone: list[Any] = [None] * trainer.world_size

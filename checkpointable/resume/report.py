@@ -17,7 +17,7 @@ from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended
 from checkpointable.resume import owned_rng, settings
-from checkpointable.resume.loader_position import Stream, carries_state, has_own_state
+from checkpointable.resume.loader_position import LoaderPosition, carries_state, has_own_state
 from checkpointable.resume.loaders import ObservedLoader
 from checkpointable.resume.state import RankState, RunState
 
@@ -55,31 +55,31 @@ def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> li
             Finding("lost", "optimizers, schedulers, randomness, places in the data", "the file holds weights only")
         ]
     found = [*_moment(state), *_callbacks(trainer)]
-    for name, stream in _streams(internals.training_loader(trainer)) if state.ended != Ended.EPOCH else ():
-        found += _inexact_kind(name, stream)
+    for name, position in _positions(internals.training_loader(trainer)) if state.ended != Ended.EPOCH else ():
+        found += _inexact_kind(name, position)
     return found
 
 
-def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, after: str | None) -> list[Finding]:
+def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None) -> list[Finding]:
     """What of a file does not come back exactly, here and now."""
     if saved is None:
         why = f"the file has {len(state.ranks)} ranks, this training {trainer.world_size}"
         return [Finding("lost", f"randomness and places in the data of rank {trainer.global_rank}", why)]
-    inside = after == "batch"
+    inside = ended == Ended.BATCH
     found = [*(_moment(state) if inside else ()), *_callbacks(trainer)]
     if len(state.ranks) != trainer.world_size:
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         found.append(Finding("approximate", "which rank sees which sample", why))
     for name, was, now in settings.changed(trainer, state.settings):
         found.append(Finding("approximate", name, f"{was} when saved, {now} now"))
-    streams = _streams(internals.training_loader(trainer))
+    positions = _positions(internals.training_loader(trainer))
     metrics = {name for name, _ in logged.metrics_of(trainer.lightning_module)}
     for name in saved.metrics.keys() - metrics:
         found.append(Finding("lost", f"metric {name!r}", "the module has none of that name yet"))
-    for (name, stream), place in zip(streams, saved.training, strict=False):
-        found += _compare(name, stream, place)
-        found += _inexact(name, stream, place) if inside else ()
-    expected, present = len(saved.training), len(streams)
+    for (name, position), then in zip(positions, saved.training, strict=False):
+        found += _compare(name, position, then)
+        found += _inexact(name, position, then) if inside else ()
+    expected, present = len(saved.training), len(positions)
     if expected != present:
         found.append(Finding("lost", "places in the data", f"{expected} train loaders when saved, {present} now"))
     return found
@@ -100,7 +100,7 @@ def _callbacks(trainer: Trainer) -> Iterator[Finding]:
             yield Finding("approximate", type(callback).__name__, "Lightning brings it back only in part")
 
 
-def say(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, strict: bool) -> None:
+def announce(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, strict: bool) -> None:
     """Say where a resumed run goes on, and how exactly.
 
     Raises:
@@ -120,27 +120,29 @@ def say(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, stric
     )
 
 
-def _compare(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Finding]:
-    now = stream.place(settled=False)
+def _compare(name: str, position: LoaderPosition, was: Mapping[str, Any]) -> Iterator[Finding]:
+    now = position.state(consumed_only=False)
     for what, unit in (("length", "batches"), ("batch_size", "samples a batch")):
-        if place[what] != now[what]:
-            yield Finding("approximate", name, f"{place[what]} {unit} when saved, {now[what]} now")
-    if place["sampler"] != now["sampler"]:
-        yield Finding("approximate", name, f"ordered by {place['sampler']} when saved, by {now['sampler']} now")
-    if place["workers"] != now["workers"]:
-        was = "with" if place["workers"] else "without"
-        yield Finding("approximate", name, f"{was} worker processes when saved: they have randomness of their own")
+        if was[what] != now[what]:
+            yield Finding("approximate", name, f"{was[what]} {unit} when saved, {now[what]} now")
+    if was["sampler"] != now["sampler"]:
+        yield Finding("approximate", name, f"ordered by {was['sampler']} when saved, by {now['sampler']} now")
+    if was["workers"] != now["workers"]:
+        with_or_without = "with" if was["workers"] else "without"
+        yield Finding(
+            "approximate", name, f"{with_or_without} worker processes when saved: they have randomness of their own"
+        )
 
 
-def _inexact(name: str, stream: Stream, place: Mapping[str, Any]) -> Iterator[Finding]:
-    if has_own_state(stream.loader) and place["state"] is None:
+def _inexact(name: str, position: LoaderPosition, was: Mapping[str, Any]) -> Iterator[Finding]:
+    if has_own_state(position.loader) and was["state"] is None:
         yield Finding("approximate", name, "it keeps its own place, and the file has none for it; it is read forward")
-    yield from _inexact_kind(name, stream)
+    yield from _inexact_kind(name, position)
 
 
-def _inexact_kind(name: str, stream: Stream) -> Iterator[Finding]:
+def _inexact_kind(name: str, position: LoaderPosition) -> Iterator[Finding]:
     """Kinds of loader that do not come back exactly from inside a pass."""
-    loader = stream.loader
+    loader = position.loader
     iterable = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
     kind = type(loader.dataset if iterable else loader).__name__
     why = None
@@ -157,6 +159,6 @@ def _inexact_kind(name: str, stream: Stream) -> Iterator[Finding]:
         yield Finding("approximate", name, why)
 
 
-def _streams(loader: Any) -> list[tuple[str, Stream]]:
-    streams = loader.streams if isinstance(loader, ObservedLoader) else []
-    return [("train loader" if len(streams) == 1 else f"train loader {i}", s) for i, s in enumerate(streams)]
+def _positions(loader: Any) -> list[tuple[str, LoaderPosition]]:
+    positions = loader.positions if isinstance(loader, ObservedLoader) else []
+    return [("train loader" if len(positions) == 1 else f"train loader {i}", s) for i, s in enumerate(positions)]

@@ -21,21 +21,22 @@ from checkpointable.resume import accumulated_gradients, loaders, module_modes, 
 from checkpointable.resume.state import RankState, RunState
 
 
-class WayBack:
+class Restorer:
     """Puts back what a checkpoint holds for going on as the same run.
 
     Args:
         state: Of the run.
         saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
-        after: ``"batch"`` or ``"epoch"``: what had just ended."""
+        ended: What had just ended, by Lightning's counters.
+    """
 
-    def __init__(self, state: RunState, saved: RankState | None, after: str) -> None:
+    def __init__(self, state: RunState, saved: RankState | None, ended: Ended) -> None:
         self._state = state
         self._saved = saved
-        self._after: str | None = None if saved is None else after
-        self._random_to_come = self._validation_to_come = self._after is not None
-        self._arrived = False
-        self._between_passes = after == "epoch"
+        self._ended: Ended | None = None if saved is None else ended
+        self._rng_pending = self._validation_pending = saved is not None
+        self._has_started = False
+        self._between_passes = ended == Ended.EPOCH
 
     def on_run(self, trainer: Trainer) -> None:
         """The loop is about to look for anything left to train: Lightning's seed, and whether it had stopped early."""
@@ -48,25 +49,25 @@ class WayBack:
 
     def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
         """Training loaders are made, their iterators not yet: go back to where they stood."""
-        if self._after is not None and not self._arrived:
+        if self._ended is not None and not self._has_started:
             between = self._between_passes
-            loaders.go_back_to(loaders.observe(loader), self._here.training, epoch, between_passes=between)
+            loaders.resume_at(loaders.track_positions(loader), self._here.training, epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: their generators, and workers that were already running."""
-        if not self._random_to_come and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
-            self._validation_to_come = False  # the run without a stop has made them anew here, too
-        if self._validation_to_come:
+        if not self._rng_pending and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
+            self._validation_pending = False  # the run without a stop has made them anew here, too
+        if self._validation_pending:
             loaders.start_persistent_workers(loader, self._here.validation)
-            if not self._random_to_come:
+            if not self._rng_pending:
                 self._restore_validation(loader)
 
-    def on_start(self, trainer: Trainer, made: Mapping[str, Sequence[str]], *, strict: bool) -> float:
+    def on_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
         """Training is about to call its first hook: gradients of a window, running means, shown values, metrics.
 
         Args:
             trainer: Of the fit.
-            made: The modes in which the script made the module; see ``modes``.
+            initial_modes: The modes in which the script made the module; see ``module_modes``.
             strict: Whether to refuse what does not come back exactly.
 
         Returns:
@@ -78,48 +79,48 @@ class WayBack:
         """
         self._check_position(trainer)
         settings.check_optimizers(trainer, self._state.settings)
-        findings = report.when_resumed(trainer, self._state, self._saved, self._after)
-        report.say(trainer, self._state, findings, strict=strict)
-        module_modes.say_what_differs(made, self._state.initial_modes)
-        self._put_back(trainer)
+        findings = report.when_resumed(trainer, self._state, self._saved, self._ended)
+        report.announce(trainer, self._state, findings, strict=strict)
+        module_modes.log_differences(initial_modes, self._state.initial_modes)
+        self._restore_training_state(trainer)
         return self._state.seconds
 
-    def _put_back(self, trainer: Trainer) -> None:
-        self._arrived = True
+    def _restore_training_state(self, trainer: Trainer) -> None:
+        self._has_started = True
         accumulated_gradients.restore(trainer.lightning_module, self._state.gradients)
-        if self._after == "batch":
+        if self._ended == Ended.BATCH:
             logged.restore(trainer, self._here.logged)
-        elif self._after == "epoch":
+        elif self._ended == Ended.EPOCH:
             logged.restore_shown(trainer, self._here.logged)
-        if self._after is not None:
+        if self._ended is not None:
             logged.restore_metrics(trainer.lightning_module, self._here.metrics)
 
-    def before(self, trainer: Trainer, what: str) -> bool:
+    def before(self, trainer: Trainer, ended: Ended) -> bool:
         """The next ``"batch"`` is about to be fetched, or the next ``"epoch"`` to start: the generators. Once.
 
         Returns:
             Whether it was done now.
         """
-        if what != self._after or not self._random_to_come:
+        if ended != self._ended or not self._rng_pending:
             return False
-        self._random_to_come = False
+        self._rng_pending = False
         internals.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
         training, validation = internals.training_loader(trainer), internals.validation_loader(trainer)
-        loaders.restore_generators(training, self._here.training, whole=what == "epoch")
+        loaders.restore_generators(training, self._here.training, include_samplers=ended == Ended.EPOCH)
         if validation is not None:
             self._restore_validation(validation)
-        module_modes.restore(trainer.lightning_module, self._state.modes)
-        if what == "batch":
+        module_modes.restore(trainer.lightning_module, self._state.module_modes)
+        if ended == Ended.BATCH:
             module_modes.restore_accumulation(trainer)
         rng.restore(self._here.random)
         return True
 
     def after_run(self, trainer: Trainer) -> None:
         """The loop is left. If there was nothing to train, everything is as it was left."""
-        if not self._arrived:
-            self._put_back(trainer)
-            if self._after is not None:
-                self.before(trainer, self._after)
+        if not self._has_started:
+            self._restore_training_state(trainer)
+            if self._ended is not None:
+                self.before(trainer, self._ended)
             rank_zero_info(f"checkpointable: this run was finished, after {self._state.position}: nothing to train.")
 
     @property
@@ -141,5 +142,5 @@ class WayBack:
             )
 
     def _restore_validation(self, loader: CombinedLoader) -> None:
-        self._validation_to_come = False
-        loaders.restore_generators(loader, self._here.validation, whole=True)
+        self._validation_pending = False
+        loaders.restore_generators(loader, self._here.validation, include_samplers=True)

@@ -46,7 +46,7 @@ def restore(state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def apart(state: Mapping[str, Any] | None = None) -> Iterator[None]:
+def isolated(state: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Run something, from these states if given, without a trace in the generators."""
     before = capture()
     try:
@@ -57,7 +57,7 @@ def apart(state: Mapping[str, Any] | None = None) -> Iterator[None]:
         restore(before)
 
 
-def seed_of(base: int, *numbers: int) -> int:
+def derive_seed(base: int, *numbers: int) -> int:
     """A seed for one batch, from a base and the numbers that tell where it stands; 63 bits.
 
     The mixing function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").

@@ -56,7 +56,7 @@ class RunState:
         gradients: Of an open accumulation window, by parameter name.
         stepped: Manual optimisation: whether an optimizer has ever stepped, and whether one did in the last batch.
         settings: How it was trained; see ``settings``.
-        modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_modes``.
+        module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_modes``.
         initial_modes: The same, as the script made the module.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
@@ -75,7 +75,7 @@ class RunState:
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stepped: Sequence[bool] = (False, False)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    modes: Mapping[str, Any] = field(default_factory=dict)
+    module_modes: Mapping[str, Any] = field(default_factory=dict)
     initial_modes: Mapping[str, Any] = field(default_factory=dict)
     stopped_early: bool = False
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)

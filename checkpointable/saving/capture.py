@@ -41,11 +41,11 @@ def complete(trainer: Trainer, state: RunState, *, in_window: bool, weights_only
         state,
         gradients=accumulated_gradients.collect(trainer.lightning_module) if has_gradients else {},
         settings=settings.capture(trainer),
-        modes=module_modes.capture(trainer.lightning_module),
+        module_modes=module_modes.capture(trainer.lightning_module),
         stopped_early=internals.stopped_early(trainer),
         reloaded_epochs=internals.reloaded_epochs(trainer),
         fetching=state.fetching and may_have_drawn(internals.training_loader(trainer)),
-        ranks=tuple(rank_state.gather(trainer, settled=at_safe_point)) if for_resuming else (),
+        ranks=tuple(rank_state.gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
     )
 
 

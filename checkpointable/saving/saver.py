@@ -24,8 +24,8 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.resume.plain import refused
 from checkpointable.resume.state import KEY
+from checkpointable.resume.weights_only import unsafe_values
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.overlap import changed_only_by_steps
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
@@ -240,7 +240,7 @@ class Saver:
         self.kept_on_disk = kept
 
     def _name_unsafe_values(self, checkpoint: dict[str, Any]) -> None:
-        found = {at: kind for at, kind in refused(checkpoint) if at not in self._named}
+        found = {at: kind for at, kind in unsafe_values(checkpoint) if at not in self._named}
         self._named.update(found)
         for at, kind in found.items():
             _warn(

@@ -27,7 +27,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.resume import loaders
-from checkpointable.resume.restorer import WayBack as Restorer
+from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import capture, on_exception
 from checkpointable.saving.due import Due
@@ -109,14 +109,14 @@ class Session:
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Training loaders are made: observe them, and return whether a resume puts them into position."""
-        loaders.observe(loader)
+        loaders.track_positions(loader)
         if self._restorer is not None:
             self._restorer.on_training_loaders(loader, internals.epochs_done(trainer))
         return self._restorer is not None
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Validation loaders are made: observe them, and restore the generators they own."""
-        loaders.observe(loader)
+        loaders.track_positions(loader)
         if self._restorer is not None and not trainer.sanity_checking:
             self._restorer.on_validation_loaders(trainer, loader)
 
@@ -160,7 +160,7 @@ class Session:
         """
         previous, self.position = self.position, self._steps.count(trainer, self.position)
         self._ended, self.is_consistent, self._fetching = Ended.BATCH, True, False
-        loaders.settle(internals.training_loader(trainer))
+        loaders.mark_consumed(internals.training_loader(trainer))
         self.due.after_batch(trainer, previous, self.position)
         if self.interrupt.pressed:
             self.due.reasons.add(Reason.EXCEPTION)

@@ -10,7 +10,7 @@ from runs import Config, Digits, train
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
-from checkpointable.resume.loader_position import Stream
+from checkpointable.resume.loader_position import LoaderPosition
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -60,7 +60,7 @@ def test_sample_that_cannot_be_read_in_this_process_is_said_to_have_drawn(tmp_pa
 
 def test_sample_that_cannot_be_read_in_this_process_passes_for_exact_without_the_check(tmp_path, monkeypatch):
     """The twin."""
-    monkeypatch.setattr(Stream, "may_have_drawn", False)
+    monkeypatch.setattr(LoaderPosition, "may_have_drawn", False)
     assert read_info(stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)[1]).exactness == "exact"
 
 

@@ -28,15 +28,15 @@ def without_random_states(patch: Patch) -> None:
     class Kept:
         restore = staticmethod(nothing)
 
-    patch.setattr(restorer, "randomness", Kept)
+    patch.setattr(restorer, "rng", Kept)
 
 
 def without_places(patch: Patch) -> None:
-    patch.setattr(loader_position.Stream, "go_back_to", nothing)
+    patch.setattr(loader_position.LoaderPosition, "resume_at", nothing)
 
 
 def without_worker_seeds(patch: Patch) -> None:
-    patch.setattr(index_batches, "Parcel", lambda given, seed: given)
+    patch.setattr(index_batches, "SeededIndices", lambda indices, seed: indices)
 
 
 def without_running_means(patch: Patch) -> None:
@@ -94,11 +94,11 @@ def without_draws_of_their_own(patch: Patch) -> None:
 
 
 def without_read_ahead(patch: Patch) -> None:
-    patch.setattr(loader_position.Stream, "ahead", property(lambda stream: False, nothing), raising=False)
+    patch.setattr(loader_position.LoaderPosition, "ahead", property(lambda position: False, nothing), raising=False)
 
 
 def without_ends(patch: Patch) -> None:
-    patch.setattr(loader_position.Stream, "ended", property(lambda stream: False, nothing), raising=False)
+    patch.setattr(loader_position.LoaderPosition, "exhausted", property(lambda position: False, nothing), raising=False)
 
 
 def without_ends_of_cycles(patch: Patch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_PLAIN = (
+_SAFE_TYPES = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray),
     *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
 )
@@ -16,14 +16,14 @@ _MAPPINGS = (dict, OrderedDict, defaultdict)
 _SEQUENCES = (list, tuple, set)
 
 
-def refused(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
     """Where in a checkpoint something lies that would be refused, and of which type it is."""
     kind = type(value)
     if kind in _MAPPINGS:
         for key, item in value.items():
-            yield from refused(item, f"{at}[{key!r}]")
+            yield from unsafe_values(item, f"{at}[{key!r}]")
     elif kind in _SEQUENCES:
         for number, item in enumerate(value):
-            yield from refused(item, f"{at}[{number}]")
-    elif kind not in _PLAIN and kind not in torch.serialization.get_safe_globals():
+            yield from unsafe_values(item, f"{at}[{number}]")
+    elif kind not in _SAFE_TYPES and kind not in torch.serialization.get_safe_globals():
         yield at, f"{kind.__module__}.{kind.__qualname__}"
