@@ -7,6 +7,7 @@ batches of indices. Seeding: a loader with two workers delivers images with and 
 import itertools
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -52,7 +53,7 @@ def seconds_of_plain_indices(batches):
 def seconds_of_positioning(batches):
     began = LoaderPosition(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
     next(iter(began))
-    state = {**began.state(consumed_only=True), "delivered": batches}
+    state = replace(began.state(consumed_only=True), delivered=batches)
     resumed = LoaderPosition(DataLoader(Numbers(), batch_size=BATCH, shuffle=True))
     start = time.perf_counter()
     resumed.resume_at(state, 0)

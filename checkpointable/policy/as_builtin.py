@@ -17,7 +17,7 @@ def as_builtin(record: Any) -> dict[str, Any]:
     """A dataclass as a dictionary of its fields.
 
     Dataclasses inside it become dictionaries too, enum members their values, tuples and sets lists. Values of any other
-    type are left as they are.
+    type, and of fields declared ``Any``, are left as they are.
     """
     kind: Any = type(record)
     return {name: _encoded(hint, getattr(record, name)) for name, hint in _hints(kind).items()}
@@ -48,8 +48,8 @@ def _required(kind: Any) -> set[str]:
 
 
 def _encoded(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or hint is Any:
+        return value
     if is_dataclass(value):
         return as_builtin(value)
     if isinstance(value, Enum):

@@ -11,6 +11,7 @@ from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
 from checkpointable.resume import owned_rng, rng
+from checkpointable.resume.state import OrderRng
 
 if TYPE_CHECKING:
     from checkpointable.resume.loader_position import LoaderPosition
@@ -34,9 +35,9 @@ class IndexBatches:
         self._position: LoaderPosition = weakref.proxy(position)
         self.source: Any = None
         self._latest: _IndexIterator | None = None
-        self._skip: tuple[int, dict[str, Any] | None] | None = None
+        self._skip: tuple[int, OrderRng | None] | None = None
 
-    def skip(self, batches: int, order_rng: dict[str, Any] | None) -> None:
+    def skip(self, batches: int, order_rng: OrderRng | None) -> None:
         """In the next pass: draw the order again as it was ``order_rng``, and pass so many batches over."""
         self._skip = batches, order_rng
 
@@ -55,7 +56,7 @@ class IndexBatches:
 
 
 class _IndexIterator:
-    def __init__(self, position: LoaderPosition, source: Any, skip: tuple[int, dict[str, Any] | None] | None) -> None:
+    def __init__(self, position: LoaderPosition, source: Any, skip: tuple[int, OrderRng | None] | None) -> None:
         self._position = position
         self._source = source
         self._skip = skip

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from checkpointable.resume import owned_rng, rng
 from checkpointable.resume.index_batches import IndexBatches, draws_at_once
+from checkpointable.resume.state import LoaderState, OrderRng
 
 
 class LoaderPosition:
@@ -39,17 +40,17 @@ class LoaderPosition:
         self.consumed = 0
         self.exhausted = False
         self.worker_seed = 0
-        self.iterator_rng: rng.State | None = None
-        self.order_rng: dict[str, Any] | None = None
-        self.pass_start_rng: dict[str, Any] = {}
-        self._resume_state: Mapping[str, Any] | None = None
+        self.iterator_rng: Mapping[str, Any] | None = None
+        self.order_rng: OrderRng | None = None
+        self.pass_start_rng: Mapping[str, Any] = {}
+        self._resume_state: LoaderState | None = None
         self._first_counts = owned_rng.counts(loader)
-        self._before: dict[str, Any] | None = None
-        self._before_consumed: dict[str, Any] | None = None
+        self._before: LoaderState | None = None
+        self._before_consumed: LoaderState | None = None
         self._indices = IndexBatches(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
 
-    def state(self, *, consumed_only: bool) -> dict[str, Any]:
-        """Where this loader stands, in plain values.
+    def state(self, *, consumed_only: bool) -> LoaderState:
+        """Where this loader stands.
 
         Args:
             consumed_only: Whether a batch that was fetched since the last safe point counts as not delivered.
@@ -57,15 +58,15 @@ class LoaderPosition:
         before = self._before_consumed if consumed_only else self._before
         if self.ahead and before is not None:
             return before
-        return self._present(self.consumed if consumed_only else self.delivered, fetched=None)
+        return self._present(self.consumed if consumed_only else self.delivered, fetch_rng=None)
 
-    def look_ahead(self, fetched: rng.State) -> None:
+    def look_ahead(self, fetch_rng: rng.State) -> None:
         """A batch is about to be fetched that is used one batch later: until then, this is where the loader stands.
 
         Args:
-            fetched: The states of the global generators.
+            fetch_rng: The states of the global generators.
         """
-        self._before = self._present(self.delivered, fetched=fetched)
+        self._before = self._present(self.delivered, fetch_rng)
 
     @property
     def may_have_drawn(self) -> bool:
@@ -79,33 +80,35 @@ class LoaderPosition:
         """At a safe point: what was delivered has been used."""
         self.consumed, self._before_consumed = self.delivered, self._before
 
-    def _present(self, delivered: int, fetched: rng.State | None) -> dict[str, Any]:
-        return {
-            "passes": self.passes,
-            "starts": self.starts,
-            "delivered": delivered,
-            "ended": self.exhausted,
-            "base": self.worker_seed,
-            "created": self.iterator_rng,
-            "drawn": self.order_rng,
-            "fetched": fetched,
-            "born": self.pass_start_rng,
-            "counts": self._counts(),
-            "sampler": _sampler_names(self.loader),
-            "workers": getattr(self.loader, "num_workers", 0) > 0,
-            "length": _length(self.loader),
-            "batch_size": getattr(self.loader, "batch_size", None),
-            "state": self.loader.state_dict() if has_own_state(self.loader) and delivered == self.delivered else None,
-        }
+    def _present(self, delivered: int, fetch_rng: rng.State | None) -> LoaderState:
+        has_state = has_own_state(self.loader) and delivered == self.delivered
+        return LoaderState(
+            passes=self.passes,
+            starts=self.starts,
+            delivered=delivered,
+            exhausted=self.exhausted,
+            worker_seed=self.worker_seed,
+            pass_start_rng=self.pass_start_rng,
+            iterator_rng=self.iterator_rng,
+            order_rng=self.order_rng,
+            fetch_rng=fetch_rng,
+            own_rng={},
+            sampler_counts=self._counts(),
+            sampler=_sampler_names(self.loader),
+            has_workers=getattr(self.loader, "num_workers", 0) > 0,
+            length=_length(self.loader),
+            batch_size=getattr(self.loader, "batch_size", None),
+            own_state=self.loader.state_dict() if has_state else None,
+        )
 
-    def resume_at(self, state: Mapping[str, Any], epoch: int) -> None:
+    def resume_at(self, state: LoaderState, epoch: int) -> None:
         """Start the next pass where an earlier run stood."""
         self._resume_state = state
         self._epoch = epoch
 
     _epoch = 0
 
-    def start_persistent_workers(self, iterator_rng: rng.State) -> None:
+    def start_persistent_workers(self, iterator_rng: Mapping[str, Any]) -> None:
         """Make the iterator that lives as long as the loader, as it was made at ``iterator_rng``."""
         persistent = getattr(self.loader, "persistent_workers", False)
         if persistent and self.loader._iterator is None:
@@ -117,10 +120,8 @@ class LoaderPosition:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        back, self._resume_state = self._resume_state, None
-        if back is None:
-            return self._start()
-        return self._resume(back)
+        state, self._resume_state = self._resume_state, None
+        return self._start() if state is None else self._resume(state)
 
     def _start(self) -> Iterator[Any]:
         self.passes += 1
@@ -133,25 +134,25 @@ class LoaderPosition:
             self.iterator_rng = rng.capture()
         return _CountingIterator(self, self._iterate())
 
-    def _resume(self, back: Mapping[str, Any]) -> Iterator[Any]:
-        self.passes, self.worker_seed, self.pass_start_rng = back["passes"], back["base"], dict(back["born"])
-        self.iterator_rng, self.order_rng = back["created"], back["drawn"]
-        self.starts, self.exhausted = back["starts"], back["ended"]
-        skipped = self.delivered = self.consumed = back["delivered"]
+    def _resume(self, state: LoaderState) -> Iterator[Any]:
+        self.passes, self.starts, self.exhausted = state.passes, state.starts, state.exhausted
+        self.delivered = self.consumed = state.delivered
+        self.worker_seed, self.pass_start_rng = state.worker_seed, state.pass_start_rng
+        self.iterator_rng, self.order_rng = state.iterator_rng, state.order_rng
         owned_rng.restore(self.loader, self.pass_start_rng)
         _set_sampler_epoch(self.loader, self._epoch)
         if self.iterator_rng is not None:
             rng.restore(self.iterator_rng)
-        if has_own_state(self.loader) and back["state"] is not None:
-            iterator = self._load(back["state"])
+        if has_own_state(self.loader) and state.own_state is not None:
+            iterator = self._load(state.own_state)
         elif self._indices is not None and _has_indices(self.loader):
-            self._indices.skip(skipped, self.order_rng)
+            self._indices.skip(state.delivered, self.order_rng)
             iterator = self._iterate()
             self._indices.start()
         else:
-            iterator = self._read_forward(skipped)
-        if back["fetched"] is not None:
-            rng.restore(back["fetched"])
+            iterator = self._read_forward(state.delivered)
+        if state.fetch_rng is not None:
+            rng.restore(state.fetch_rng)
         return _CountingIterator(self, iterator)
 
     def _load(self, state: Any) -> Iterator[Any]:
@@ -164,17 +165,18 @@ class LoaderPosition:
 
     def note_draw(self) -> None:
         """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
-        self.order_rng = {"random": rng.capture(), "own": owned_rng.capture(self.loader), "counts": self._counts()}
+        own = owned_rng.capture(self.loader)
+        self.order_rng = OrderRng(global_rng=rng.capture(), own_rng=own, sampler_counts=self._counts())
 
     def _counts(self) -> dict[str, int]:
         """Only what has changed in this run: the rest is how the sampler was made."""
         return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
 
-    def draw_again(self, order_rng: Mapping[str, Any]) -> None:
+    def draw_again(self, order_rng: OrderRng) -> None:
         """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
-        rng.restore(order_rng["random"])
-        owned_rng.restore(self.loader, order_rng["own"])
-        owned_rng.set_counts(self.loader, order_rng["counts"])
+        rng.restore(order_rng.global_rng)
+        owned_rng.restore(self.loader, order_rng.own_rng)
+        owned_rng.set_counts(self.loader, order_rng.sampler_counts)
 
     def _read_forward(self, skipped: int) -> Iterator[Any]:
         if self._indices is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning.fabric.utilities.data import sized_len
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume import owned_rng, rng
 from checkpointable.resume.loader_position import LoaderPosition, carries_state
+from checkpointable.resume.state import LoaderState
 
 
 class ObservedLoader(CombinedLoader):
@@ -67,17 +69,17 @@ def may_have_drawn(loader: CombinedLoader | None) -> bool:
     return not isinstance(loader, ObservedLoader) or any(position.may_have_drawn for position in loader.positions)
 
 
-def states(loader: CombinedLoader | None, *, consumed_only: bool) -> list[dict[str, Any]]:
+def states(loader: CombinedLoader | None, *, consumed_only: bool) -> tuple[LoaderState, ...]:
     """Where every loader stands, with the present states of the generators it owns; see ``LoaderPosition.state``."""
     if not isinstance(loader, ObservedLoader):
-        return []
-    return [
-        {**position.state(consumed_only=consumed_only), "generators": owned_rng.capture(position.loader)}
+        return ()
+    return tuple(
+        replace(position.state(consumed_only=consumed_only), own_rng=owned_rng.capture(position.loader))
         for position in loader.positions
-    ]
+    )
 
 
-def resume_at(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch: int, *, between_passes: bool) -> None:
+def resume_at(loader: ObservedLoader, saved: Sequence[LoaderState], epoch: int, *, between_passes: bool) -> None:
     """Start the next pass where an earlier run stood.
 
     Args:
@@ -92,9 +94,7 @@ def resume_at(loader: ObservedLoader, saved: Sequence[Mapping[str, Any]], epoch:
             position.resume_at(state, epoch)
 
 
-def restore_generators(
-    loader: CombinedLoader | None, saved: Sequence[Mapping[str, Any]], *, include_samplers: bool
-) -> None:
+def restore_generators(loader: CombinedLoader | None, saved: Sequence[LoaderState], *, include_samplers: bool) -> None:
     """Put the loaders' own generators into the states they had when the checkpoint was taken.
 
     Args:
@@ -104,17 +104,17 @@ def restore_generators(
     """
     if isinstance(loader, ObservedLoader):
         for position, state in zip(loader.positions, saved, strict=False):
-            generators = state["generators"].items()
+            generators = state.own_rng.items()
             if include_samplers:
-                owned_rng.set_counts(position.loader, state["counts"])
+                owned_rng.set_counts(position.loader, state.sampler_counts)
             owned_rng.restore(
                 position.loader,
                 {at: s for at, s in generators if include_samplers or at.startswith(("dataset.", "collate_fn."))},
             )
 
 
-def start_persistent_workers(loader: CombinedLoader, saved: Sequence[Mapping[str, Any]]) -> None:
+def start_persistent_workers(loader: CombinedLoader, saved: Sequence[LoaderState]) -> None:
     """Start the workers that were running already, without a trace in the generators: they drew their seed long ago."""
     for position, state in zip(track_positions(loader).positions, saved, strict=False):
-        if state["created"] is not None:
-            position.start_persistent_workers(state["created"])
+        if state.iterator_rng is not None:
+            position.start_persistent_workers(state.iterator_rng)

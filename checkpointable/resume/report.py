@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from checkpointable.policy.position import Ended
 from checkpointable.resume import owned_rng, settings
 from checkpointable.resume.loader_position import LoaderPosition, carries_state, has_own_state
 from checkpointable.resume.loaders import ObservedLoader
-from checkpointable.resume.state import RankState, RunState
+from checkpointable.resume.state import LoaderState, RankState, RunState
 
 EXACT = "exact"
 _IN_PART = (StochasticWeightAveraging, ModelPruning)
@@ -120,22 +120,23 @@ def announce(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, 
     )
 
 
-def _compare(name: str, position: LoaderPosition, was: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare(name: str, position: LoaderPosition, was: LoaderState) -> Iterator[Finding]:
     now = position.state(consumed_only=False)
-    for what, unit in (("length", "batches"), ("batch_size", "samples a batch")):
-        if was[what] != now[what]:
-            yield Finding("approximate", name, f"{was[what]} {unit} when saved, {now[what]} now")
-    if was["sampler"] != now["sampler"]:
-        yield Finding("approximate", name, f"ordered by {was['sampler']} when saved, by {now['sampler']} now")
-    if was["workers"] != now["workers"]:
-        with_or_without = "with" if was["workers"] else "without"
+    if was.length != now.length:
+        yield Finding("approximate", name, f"{was.length} batches when saved, {now.length} now")
+    if was.batch_size != now.batch_size:
+        yield Finding("approximate", name, f"{was.batch_size} samples a batch when saved, {now.batch_size} now")
+    if was.sampler != now.sampler:
+        yield Finding("approximate", name, f"ordered by {was.sampler} when saved, by {now.sampler} now")
+    if was.has_workers != now.has_workers:
+        with_or_without = "with" if was.has_workers else "without"
         yield Finding(
             "approximate", name, f"{with_or_without} worker processes when saved: they have randomness of their own"
         )
 
 
-def _inexact(name: str, position: LoaderPosition, was: Mapping[str, Any]) -> Iterator[Finding]:
-    if has_own_state(position.loader) and was["state"] is None:
+def _inexact(name: str, position: LoaderPosition, was: LoaderState) -> Iterator[Finding]:
+    if has_own_state(position.loader) and was.own_state is None:
         yield Finding("approximate", name, "it keeps its own place, and the file has none for it; it is read forward")
     yield from _inexact_kind(name, position)
 

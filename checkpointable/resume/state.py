@@ -13,12 +13,68 @@ import torch
 
 from checkpointable._errors import ResumeError
 from checkpointable._version import __version__
-from checkpointable.policy.as_builtin import as_builtin, from_builtin
+from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.position import Ended, Position
 
 KEY = "checkpointable"
 FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderRng:
+    """The random states from which a pass draws the order of its samples.
+
+    Attributes:
+        global_rng: Of the global generators; see ``rng``.
+        own_rng: Of the generators that the loader owns; see ``owned_rng``.
+        sampler_counts: Whole numbers in the attributes of samplers, as far as they have changed.
+    """
+
+    global_rng: Mapping[str, Any]
+    own_rng: Mapping[str, Any]
+    sampler_counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderState:
+    """Where one loader stands; see ``LoaderPosition``.
+
+    Attributes:
+        passes: Passes begun, this one included.
+        starts: Passes begun since the loop's own pass began: a shorter loader may start over in between.
+        delivered: Batches delivered in this pass.
+        exhausted: Whether this pass has ended.
+        worker_seed: The number from which the seeds of this pass's batches are derived.
+        pass_start_rng: States of the loader's own generators when this pass began.
+        iterator_rng: States of the global generators when the iterator was made.
+        order_rng: From which states the order of this pass was drawn; ``None`` before the draw.
+        fetch_rng: States of the global generators before the batch that Lightning fetches ahead, if it does.
+        own_rng: Present states of the loader's own generators.
+        sampler_counts: Whole numbers in the attributes of samplers, as far as they have changed.
+        sampler: Class names of what orders the samples.
+        has_workers: Whether worker processes read the data.
+        length: Batches in a pass; ``None`` if unknown.
+        batch_size: Samples in a batch; ``None`` if unknown.
+        own_state: What the ``state_dict`` of a loader that keeps its own position gave.
+    """
+
+    passes: int
+    starts: int
+    delivered: int
+    exhausted: bool
+    worker_seed: int
+    pass_start_rng: Mapping[str, Any]
+    iterator_rng: Mapping[str, Any] | None
+    order_rng: OrderRng | None
+    fetch_rng: Mapping[str, Any] | None
+    own_rng: Mapping[str, Any]
+    sampler_counts: Mapping[str, int]
+    sampler: str
+    has_workers: bool
+    length: int | None
+    batch_size: int | None
+    own_state: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +84,7 @@ class RankState:
     Attributes:
         random: The states of the global random generators; see ``rng``.
         seed: What ``seed_everything`` was given.
-        training: Where each training loader stood; see ``LoaderPosition``.
+        training: Where each training loader stood.
         validation: The same for the loaders of the validation.
         logged: Lightning's running means of logged values, and the values that it shows.
         metrics: The states of the ``torchmetrics`` metrics in the module, by name.
@@ -36,8 +92,8 @@ class RankState:
 
     random: Mapping[str, Any]
     seed: str | None
-    training: Sequence[Mapping[str, Any]]
-    validation: Sequence[Mapping[str, Any]]
+    training: tuple[LoaderState, ...]
+    validation: tuple[LoaderState, ...]
     logged: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
@@ -84,13 +140,9 @@ class RunState:
     ranks: tuple[RankState, ...] = ()
     format: int = FORMAT
 
-    def to_dict(self) -> dict[str, Any]:
-        """As it goes into a checkpoint."""
-        return as_builtin(self)
-
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> RunState:
-        """What ``to_dict`` gave.
+        """The state that ``as_builtin`` was given.
 
         Raises:
             ResumeError: If it was written by a later version of the library.

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
@@ -259,7 +260,7 @@ class Session:
         state = capture.complete(trainer, state, in_window=in_window, weights_only=weights_only)
         resumed_from = self.saver.resumed_from
         metadata = capture.describe(trainer, state, request, self.options, resumed_from, weights_only=weights_only)
-        return {**state.to_dict(), "metadata": metadata.to_dict()}
+        return {**as_builtin(state), "metadata": metadata.to_dict()}
 
     def restore(self, saved: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
         """Take over what ``capture`` gave.

@@ -58,6 +58,11 @@ def test_as_builtin_leaves_values_of_other_types_as_they_are():
     assert plain["mapping"] is OUTER.mapping
 
 
+@pytest.mark.parametrize("value", [Inner(1), Colour.RED, (1, 2)])
+def test_as_builtin_leaves_a_field_declared_any_as_it_is(value):
+    assert as_builtin(Outer(Inner(1), anything=value))["anything"] is value
+
+
 def test_from_builtin_gives_the_same_dataclass_back():
     assert from_builtin(Outer, as_builtin(OUTER)) == OUTER
 
