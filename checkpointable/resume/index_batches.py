@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch.utils.data import BatchSampler, get_worker_info
 from torch.utils.data import sampler as samplers
@@ -13,13 +13,23 @@ from torch.utils.data.distributed import DistributedSampler
 from checkpointable.resume import owned_rng, rng
 from checkpointable.resume.state import OrderRng
 
-if TYPE_CHECKING:
-    from checkpointable.resume.loader_position import LoaderPosition
-
 _DRAW_AT_ONCE = {
     *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
     *(samplers.SubsetRandomSampler, samplers.WeightedRandomSampler),
 }
+
+
+class Order(Protocol):
+    """Notes and repeats the draw of an order; a ``LoaderPosition`` does."""
+
+    loader: Any
+    worker_seed: int
+
+    def note_draw(self) -> None:
+        """The order of a pass is about to be drawn."""
+
+    def draw_again(self, order_rng: OrderRng) -> None:
+        """Restore the states from which the order was drawn."""
 
 
 class IndexBatches:
@@ -31,8 +41,8 @@ class IndexBatches:
 
     stands_for_source = True
 
-    def __init__(self, position: LoaderPosition) -> None:
-        self._position: LoaderPosition = weakref.proxy(position)
+    def __init__(self, order: Order) -> None:
+        self._order: Order = weakref.proxy(order)
         self.source: Any = None
         self._latest: _IndexIterator | None = None
         self._skip: tuple[int, OrderRng | None] | None = None
@@ -48,7 +58,7 @@ class IndexBatches:
         self._skip = None
 
     def __iter__(self) -> Iterator[Any]:
-        self._latest = _IndexIterator(self._position, self.source, self._skip)
+        self._latest = _IndexIterator(self._order, self.source, self._skip)
         return self._latest
 
     def __len__(self) -> int:
@@ -56,13 +66,13 @@ class IndexBatches:
 
 
 class _IndexIterator:
-    def __init__(self, position: LoaderPosition, source: Any, skip: tuple[int, OrderRng | None] | None) -> None:
-        self._position = position
+    def __init__(self, order: Order, source: Any, skip: tuple[int, OrderRng | None] | None) -> None:
+        self._order = order
         self._source = source
         self._skip = skip
         self._indices: Iterator[Any] | None = None
         self._number = 0
-        self._seeds = position.loader.num_workers > 0
+        self._seeds = order.loader.num_workers > 0
         self._own: rng.State | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -72,7 +82,7 @@ class _IndexIterator:
         self.start()
         indices = self._draw()
         if self._seeds:
-            return SeededIndices(indices, rng.derive_seed(self._position.worker_seed, self._number - 1))
+            return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self._number - 1))
         return indices
 
     def start(self) -> None:
@@ -81,9 +91,9 @@ class _IndexIterator:
             return
         batches, order_rng = self._skip or (0, None)
         if self._skip is None:
-            self._position.note_draw()
+            self._order.note_draw()
         elif order_rng is not None:
-            self._position.draw_again(order_rng)
+            self._order.draw_again(order_rng)
         self._indices = iter(self._source)  # which may draw the whole order at once
         for _ in range(batches):
             try:
