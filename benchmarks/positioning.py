@@ -99,7 +99,7 @@ def main():
                 values.append(rate)
     print(f"\nimages per second, {WORKERS} workers{'':14}    median  interquartile range")
     row("DataLoader as it is", without, 0)
-    row("behind our stream, seeded per batch", within, 0)
+    row("through a LoaderPosition, seeded per batch", within, 0)
     shares = [100 * (mine / theirs - 1) for mine, theirs in zip(within, without, strict=True)]
     first, median, third = statistics.quantiles(shares, n=4)
     print(f"\nseeding changes the rate by {median:+.1f} % ({first:+.1f} to {third:+.1f})")

@@ -1,1 +1,1 @@
-"""What a checkpoint carries for going on, beside what Lightning saves."""
+"""What a checkpoint needs for an exact resume beside what Lightning saves: how it is captured, and restored."""

@@ -1,4 +1,4 @@
-"""Resuming from a file that turns out to be damaged: the newest whole one beside it takes its place, with a warning."""
+"""Resumes from the newest intact checkpoint in the same directory if the given one is damaged, with a warning."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from checkpointable.storage.paths import parent
 
 
 class ResumingCheckpointIO(DurableCheckpointIO):
-    """A trainer's ``CheckpointIO``: a ``fit`` that is to go on from a damaged file goes on from the newest whole one.
+    """A trainer's ``CheckpointIO``. If a ``fit`` is given a damaged file, it warns and reads the newest intact one.
 
-    Only a ``fit`` does: whoever tests a file wants to know of that one.
+    ``validate``, ``test`` and ``predict`` raise instead: their results are about the file that was named.
 
     Args:
-        trainer: Whose it is.
+        trainer: The trainer that reads with it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -40,7 +40,7 @@ class ResumingCheckpointIO(DurableCheckpointIO):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointFileError: If it is damaged, and nothing beside it is whole, or this is no ``fit``.
+            CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only)
@@ -51,19 +51,19 @@ class ResumingCheckpointIO(DurableCheckpointIO):
                 raise
             problem = str(error).splitlines()[0]
             rank_zero_warn(
-                f"{problem} Going on from {instead.path} ({instead.at}), the newest file there that is whole.",
+                f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
                 category=CheckpointableWarning,
             )
             internals.set_resume_path(trainer, instead.path)
             return super().load_checkpoint(instead.path, map_location, weights_only)
 
     def __getstate__(self) -> dict[str, Any]:
-        """In another process it falls back on nothing."""
-        return {"_trainer": _nobody}
+        """Without the trainer: a copy in another process raises for a damaged file."""
+        return {"_trainer": _no_trainer}
 
 
-def _nobody() -> None:
-    """No trainer."""
+def _no_trainer() -> None:
+    """Stands in for a reference to a trainer that is gone."""
 
 
 def _beside(trainer: Trainer, path: str) -> CheckpointInfo | None:

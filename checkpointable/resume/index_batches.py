@@ -1,4 +1,4 @@
-"""The indices of a ``DataLoader`` on their way from its sampler: drawn, skipped, and with a seed for its workers."""
+"""The index batches of a ``DataLoader``: drawn in the same order again, skipped, and sent to workers with a seed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ class Order(Protocol):
 
 
 class IndexBatches:
-    """Stands where a loader's batch sampler stands while an iterator is made: notes the draw, skips, seeds workers.
+    """Replaces a loader's batch sampler while an iterator is made: notes the draw, skips batches, and seeds workers.
 
-    The iterator keeps it. So it must not hold the stream, which holds the loader, which may hold the iterator: worker
-    processes end when their iterator is dropped, and in a circle it is dropped at any time, even in a forked process.
+    The iterator holds a reference to it. It holds only a weak one to the order, which holds the loader, which may hold
+    the iterator: worker processes end when their iterator is freed, and a reference cycle would be freed at any time,
+    even in a forked process.
     """
 
     stands_for_source = True
@@ -48,11 +49,11 @@ class IndexBatches:
         self._skip: tuple[int, OrderRng | None] | None = None
 
     def skip(self, batches: int, order_rng: OrderRng | None) -> None:
-        """In the next pass: draw the order again as it was ``order_rng``, and pass so many batches over."""
+        """In the next pass, draw the order from these states, and skip this many batches."""
         self._skip = batches, order_rng
 
     def start(self) -> None:
-        """Skip now, if the iterator has not fetched yet; the passes after this one start at their start."""
+        """Skip now if the iterator has not fetched yet. Later passes skip nothing."""
         if self._latest is not None:
             self._latest.start()
         self._skip = None
@@ -86,7 +87,7 @@ class _IndexIterator:
         return indices
 
     def start(self) -> None:
-        """Draw the order, and pass over what was delivered before."""
+        """Draw the order, and skip the batches that were delivered before. Later calls do nothing."""
         if self._indices is not None:
             return
         batches, order_rng = self._skip or (0, None)
@@ -94,7 +95,7 @@ class _IndexIterator:
             self._order.note_draw()
         elif order_rng is not None:
             self._order.draw_again(order_rng)
-        self._indices = iter(self._source)  # which may draw the whole order at once
+        self._indices = iter(self._source)  # may draw the whole order at once
         for _ in range(batches):
             try:
                 self._draw()
@@ -102,8 +103,11 @@ class _IndexIterator:
                 return
 
     def _draw(self) -> Any:
-        """The next index batch. Samplers that may draw from the global generators at any time get them for themselves,
-        once their order has begun: what training draws in between must not matter when the order is drawn again."""
+        """The next index batch.
+
+        A sampler that may draw from the global generators at any batch continues from the states of its own previous
+        draw. So the draws of the training in between do not change the order when it is drawn again.
+        """
         assert self._indices is not None
         if draws_at_once(self._source):
             indices = next(self._indices)
@@ -119,10 +123,10 @@ class _IndexIterator:
 
 
 class SeededIndices:
-    """Indices on their way to a worker process, where they arrive as they were, and seed it for exactly this batch.
+    """Indices for a worker process. Unpickling gives the plain indices, and seeds the worker for this batch.
 
-    So the random numbers of a batch depend on the run's seed and the batch's number, and neither on how many workers
-    there are nor on which batches a worker has seen before.
+    So the random numbers of a batch depend on the run's seed and the batch's number only: not on the number of workers,
+    nor on the batches that a worker had before.
     """
 
     def __init__(self, indices: Any, seed: int) -> None:
@@ -130,10 +134,10 @@ class SeededIndices:
         self.seed = seed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_arrive, (self.indices, self.seed))
+        return (_unpack, (self.indices, self.seed))
 
 
-def _arrive(indices: Any, seed: int) -> Any:
+def _unpack(indices: Any, seed: int) -> Any:
     rng.seed_worker(seed)
     worker = get_worker_info()
     if worker is not None:
@@ -142,6 +146,6 @@ def _arrive(indices: Any, seed: int) -> Any:
 
 
 def draws_at_once(source: Any) -> bool:
-    """Whether an order leaves the global generators alone once it has begun."""
+    """Whether a sampler draws from the global generators only when its order begins."""
     inner = getattr(source, "sampler", source)
     return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE

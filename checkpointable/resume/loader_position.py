@@ -1,8 +1,8 @@
-"""One loader's place in its data, in batches that were delivered, and the way back to it.
+"""One loader's position in its data, counted in delivered batches, and the return to it.
 
-An ordinary ``DataLoader`` goes back by its sampler: the order is drawn again from the random states of the time it was
-drawn, the index batches that were delivered are skipped, and no data is read for them. Anything else that can only be
-iterated is read forward.
+An ordinary ``DataLoader`` returns through its sampler: the order is drawn again from the same random states, and the
+index batches that were delivered are skipped without reading any data. A loader with a ``state_dict`` gets its state
+back. Of any other loader, the delivered batches are read again and dropped.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ from checkpointable.resume.state import LoaderState, OrderRng
 
 
 class LoaderPosition:
-    """A loader, as a loop goes through it, pass after pass.
+    """Iterates over a loader, counts the batches, and can start a pass where an earlier run stood.
 
     Args:
         loader: Anything that can be iterated.
 
     Attributes:
-        ahead: Whether Lightning fetches one batch ahead, as it does where it knows no length.
-        starts: How often it was started since its loop's pass began: shorter loaders may start over in between.
-        exhausted: Whether it has said that there is no more batch, since it was started last.
+        ahead: Whether Lightning fetches one batch ahead, which it does for loaders without a length.
+        delivered: Batches delivered in this pass.
+        consumed: Of these, the batches that had been trained at the last safe point.
+
+    The other attributes are those of ``LoaderState``.
     """
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.ahead = False
         self.passes = self.starts = 0
-        self.delivered = 0
-        self.consumed = 0
+        self.delivered = self.consumed = 0
         self.exhausted = False
         self.worker_seed = 0
         self.iterator_rng: Mapping[str, Any] | None = None
         self.order_rng: OrderRng | None = None
         self.pass_start_rng: Mapping[str, Any] = {}
         self._resume_state: LoaderState | None = None
+        self._epoch = 0
         self._first_counts = owned_rng.counts(loader)
         self._before: LoaderState | None = None
         self._before_consumed: LoaderState | None = None
         self._indices = IndexBatches(self) if isinstance(loader, DataLoader) and not has_own_state(loader) else None
 
     def state(self, *, consumed_only: bool) -> LoaderState:
-        """Where this loader stands.
+        """Where this loader stands, without the present states of its own generators.
 
         Args:
-            consumed_only: Whether a batch that was fetched since the last safe point counts as not delivered.
+            consumed_only: Count only the batches that were trained at the last safe point.
         """
         before = self._before_consumed if consumed_only else self._before
         if self.ahead and before is not None:
@@ -61,7 +63,7 @@ class LoaderPosition:
         return self._present(self.consumed if consumed_only else self.delivered, fetch_rng=None)
 
     def look_ahead(self, fetch_rng: rng.State) -> None:
-        """A batch is about to be fetched that is used one batch later: until then, this is where the loader stands.
+        """Note the state before Lightning fetches a batch ahead. Until the next fetch, this state is saved.
 
         Args:
             fetch_rng: The states of the global generators.
@@ -70,14 +72,14 @@ class LoaderPosition:
 
     @property
     def may_have_drawn(self) -> bool:
-        """Whether a fetch since the last safe point may draw in this process: not while it waits for a worker."""
+        """Whether a fetch since the last safe point may have drawn in this process, and not only in a worker."""
         indices = self._indices
         if indices is None or not self.loader.num_workers or not _has_indices(self.loader):
             return True
         return self.delivered != self.consumed or not draws_at_once(indices.source)
 
     def mark_consumed(self) -> None:
-        """At a safe point: what was delivered has been used."""
+        """Note at a safe point that all delivered batches have been trained."""
         self.consumed, self._before_consumed = self.delivered, self._before
 
     def _present(self, delivered: int, fetch_rng: rng.State | None) -> LoaderState:
@@ -102,14 +104,12 @@ class LoaderPosition:
         )
 
     def resume_at(self, state: LoaderState, epoch: int) -> None:
-        """Start the next pass where an earlier run stood."""
+        """Start the next pass in this state, and give samplers this epoch."""
         self._resume_state = state
         self._epoch = epoch
 
-    _epoch = 0
-
     def start_persistent_workers(self, iterator_rng: Mapping[str, Any]) -> None:
-        """Make the iterator that lives as long as the loader, as it was made at ``iterator_rng``."""
+        """Make the iterator of persistent workers from the generator states in which it was first made."""
         persistent = getattr(self.loader, "persistent_workers", False)
         if persistent and self.loader._iterator is None:
             self.iterator_rng = iterator_rng
@@ -156,24 +156,24 @@ class LoaderPosition:
         return _CountingIterator(self, iterator)
 
     def _load(self, state: Any) -> Iterator[Any]:
-        """An iterator from its own place on; an empty one if it had ended: its own would start the next pass."""
+        """An iterator from the loader's own state; an empty one if the pass had ended, so that no new pass starts."""
         self.loader.load_state_dict(state)
         if not self.exhausted:
             return iter(self.loader)
-        self.loader.state_dict()  # or torchdata's makes the iterator that has ended later, and draws when it does
+        self.loader.state_dict()  # makes torchdata create its ended iterator now: later, its draws would count
         return iter(())
 
     def note_draw(self) -> None:
-        """The order of a pass is about to be drawn: from these states of the global generators, and of its own."""
+        """Note the generator states from which the order of this pass is about to be drawn."""
         own = owned_rng.capture(self.loader)
         self.order_rng = OrderRng(global_rng=rng.capture(), own_rng=own, sampler_counts=self._counts())
 
     def _counts(self) -> dict[str, int]:
-        """Only what has changed in this run: the rest is how the sampler was made."""
+        """The samplers' counts that have changed in this run. The others are as the script made them."""
         return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
 
     def draw_again(self, order_rng: OrderRng) -> None:
-        """Let it be drawn again. Making the iterator has drawn a seed in between, where the earlier run had one."""
+        """Restore the generator states of the draw: making the iterator has drawn a seed since."""
         rng.restore(order_rng.global_rng)
         owned_rng.restore(self.loader, order_rng.own_rng)
         owned_rng.set_counts(self.loader, order_rng.sampler_counts)
@@ -191,21 +191,20 @@ class LoaderPosition:
         return iterator
 
     def _iterate(self) -> Iterator[Any]:
-        """The loader's own iterator, its indices coming through ours."""
+        """The loader's own iterator, with ``IndexBatches`` between its sampler and its fetching."""
         if self._indices is None:
             return iter(self.loader)
         name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
-        theirs = self.loader.__dict__[name]
-        self._indices.source = theirs
-        self.loader.__dict__[name] = self._indices  # past DataLoader.__setattr__, which forbids to change it for good
+        self._indices.source = source = self.loader.__dict__[name]
+        self.loader.__dict__[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
         try:
             return iter(self.loader)
         finally:
-            self.loader.__dict__[name] = theirs
+            self.loader.__dict__[name] = source
 
 
 class _CountingIterator:
-    """Counts the batches that leave a loader."""
+    """Counts the batches that a loader delivers."""
 
     def __init__(self, position: LoaderPosition, iterator: Iterator[Any]) -> None:
         self._position = position
@@ -228,13 +227,13 @@ class _CountingIterator:
 
 
 def has_own_state(loader: Any) -> bool:
-    """Whether a loader keeps its own place, and a place that we cannot keep for it."""
+    """Whether a loader keeps its own position, and is not one that returns through its sampler."""
     stateful = callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
     return stateful and not _has_indices(loader)
 
 
 def carries_state(loader: Any) -> bool:
-    """Whether it is a loader like torchdata's, with a data set whose state may outlive a pass."""
+    """Whether it is a loader like torchdata's, over a data set whose state may outlast a pass."""
     return (
         isinstance(loader, DataLoader)
         and has_own_state(loader)
@@ -243,12 +242,12 @@ def carries_state(loader: Any) -> bool:
 
 
 def _has_indices(loader: Any) -> bool:
-    """Whether it is a ``DataLoader`` that goes through a data set by index."""
+    """Whether it is a ``DataLoader`` that reads its data set by index."""
     return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
 
 
 def _sampler_names(loader: Any) -> str:
-    """What orders a loader's samples."""
+    """The class names of what orders a loader's samples."""
     batches: Any = getattr(loader, "batch_sampler", None)
     parts: list[Any] = [loader.sampler if batches is None else batches] if isinstance(loader, DataLoader) else []
     parts += [batches.sampler] if hasattr(batches, "sampler") else []
@@ -263,7 +262,7 @@ def _length(loader: Any) -> int | None:
 
 
 def _next_worker_seed(generator: torch.Generator | None) -> int:
-    """The number that a loader's iterator would draw as its base seed, without drawing it."""
+    """The base seed that a loader's iterator is about to draw, with the generator left unchanged."""
     if generator is None:
         with rng.isolated():
             return int(torch.empty((), dtype=torch.int64).random_().item())

@@ -1,4 +1,4 @@
-"""The loaders of a fit, each behind a stream. Lightning's ``CombinedLoader`` goes through the streams."""
+"""The positions of all loaders of a fit: tracked, saved and restored together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from checkpointable.resume.state import LoaderState
 
 
 class ObservedLoader(CombinedLoader):
-    """A ``CombinedLoader`` whose iterators are made from streams. User code sees its own loaders, unchanged."""
+    """A ``CombinedLoader`` that iterates over positions. User code sees its own loaders, unchanged."""
 
     positions: list[LoaderPosition]
     _ahead = False
@@ -47,18 +47,18 @@ class ObservedLoader(CombinedLoader):
 
 
 def track_positions(loader: CombinedLoader) -> ObservedLoader:
-    """Put streams before the loaders. Doing it again changes nothing, as long as they are the same ones."""
+    """Iterate over these loaders through positions. Calling it again for the same loaders changes nothing."""
     if not isinstance(loader, ObservedLoader):
         loader.__class__ = ObservedLoader
-        loader.positions = []  # type: ignore[attr-defined]  # it is an ObservedLoader now
-    observed: ObservedLoader = loader  # type: ignore[assignment]  # the same
+        loader.positions = []  # type: ignore[attr-defined]  # its class has just changed
+    observed: ObservedLoader = loader  # type: ignore[assignment]  # its class is this one now
     if [position.loader for position in observed.positions] != list(observed.flattened):
         observed.positions = [LoaderPosition(part) for part in observed.flattened]
     return observed
 
 
 def mark_consumed(loader: CombinedLoader | None) -> None:
-    """At a safe point: what was delivered has been used."""
+    """Note at a safe point that all delivered batches have been trained."""
     if isinstance(loader, ObservedLoader):
         for position in loader.positions:
             position.mark_consumed()
@@ -70,7 +70,7 @@ def may_have_drawn(loader: CombinedLoader | None) -> bool:
 
 
 def states(loader: CombinedLoader | None, *, consumed_only: bool) -> tuple[LoaderState, ...]:
-    """Where every loader stands, with the present states of the generators it owns; see ``LoaderPosition.state``."""
+    """Where each loader stands; see ``LoaderPosition.state``."""
     if not isinstance(loader, ObservedLoader):
         return ()
     return tuple(
@@ -86,8 +86,8 @@ def resume_at(loader: ObservedLoader, saved: Sequence[LoaderState], epoch: int, 
         loader: Of the training.
         saved: What ``states`` gave.
         epoch: For the samplers.
-        between_passes: Whether that pass was over. Then only what a data set carries into the next pass has to come
-            back: Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
+        between_passes: Whether that pass had ended. Then only the state that a data set keeps for the next pass is
+            restored: Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
     """
     for position, state in zip(loader.positions, saved, strict=False):
         if not between_passes or carries_state(position.loader):
@@ -95,12 +95,12 @@ def resume_at(loader: ObservedLoader, saved: Sequence[LoaderState], epoch: int, 
 
 
 def restore_generators(loader: CombinedLoader | None, saved: Sequence[LoaderState], *, include_samplers: bool) -> None:
-    """Put the loaders' own generators into the states they had when the checkpoint was taken.
+    """Restore the loaders' own generators to their states when the checkpoint was saved.
 
     Args:
         loader: Of one loop; ``None`` if it has none yet.
         saved: What ``states`` gave.
-        include_samplers: Also those that draw the order. Not in the middle of a pass: there the order was drawn again.
+        include_samplers: Also restore those that draw the order. Inside a pass they are left: it has been drawn again.
     """
     if isinstance(loader, ObservedLoader):
         for position, state in zip(loader.positions, saved, strict=False):
@@ -114,7 +114,7 @@ def restore_generators(loader: CombinedLoader | None, saved: Sequence[LoaderStat
 
 
 def start_persistent_workers(loader: CombinedLoader, saved: Sequence[LoaderState]) -> None:
-    """Start the workers that were running already, without a trace in the generators: they drew their seed long ago."""
+    """Start the workers that were running when the checkpoint was saved. The global generators stay unchanged."""
     for position, state in zip(track_positions(loader).positions, saved, strict=False):
         if state.iterator_rng is not None:
             position.start_persistent_workers(state.iterator_rng)

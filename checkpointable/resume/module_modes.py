@@ -1,4 +1,4 @@
-"""What hooks of an epoch's start set up, and a resume inside the epoch does not call again: frozen weights, modes."""
+"""Frozen parameters and evaluation modes. Hooks set them at an epoch's start, and a resume inside it calls none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 
 
 def capture(module: LightningModule) -> dict[str, list[str]]:
-    """The parameters that take no gradient, and the modules in evaluation mode, by name.
+    """The names of the parameters that require no gradient, and of the modules in evaluation mode.
 
-    Not the latter while a validation runs, in which other callbacks save: all are, and it is not how they train.
+    The latter are left out during a validation, when other callbacks may save: all modules are in evaluation mode then.
     """
     found = {"frozen": [name for name, weight in module.named_parameters() if not weight.requires_grad]}
     if not module.trainer.validating:
@@ -23,7 +23,7 @@ def capture(module: LightningModule) -> dict[str, list[str]]:
 
 
 def restore(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None:
-    """Put all of them into these modes."""
+    """Set all parameters and modules to these modes."""
     frozen, evaluating = set(saved["frozen"]), set(saved.get("evaluating", ()))
     for name, weight in module.named_parameters():
         if weight.is_floating_point() or weight.is_complex():
@@ -33,11 +33,11 @@ def restore(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None
 
 
 def log_differences(initial: Mapping[str, Sequence[str]], saved: Mapping[str, Sequence[str]]) -> None:
-    """Say in what a script makes the module in other modes than the one before did: it may mean it, and not get it.
+    """Log which modes the script sets differently from the saved run: the saved ones are restored over them.
 
     Args:
-        initial: The modes before a fit, and any hook of it, has begun.
-        saved: The same of the run that is taken up.
+        initial: The modes before any hook of this fit.
+        saved: The same of the fit that saved the checkpoint.
     """
     for mode in saved.keys() & initial.keys():
         was, now = set(saved[mode]), set(initial[mode])
@@ -45,11 +45,13 @@ def log_differences(initial: Mapping[str, Sequence[str]], saved: Mapping[str, Se
             if names:
                 first, *others = sorted(names)
                 more = f" and {len(others)} more" if others else ""
-                rank_zero_info(f"checkpointable: {words}, as when the checkpoint was taken: {first!r}{more}")
+                rank_zero_info(
+                    f"checkpointable: {words}, as in the checkpoint and unlike in this script: {first!r}{more}"
+                )
 
 
 def restore_accumulation(trainer: Trainer) -> None:
-    """Let Lightning's scheduler of accumulation say again what holds in this epoch."""
+    """Set ``accumulate_grad_batches`` as the user's ``GradientAccumulationScheduler`` sets it for this epoch."""
     for callback in trainer_callbacks.callbacks(trainer):
         if isinstance(callback, GradientAccumulationScheduler):
             callback.on_train_epoch_start(trainer)

@@ -1,4 +1,4 @@
-"""Random generators that loaders, samplers and data sets own, as plain state."""
+"""The random generators that loaders, samplers, data sets and their transforms own: found, captured and restored."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from lightning.pytorch import Trainer
 
 from checkpointable.resume import rng
 
-_DEEPEST, _LONGEST, _MOST = 12, 64, 5000  # how far to look; a long list holds samples, not transforms
+_DEEPEST, _LONGEST, _MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
 _OF_WORKER: dict[int, list[Any]] = {}
 
 
 def capture(loader: Any) -> dict[str, Any]:
-    """The states of the generators a loader owns, by where they are found."""
-    return {place: _state(generator) for place, generator in _found(loader)}
+    """The states of the generators that a loader owns, by where each is found."""
+    return {at: _state(generator) for at, generator in _found(loader)}
 
 
 def restore(loader: Any, states: Mapping[str, Any]) -> None:
-    """Put the generators into these states; those that are not there any more are passed over."""
-    for place, generator in _found(loader):
-        if place in states:
-            _set_state(generator, states[place])
+    """Set the generators to these states. States of generators that no longer exist are ignored."""
+    for at, generator in _found(loader):
+        if at in states:
+            _set_state(generator, states[at])
 
 
 def counts(loader: Any) -> dict[str, int]:
-    """Whole numbers that samplers of the user's own keep, by where they are found: passes begun, or a seed."""
+    """Whole numbers in the attributes of the user's own samplers, such as passes begun or a seed, by where they are."""
     found = {}
-    for place, thing in _samplers(loader):
-        numbers = vars(thing) if hasattr(thing, "__dict__") and not _is_of_torch(thing) else {}
-        found.update({f"{place}.{name}": value for name, value in numbers.items() if type(value) is int})
+    for at, sampler in _samplers(loader):
+        numbers = vars(sampler) if hasattr(sampler, "__dict__") and not _is_of_torch(sampler) else {}
+        found.update({f"{at}.{name}": value for name, value in numbers.items() if type(value) is int})
     return found
 
 
 def set_counts(loader: Any, saved: Mapping[str, int]) -> None:
-    """Put them back."""
-    for place, thing in _samplers(loader):
-        for name in list(getattr(thing, "__dict__", ())):
-            if f"{place}.{name}" in saved:
-                setattr(thing, name, saved[f"{place}.{name}"])
+    """Set these attributes of the samplers again."""
+    for at, sampler in _samplers(loader):
+        for name in list(getattr(sampler, "__dict__", ())):
+            if f"{at}.{name}" in saved:
+                setattr(sampler, name, saved[f"{at}.{name}"])
 
 
 def _samplers(loader: Any) -> list[tuple[str, Any]]:
@@ -54,7 +54,7 @@ def _samplers(loader: Any) -> list[tuple[str, Any]]:
 
 
 def _sampler_of(loader: Any, name: str) -> Any:
-    """A loader's own sampler, also while ``IndexBatches`` stand in its place."""
+    """A loader's own sampler, also while ``IndexBatches`` replaces it."""
     sampler: Any = getattr(loader, name, None)
     return sampler.source if getattr(type(sampler), "stands_for_source", False) else sampler
 
@@ -64,8 +64,8 @@ def _is_of_torch(thing: Any) -> bool:
 
 
 def seed(dataset: Any, seed: int) -> None:
-    """Seed the generators of a data set in a worker process, each in its own way; their states stay in that process."""
-    if id(dataset) not in _OF_WORKER:  # the search is made once in a worker's life
+    """Seed the generators of a data set in a worker process, each with a seed of its own."""
+    if id(dataset) not in _OF_WORKER:  # a worker searches once
         _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set(), _kinds(), _DEEPEST)]
     for number, generator in enumerate(_OF_WORKER[id(dataset)]):
         own = rng.derive_seed(seed, number)
@@ -76,7 +76,7 @@ def seed(dataset: Any, seed: int) -> None:
         else:
             bits = getattr(generator, "bit_generator", None) or generator._bit_generator
             bits.state = type(bits)(own).state
-            if hasattr(generator, "get_state"):  # a RandomState, which may keep a second normal number for later
+            if hasattr(generator, "get_state"):  # a RandomState, which may hold a second normal number
                 generator.set_state({**generator.get_state(legacy=False), "has_gauss": 0, "gauss": 0.0})
 
 
@@ -97,21 +97,21 @@ def _found(loader: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _below(at: str, thing: Any, seen: set[int], kinds: tuple[type, ...], depth: int) -> Iterator[tuple[str, Any]]:
-    """Generators in an object's attributes, in those of its parts (data sets inside data sets, lists of transforms).
+    """Generators in an object's attributes and in those of its parts (data sets in data sets, lists of transforms).
 
-    The nearest first: what lies near is found, however much hangs on something else.
+    Breadth first, so that the limit on visited objects does not hide a generator near the object.
     """
     level, most = [(at, thing)], len(seen) + _MOST
     for _ in range(depth + 1):
         deeper: list[tuple[str, Any]] = []
-        for place, part in level:
+        for path, part in level:
             if id(part) in seen or len(seen) > most:
                 continue
             seen.add(id(part))
-            if isinstance(part, kinds) and not isinstance(part, random.SystemRandom):  # which has no state
-                yield place, part
+            if isinstance(part, kinds) and not isinstance(part, random.SystemRandom):  # has no state
+                yield path, part
             else:
-                deeper += [(f"{place}.{name}", value) for name, value in _parts(part).items()]
+                deeper += [(f"{path}.{name}", value) for name, value in _parts(part).items()]
         level = deeper
 
 
@@ -126,7 +126,7 @@ def _parts(thing: Any) -> dict[Any, Any]:
         return {"function": thing.func, "arguments": thing.args, "keywords": thing.keywords}
     if isinstance(thing, FunctionType):
         names = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False))
-        empty = CellType()  # of a name that is not bound yet
+        empty = CellType()  # the cell of a name that is not bound yet
         return {name: cell.cell_contents for name, cell in names.items() if cell != empty}
     if isinstance(thing, (type, ModuleType, torch.Tensor, Trainer)):
         return {}
@@ -164,7 +164,7 @@ def _set_state(generator: Any, state: Any) -> None:
 
 
 def _arrays_to_tensors(value: Any) -> Any:
-    """Arrays as tensors; ``weights_only=True`` reads no array."""
+    """A value with its arrays as tensors, because ``weights_only=True`` loads no arrays."""
     if isinstance(value, Mapping):
         return {key: _arrays_to_tensors(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

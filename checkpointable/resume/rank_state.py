@@ -1,7 +1,4 @@
-"""What one process needs to go on as the same run: randomness, places in the data, running means, metrics.
-
-Each rank of a distributed training has its own; the checkpoint has one for every rank.
-"""
+"""Captures what each process needs to resume the same run, and collects it from all ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from checkpointable.resume.state import RankState
 
 
 def capture(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
-    """The state of this rank; ``consumed_only``: as of the last safe point, as far as data goes."""
+    """The state of this rank; ``consumed_only``: with the positions in the training data at the last safe point."""
     return RankState(
         random=rng.capture(),
         seed=internals.global_seed(),
@@ -29,7 +26,7 @@ def capture(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
 
 
 def gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
-    """The states of all ranks, in their order. Collective: every rank calls it."""
+    """The states of all ranks, by rank. Collective: every rank calls it."""
     mine = capture(trainer, consumed_only=consumed_only)
     if trainer.world_size == 1:
         return [mine]

@@ -1,8 +1,8 @@
-"""The way back of a resumed run: each part of its state is put in its place at the moment at which it has to be there.
+"""Restores a run, each part of its state when Lightning needs it.
 
-The order is Lightning's. The loaders are made before any hook of training, and with worker processes the order of the
-data is drawn right then; what is logged is shown from the first hook on; and the random generators are put back last,
-right before the next batch is fetched, or the next epoch starts.
+Lightning makes the loaders before any hook of training, and with worker processes the order of the data is drawn then.
+Logged values are shown from the first hook on. The random generators are restored last, right before the next batch is
+fetched or the next epoch starts.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from checkpointable.resume.state import RankState, RunState
 
 
 class Restorer:
-    """Puts back what a checkpoint holds for going on as the same run.
+    """Restores from a checkpoint what is needed to resume the same run.
 
     Args:
         state: Of the run.
-        saved: Of this rank, as ``rank_state.capture`` gave it; empty if the checkpoint has none for it.
+        saved: Of this rank; ``None`` if the checkpoint has none for it.
         ended: What had just ended, by Lightning's counters.
     """
 
@@ -39,43 +39,43 @@ class Restorer:
         self._between_passes = ended == Ended.EPOCH
 
     def on_run(self, trainer: Trainer) -> None:
-        """The loop is about to look for anything left to train: Lightning's seed, and whether it had stopped early."""
+        """Before the loop checks what is left to train: restore Lightning's seed, and whether it had stopped early."""
         if self._state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._between_passes = True  # saved by somebody else after a pass's last batch: none of it is left
+            self._between_passes = True  # saved by another callback after a pass's last batch
         if self._saved is not None:
             internals.set_global_seed(self._saved.seed)
         if self._state.stopped_early:
             trainer.should_stop = True
 
     def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
-        """Training loaders are made, their iterators not yet: go back to where they stood."""
+        """When the training loaders are made, and not yet their iterators: set them to where they stood."""
         if self._ended is not None and not self._has_started:
             between = self._between_passes
             loaders.resume_at(loaders.track_positions(loader), self._here.training, epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
-        """Validation loaders are made: their generators, and workers that were already running."""
+        """When the validation loaders are made: restore their generators, and the workers that were running."""
         if not self._rng_pending and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
-            self._validation_pending = False  # the run without a stop has made them anew here, too
+            self._validation_pending = False  # the uninterrupted run made new ones here, too
         if self._validation_pending:
             loaders.start_persistent_workers(loader, self._here.validation)
             if not self._rng_pending:
                 self._restore_validation(loader)
 
     def on_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
-        """Training is about to call its first hook: gradients of a window, running means, shown values, metrics.
+        """Before the first hook of training: restore a window's gradients, running means, shown values and metrics.
 
         Args:
             trainer: Of the fit.
             initial_modes: The modes in which the script made the module; see ``module_modes``.
-            strict: Whether to refuse what does not come back exactly.
+            strict: Whether to refuse a resume that is not exact.
 
         Returns:
-            Training time since the last save that time had asked for, in seconds.
+            Training time in seconds since the last save that ``train_time_interval`` asked for.
 
         Raises:
-            ResumeError: If ``strict``, and something does not; if the file's counters disagree; or if its optimizers
-                are of other classes.
+            ResumeError: If ``strict`` and the resume is not exact, if the file's counters disagree, or if its
+                optimizers are of other classes.
         """
         self._check_position(trainer)
         settings.check_optimizers(trainer, self._state.settings)
@@ -96,10 +96,14 @@ class Restorer:
             logged.restore_metrics(trainer.lightning_module, self._here.metrics)
 
     def before(self, trainer: Trainer, ended: Ended) -> bool:
-        """The next ``"batch"`` is about to be fetched, or the next ``"epoch"`` to start: the generators. Once.
+        """Before the next batch is fetched or the next epoch starts: restore the generators and modes, once.
+
+        Args:
+            trainer: Of the fit.
+            ended: ``BATCH`` before a batch, ``EPOCH`` before an epoch.
 
         Returns:
-            Whether it was done now.
+            Whether they were restored in this call.
         """
         if ended != self._ended or not self._rng_pending:
             return False
@@ -116,16 +120,16 @@ class Restorer:
         return True
 
     def after_run(self, trainer: Trainer) -> None:
-        """The loop is left. If there was nothing to train, everything is as it was left."""
+        """After the loop: if there was nothing left to train, restore the final state."""
         if not self._has_started:
             self._restore_training_state(trainer)
             if self._ended is not None:
                 self.before(trainer, self._ended)
-            rank_zero_info(f"checkpointable: this run was finished, after {self._state.position}: nothing to train.")
+            rank_zero_info(f"checkpointable: this run ended after {self._state.position}: nothing is left to train.")
 
     @property
     def _here(self) -> RankState:
-        """The state of this rank, asked for only where there is one."""
+        """The state of this rank; only called if there is one."""
         assert self._saved is not None
         return self._saved
 
@@ -137,8 +141,8 @@ class Restorer:
         counted = internals.counted(trainer)
         if ours != (counted.epoch, counted.batch):
             raise ResumeError(
-                f"cannot go on from {trainer.ckpt_path}: it was saved after {state.position}, and Lightning's"
-                f" counters in it say {counted}. Its parts are not of one moment; go on from another checkpoint."
+                f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
+                f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
             )
 
     def _restore_validation(self, loader: CombinedLoader) -> None:

@@ -1,6 +1,6 @@
-"""The global random generators: of ``random``, ``numpy``, ``torch`` and every CUDA device.
+"""The global random generators of ``random``, ``numpy``, ``torch`` and every CUDA device.
 
-States are kept in tensors and plain numbers, so that ``torch.load(weights_only=True)`` reads them.
+Their states are tensors and plain numbers, so that ``torch.load(weights_only=True)`` reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ State = dict[str, Any]
 
 
 def capture() -> State:
-    """The states of all generators of this process. NumPy's only where NumPy is in use."""
+    """The states of all generators of this process; of NumPy's only if NumPy has been imported."""
     version, words, gauss = random.getstate()
     state: State = {"python": {"version": version, "words": torch.tensor(words), "gauss": gauss}}
     state["torch"] = torch.get_rng_state()
@@ -31,7 +31,7 @@ def capture() -> State:
 
 
 def restore(state: Mapping[str, Any]) -> None:
-    """Put the generators into these states."""
+    """Set the generators to these states."""
     python = state["python"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     torch.set_rng_state(state["torch"].cpu())
@@ -47,7 +47,7 @@ def restore(state: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def isolated(state: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Run something, from these states if given, without a trace in the generators."""
+    """Restore the generators at the end of a ``with`` block, which starts from ``state`` if given."""
     before = capture()
     try:
         if state is not None:
@@ -58,7 +58,7 @@ def isolated(state: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def derive_seed(base: int, *numbers: int) -> int:
-    """A seed for one batch, from a base and the numbers that tell where it stands; 63 bits.
+    """A seed of 63 bits, derived from a base seed and numbers.
 
     The mixing function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     """
@@ -73,8 +73,8 @@ def derive_seed(base: int, *numbers: int) -> int:
 
 
 def seed_worker(seed: int) -> None:
-    """Seed the generators of a worker process."""
+    """Seed the global generators of a worker process."""
     random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed looks after devices, too, and takes 100 times longer
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds devices too, and takes 100 times longer
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed & 0xFFFFFFFF)

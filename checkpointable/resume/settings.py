@@ -1,4 +1,4 @@
-"""How a run is trained: what a resumed script may have changed, so that it is not the same run any more."""
+"""The settings that make a run what it is, compared between the saved run and the script that resumes it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ARGUMENTS = (
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
-    """The trainer's arguments that decide what a batch does and when a validation comes, and what takes the steps.
+    """The trainer's arguments that decide how to train and when to validate, the optimizers and the schedulers.
 
-    How long to train (``max_epochs``, ``max_steps``, ``max_time``) is none of them: it may grow.
+    Not among them is how long to train (``max_epochs``, ``max_steps``, ``max_time``): it may grow.
     """
     found = {name: str(getattr(trainer, name)) for name in _ARGUMENTS}
     if trainer.gradient_clip_val is not None:
-        found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 is 1.0; for the others it is not
+        found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 means 1.0 here, unlike in the others
     schedules = [it for it in trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
@@ -35,7 +35,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
 
 
 def changed(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """What is not as it was: its name, how it was, and how it is now."""
+    """The settings that have changed: name, saved value, present value."""
     now = capture(trainer)
     for name, was in saved.items():
         if now.get(name, was) != was:
@@ -43,15 +43,15 @@ def changed(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 
 def check_optimizers(trainer: Trainer, saved: Mapping[str, Any]) -> None:
-    """Refuse optimizers of another class: their state would not fit, and fail in the first step without a word of why.
+    """Refuse optimizers of other classes: the saved state would make their first step fail with an obscure error.
 
     Raises:
-        ResumeError: If they are.
+        ResumeError: If the classes differ.
     """
     was, now = saved.get("optimizers"), capture(trainer)["optimizers"]
     if was and was != now:
         raise ResumeError(
-            f"cannot go on from {trainer.ckpt_path}: it holds the state of {was}, and"
-            f" configure_optimizers gives {now or 'none'}. Give it the same optimizers again, or start anew from the"
-            f" weights: {type(trainer.lightning_module).__name__}.load_from_checkpoint(...)."
+            f"cannot resume from {trainer.ckpt_path}: it holds the state of {was}, and configure_optimizers gives"
+            f" {now or 'none'}. Use the same optimizers again, or start a new run from the weights:"
+            f" {type(trainer.lightning_module).__name__}.load_from_checkpoint(...)."
         )

@@ -1,4 +1,4 @@
-"""The key ``"checkpointable"`` of a checkpoint: where the run stood, and what each rank needs to resume the same run.
+"""What a checkpoint holds under the key ``"checkpointable"``: where the run stood, and what each rank needs to resume.
 
 Plain containers, numbers, strings and tensors only, so that ``torch.load(weights_only=True)`` always reads it.
 """
@@ -79,14 +79,14 @@ class LoaderState:
 
 @dataclass(frozen=True, kw_only=True)
 class RankState:
-    """What one process needs to resume the same run. The checkpoint of a distributed training has one for every rank.
+    """What one process needs to resume the same run. A checkpoint has one for each rank.
 
     Attributes:
-        random: The states of the global random generators; see ``rng``.
+        random: The states of the global generators; see ``rng``.
         seed: What ``seed_everything`` was given.
         training: Where each training loader stood.
         validation: The same for the loaders of the validation.
-        logged: Lightning's running means of logged values, and the values that it shows.
+        logged: Lightning's running means of logged values, and the values that loggers and callbacks see.
         metrics: The states of the ``torchmetrics`` metrics in the module, by name.
     """
 
@@ -100,26 +100,26 @@ class RankState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Where a run stood when a checkpoint was taken.
+    """Where a run stood when a checkpoint was saved.
 
     Attributes:
         run_id: The run, the same over all its resumes.
-        lineage: The attempt that took it, and those that this descends from.
+        lineage: The attempt that saved it, and those that this descends from.
         position: Epoch, batch, step.
-        ended: What had just ended; ``None`` if it was not taken at a safe point, but by the user or another callback.
+        ended: What had just ended; ``None`` if it was not saved at a safe point, but by the user or another callback.
         best_val_loss: Lowest ``val_loss`` so far.
         seconds: Training time since the last save that ``train_time_interval`` asked for.
-        gradients: Of an open accumulation window, by parameter name.
-        stepped: Manual optimisation: whether an optimizer has ever stepped, and whether one did in the last batch.
-        settings: How it was trained; see ``settings``.
+        gradients: Of an accumulation window that has not ended, by parameter name.
+        stepped: In manual optimization: whether an optimizer has ever stepped, and whether one did in the last batch.
+        settings: How it is trained; see ``settings``.
         module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_modes``.
-        initial_modes: The same, as the script made the module.
+        initial_modes: The same before any hook of the fit that saved it.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
-        fetching: Whether the next batch was being fetched when an exception came.
-        logged_names: Names of everything that was ever logged where ``monitor`` is judged.
-        ranks: What each rank needs. Empty in a file that holds weights only.
-        format: Of this state.
+        fetching: Whether an exception was raised while the next batch was fetched.
+        logged_names: Names of everything logged so far where ``monitor`` is read.
+        ranks: One state for each rank. Empty in a file that holds weights only.
+        format: The version of this layout.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""What ``torch.load(weights_only=True)`` will refuse in a checkpoint, found when it is saved, not when it is needed."""
+"""Finds values that ``torch.load(weights_only=True)`` refuses, when a checkpoint is saved and not when it is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SEQUENCES = (list, tuple, set)
 
 
 def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Where in a checkpoint something lies that would be refused, and of which type it is."""
+    """The values that would be refused: where each is in the checkpoint, and its type."""
     kind = type(value)
     if kind in _MAPPINGS:
         for key, item in value.items():

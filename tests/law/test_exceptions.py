@@ -53,7 +53,7 @@ def test_sample_that_a_worker_cannot_read_ends_a_training_that_goes_on_exactly(t
 
 def test_sample_that_cannot_be_read_in_this_process_is_said_to_have_drawn(tmp_path, monkeypatch):
     straight, path = stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)
-    assert read_info(path).exactness.startswith("randomness: approximate (an exception came")
+    assert read_info(path).exactness.startswith("randomness: approximate (an exception was raised")
     resumed = train(Config(), tmp_path / "resumed", seed=99, ckpt_path=path, **ONLY_EXCEPTIONS)
     assert resumed.differs_from(straight, before_batch(straight.events, 3)) != "", "the twin: it had drawn"
 

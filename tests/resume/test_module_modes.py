@@ -59,14 +59,18 @@ def fit(net, where, ckpt_path=None, callbacks=(), **options):
 
 
 def said(caplog):
-    return [record.message for record in caplog.records if "as when the checkpoint was taken" in record.message]
+    return [
+        record.message
+        for record in caplog.records
+        if "as in the checkpoint and unlike in this script" in record.message
+    ]
 
 
 def test_weights_frozen_on_purpose_are_as_in_the_checkpoint_and_one_line_says_so(tmp_path, caplog):
     fit(Parts(frozen=["layer.bias"], dirpath=tmp_path / "a", **INSIDE), tmp_path)
     with caplog.at_level("INFO"):
         net = fit(Parts(dirpath=tmp_path / "b"), tmp_path, tmp_path / "a/epoch_1_batch_2.ckpt")
-    assert said(caplog) == ["checkpointable: frozen, as when the checkpoint was taken: 'layer.bias'"]
+    assert said(caplog) == ["checkpointable: frozen, as in the checkpoint and unlike in this script: 'layer.bias'"]
     assert {tuple(frozen) for frozen, _ in net.seen} == {("layer.bias",)}
 
 
@@ -75,7 +79,7 @@ def test_weights_frozen_only_now_are_as_in_the_checkpoint_and_one_line_says_so(t
     frozen = ["backbone.0.weight", "backbone.0.bias", "backbone.1.weight"]
     with caplog.at_level("INFO"):
         net = fit(Parts(frozen=frozen, dirpath=tmp_path / "b"), tmp_path, tmp_path / "a/epoch_1_batch_2.ckpt")
-    words = "checkpointable: not frozen, as when the checkpoint was taken: 'backbone.0.bias' and 2 more"
+    words = "checkpointable: not frozen, as in the checkpoint and unlike in this script: 'backbone.0.bias' and 2 more"
     assert said(caplog) == [words]
     assert {tuple(frozen) for frozen, _ in net.seen} == {()}
 
@@ -86,7 +90,9 @@ def test_modules_put_into_evaluation_mode_by_hand_train_as_in_the_checkpoint_and
     net.backbone[1].eval()
     with caplog.at_level("INFO"), pytest.warns(UserWarning, match="in eval mode"):
         fit(net, tmp_path, tmp_path / "a/epoch_1_batch_2.ckpt")
-    assert said(caplog) == ["checkpointable: not evaluating, as when the checkpoint was taken: 'backbone.1'"]
+    assert said(caplog) == [
+        "checkpointable: not evaluating, as in the checkpoint and unlike in this script: 'backbone.1'"
+    ]
     assert {tuple(evaluating) for _, evaluating in net.seen} == {()}
 
 

@@ -21,17 +21,17 @@ class Streamed(IterableDataset):
         return iter(loader(5).dataset)
 
 
-def goes_on(caplog):
-    return [record.message for record in caplog.records if "goes on after" in record.message]
+def reports(caplog):
+    return [record.message for record in caplog.records if "resumes after" in record.message]
 
 
-def test_resume_says_where_it_goes_on_and_that_it_is_exact(tmp_path, caplog):
+def test_resume_logs_its_position_and_that_it_is_exact(tmp_path, caplog):
     net = Net(dirpath=tmp_path, **MIDDLE)
     trainer(tmp_path).fit(net, loader(5))
     with caplog.at_level("INFO"):
         trainer(tmp_path).fit(Net(strict_resume=True), loader(5), ckpt_path=net.last_model_path)
     path = tmp_path / "epoch_0_batch_4.ckpt"
-    assert goes_on(caplog) == [f"checkpointable: goes on after epoch 0, batch 4 of 5, step 4, from {path}: exact"]
+    assert reports(caplog) == [f"checkpointable: resumes after epoch 0, batch 4 of 5, step 4, from {path}: exact"]
     assert read_info(path).exactness == "exact"
 
 
@@ -50,7 +50,7 @@ def test_changed_loader_is_approximate_and_refused_when_strict(tmp_path, caplog,
     data, says = changed()
     with caplog.at_level("INFO"):
         trainer(tmp_path).fit(Net(dirpath=tmp_path / "b"), data, ckpt_path=net.last_model_path)
-    assert says in goes_on(caplog)[0]
+    assert says in reports(caplog)[0]
     with pytest.raises(ResumeError) as caught:
         trainer(tmp_path).fit(Net(strict_resume=True), data, ckpt_path=net.last_model_path)
     assert says in str(caught.value)
@@ -75,7 +75,7 @@ def test_other_number_of_loaders_is_lost(tmp_path):
 
     net = Several(dirpath=tmp_path, **MIDDLE)
     trainer(tmp_path).fit(net, loader(5))
-    with pytest.raises(ResumeError, match=r"places in the data: lost .1 train loaders when saved, 2 now"):
+    with pytest.raises(ResumeError, match=r"position in the data: lost .1 train loaders when saved, 2 now"):
         trainer(tmp_path).fit(Several(strict_resume=True), [loader(5), loader(5)], ckpt_path=net.last_model_path)
 
 
@@ -88,7 +88,9 @@ def test_file_written_inside_a_batch_is_approximate(tmp_path):
 
     trainer(tmp_path).fit(Own(dirpath=tmp_path), loader(5))
     assert "inside a batch" in read_info(tmp_path / "mine.ckpt").exactness
-    with pytest.raises(ResumeError, match=r"everything: approximate .written by hand or by another callback"):
+    with pytest.raises(
+        ResumeError, match=r"everything: approximate .saved inside a batch, by your code or another callback"
+    ):
         trainer(tmp_path).fit(Net(strict_resume=True), loader(5), ckpt_path=tmp_path / "mine.ckpt")
 
 
@@ -106,12 +108,12 @@ def test_stateful_loader_whose_state_is_missing_is_approximate(tmp_path):
     net = Net(dirpath=tmp_path, **MIDDLE)
     trainer(tmp_path).fit(net, loader(5))
     stateful = StatefulLoader(list(loader(5)))
-    with pytest.raises(ResumeError, match="it keeps its own place, and the file has none for it"):
+    with pytest.raises(ResumeError, match="it keeps its own position, and the file has none for it"):
         trainer(tmp_path).fit(Net(strict_resume=True), stateful, ckpt_path=net.last_model_path)
 
 
 class StatefulLoader:
-    """Keeps its own place."""
+    """Keeps its own position."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -134,7 +136,7 @@ def test_resume_into_a_finished_run_says_so(tmp_path, caplog):
     trainer(tmp_path).fit(net, loader(3))
     with caplog.at_level("INFO"):
         trainer(tmp_path).fit(Net(), loader(3), ckpt_path=net.last_model_path)
-    assert any("this run was finished, after epoch 0, batch 3" in record.message for record in caplog.records)
+    assert any("this run ended after epoch 0, batch 3" in record.message for record in caplog.records)
 
 
 def test_other_number_of_ranks_is_approximate(tmp_path):
@@ -171,7 +173,7 @@ def test_exception_while_a_batch_is_prepared_keeps_the_place_in_the_data_and_say
         trainer(tmp_path, callbacks=[Stopping()]).fit(net, loader(5))
     info = read_info(net.last_model_path)
     assert (info.kind, info.batch) == ("exception", 3)
-    assert info.exactness.startswith("randomness: approximate (an exception came")
+    assert info.exactness.startswith("randomness: approximate (an exception was raised")
     seen = []
 
     class Watching(Net):

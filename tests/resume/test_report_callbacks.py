@@ -13,11 +13,11 @@ from checkpointable import ResumeError
 from checkpointable.catalog.info import read_info
 
 INSIDE = {"save_interval": 2, "save_top_k": 0, "save_last_k": -1, "every_n_epochs": 1}
-PERSISTENT = "Streamed is read by workers that keep its place: that comes back, and not their randomness"
+PERSISTENT = "Streamed is read by workers that keep its position: they resume there with other random numbers"
 
 
-def goes_on(caplog):
-    return [record.message for record in caplog.records if "goes on after" in record.message]
+def reports(caplog):
+    return [record.message for record in caplog.records if "resumes after" in record.message]
 
 
 def averaging():
@@ -37,7 +37,7 @@ IN_PART = {"StochasticWeightAveraging": averaging, "ModelPruning": pruning}
 @pytest.mark.filterwarnings("ignore:.*Swapping scheduler")
 def test_callback_that_comes_back_in_part_is_approximate_and_refused_when_strict(tmp_path, caplog, kind, name):
     trainer(tmp_path, max_epochs=3, callbacks=[IN_PART[kind]()]).fit(Net(dirpath=tmp_path / "a", **INSIDE), loader(5))
-    path, says = tmp_path / f"a/{name}.ckpt", f"{kind}: approximate (Lightning brings it back only in part)"
+    path, says = tmp_path / f"a/{name}.ckpt", f"{kind}: approximate (Lightning restores it only in part)"
     assert read_info(path).exactness == says
     again = trainer(tmp_path, max_epochs=3, callbacks=[IN_PART[kind]()])
     with pytest.raises(ResumeError, match="Resume with strict_resume=False") as caught:
@@ -46,8 +46,8 @@ def test_callback_that_comes_back_in_part_is_approximate_and_refused_when_strict
     with caplog.at_level("INFO"):
         again = Net(dirpath=tmp_path / "c")
         trainer(tmp_path, max_epochs=3, callbacks=[IN_PART[kind]()]).fit(again, loader(5), ckpt_path=path)
-    assert len(goes_on(caplog)) == 1
-    assert says in goes_on(caplog)[0]
+    assert len(reports(caplog)) == 1
+    assert says in reports(caplog)[0]
 
 
 @pytest.mark.parametrize("step", [2, 4, 6, 8])
@@ -56,7 +56,7 @@ def test_file_of_another_callback_trains_on_for_all_that_is_left(tmp_path, caplo
     theirs = ModelCheckpoint(tmp_path / "theirs", filename="{step}", save_top_k=-1, every_n_train_steps=2)
     trainer(tmp_path, max_epochs=3, callbacks=[theirs]).fit(Seeing(dirpath=tmp_path / "a"), loader(4))
     path = tmp_path / f"theirs/step={step}.ckpt"
-    assert "written by hand or by another callback" in read_info(path).exactness
+    assert "saved inside a batch, by your code or another callback" in read_info(path).exactness
     resumed = Seeing(dirpath=tmp_path / "b")
     trainer(tmp_path, max_epochs=3).fit(resumed, loader(4), ckpt_path=path)
     places = [(epoch, batch) for epoch in range(3) for batch in range(4)]
@@ -124,7 +124,7 @@ def test_stateful_loader_of_persistent_workers_is_approximate_inside_an_epoch(tm
     assert says in str(caught.value)
     with caplog.at_level("INFO"):
         stream(Seeing(dirpath=tmp_path / "c"), tmp_path, persistent=True, ckpt_path=path)
-    assert goes_on(caplog)[0].endswith(f": {says}")
+    assert reports(caplog)[0].endswith(f": {says}")
 
 
 @TORCHDATA
@@ -138,7 +138,7 @@ def test_stateful_loader_of_workers_that_end_with_their_pass_is_exact(tmp_path, 
     with caplog.at_level("INFO"):
         resumed = Seeing(strict_resume=True, dirpath=tmp_path / "b")
         stream(resumed, tmp_path, ckpt_path=path)
-    assert goes_on(caplog)[0].endswith(": exact")
+    assert reports(caplog)[0].endswith(": exact")
     assert resumed.seen == straight.seen[-len(resumed.seen) :]
     assert len(resumed.seen) == {"epoch_0_batch_2": 8, "epoch_0_batch_5": 5, "epoch_1_batch_4": 1}[name]
 

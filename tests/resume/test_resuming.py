@@ -242,7 +242,7 @@ def test_counters_that_disagree_are_refused(tmp_path):
     saved = load(net.last_model_path)
     saved["checkpointable"]["position"]["batch"] = 3
     torch.save(saved, tmp_path / "torn.ckpt")
-    with pytest.raises(ResumeError, match="not of one moment; go on from another checkpoint"):
+    with pytest.raises(ResumeError, match="do not belong together; resume from another checkpoint"):
         trainer(tmp_path).fit(Net(), loader(5), ckpt_path=tmp_path / "torn.ckpt")
 
 

@@ -50,8 +50,8 @@ def path(tmp_path):
     return tmp_path / "a/epoch_0_batch_2.ckpt"
 
 
-def goes_on(caplog):
-    return [record.message for record in caplog.records if "goes on after" in record.message]
+def reports(caplog):
+    return [record.message for record in caplog.records if "resumes after" in record.message]
 
 
 CHANGES = [
@@ -69,9 +69,9 @@ CHANGES = [
 def test_changed_argument_is_approximate_and_refused_when_strict(tmp_path, caplog, path, change, says):
     with caplog.at_level("INFO"):
         fit(Scheduled(by_steps, dirpath=tmp_path / "b"), tmp_path, path, **change)
-    assert len(goes_on(caplog)) == 1
-    assert says in goes_on(caplog)[0]
-    assert goes_on(caplog)[0].count("when saved") == 1, "and nothing else has changed"
+    assert len(reports(caplog)) == 1
+    assert says in reports(caplog)[0]
+    assert reports(caplog)[0].count("when saved") == 1, "and nothing else has changed"
     with pytest.raises(ResumeError, match="or restore what it was saved with") as caught:
         fit(Scheduled(by_steps, strict_resume=True, dirpath=tmp_path / "c"), tmp_path, path, **change)
     assert says in str(caught.value)
@@ -88,22 +88,22 @@ def test_changed_scheduler_is_approximate_and_refused_when_strict(tmp_path, capl
     assert says in str(caught.value)
     with caplog.at_level("INFO"):
         fit(Scheduled(scheduler, dirpath=tmp_path / "b"), tmp_path, path)
-    assert says in goes_on(caplog)[0]
+    assert says in reports(caplog)[0]
 
 
 def test_scheduler_that_is_new_is_approximate(tmp_path, caplog):
     fit(Scheduled(dirpath=tmp_path / "a", **MIDDLE), tmp_path)
     with caplog.at_level("INFO"):
         fit(Scheduled(by_steps, dirpath=tmp_path / "b"), tmp_path, tmp_path / "a/epoch_0_batch_2.ckpt")
-    assert "lr_schedulers: approximate (none when saved, StepLR every 1 step now)" in goes_on(caplog)[0]
+    assert "lr_schedulers: approximate (none when saved, StepLR every 1 step now)" in reports(caplog)[0]
 
 
 @pytest.mark.parametrize("longer", [{}, {"max_epochs": 2}, {"max_steps": 50}, {"max_time": "00:01:00:00"}], ids=str)
 def test_unchanged_arguments_are_exact_and_training_may_grow_longer(tmp_path, caplog, path, longer):
     with caplog.at_level("INFO"):
         fit(Scheduled(by_steps, strict_resume=True, dirpath=tmp_path / "b"), tmp_path, path, **longer)
-    assert len(goes_on(caplog)) == 1
-    assert goes_on(caplog)[0].endswith(f"from {path}: exact")
+    assert len(reports(caplog)) == 1
+    assert reports(caplog)[0].endswith(f"from {path}: exact")
 
 
 def test_number_that_is_only_written_in_another_way_is_exact(tmp_path, caplog):
@@ -111,7 +111,7 @@ def test_number_that_is_only_written_in_another_way_is_exact(tmp_path, caplog):
     path = tmp_path / "a/epoch_0_batch_2.ckpt"
     with caplog.at_level("INFO"):
         fit(Scheduled(strict_resume=True, dirpath=tmp_path / "b"), tmp_path, path, gradient_clip_val=1.0)
-    assert goes_on(caplog)[0].endswith(": exact")
+    assert reports(caplog)[0].endswith(": exact")
 
 
 @pytest.mark.parametrize(("now", "says"), [({0: 1, 1: 3}, "exact"), ({0: 1, 1: 2}, "accumulate_grad_batches: appr")])
@@ -123,13 +123,13 @@ def test_schedule_of_accumulation_is_compared_as_a_whole(tmp_path, caplog, now, 
     fit(Scheduled(dirpath=tmp_path / "a", **MIDDLE), tmp_path, **options({0: 1, 1: 3}))
     with caplog.at_level("INFO"):
         fit(Scheduled(dirpath=tmp_path / "b"), tmp_path, tmp_path / "a/epoch_1_batch_3.ckpt", **options(now))
-    assert f": {says}" in goes_on(caplog)[0]
+    assert f": {says}" in reports(caplog)[0]
 
 
 def test_other_optimizer_is_refused_and_the_error_says_how_to_go_on(tmp_path, path):
     advice = (
-        r"it holds the state of Adam, and configure_optimizers gives SGD\. Give it the same optimizers again, or start"
-        r" anew from the weights: Scheduled\.load_from_checkpoint"
+        r"it holds the state of Adam, and configure_optimizers gives SGD\. Use the same optimizers again, or start a"
+        r" new run from the weights: Scheduled\.load_from_checkpoint"
     )
     with pytest.raises(ResumeError, match=advice):
         fit(Scheduled(by_steps, torch.optim.SGD, dirpath=tmp_path / "b"), tmp_path, path)

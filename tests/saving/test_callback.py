@@ -114,7 +114,7 @@ def test_tuner_saves_nothing_and_finds_the_learning_rate_by_its_name(tmp_path, c
     assert files(tmp_path / "ours") == []
     with caplog.at_level("INFO"):
         own.fit(net, loader(3), loader(1))
-    assert not any("goes on after" in record.message for record in caplog.records)
+    assert not any("resumes after" in record.message for record in caplog.records)
     assert len(files(tmp_path / "ours")) == 3
     assert own.global_step == 3
 
@@ -191,7 +191,7 @@ def test_learning_rate_finder_as_a_callback_is_no_resume(tmp_path, caplog):
     own = trainer(tmp_path, callbacks=[finder])
     with caplog.at_level("INFO"):
         own.fit(net, loader(30), loader(1))
-    assert not any("goes on after" in record.message for record in caplog.records)
+    assert not any("resumes after" in record.message for record in caplog.records)
     assert own.global_step == 30
 
 
