@@ -1,7 +1,7 @@
-"""What it costs to go back to a place in the data, and to seed worker processes for every batch.
+"""What it costs to return to a position in the data, and to seed worker processes for every batch.
 
 Positioning: a shuffled loader of ten million samples goes to the middle of its epoch, beside a plain loop over as many
-batches of indices. Seeding: a loader with two workers delivers images with and without our stream, by turns.
+batches of indices. Seeding: a loader with two workers delivers images with and without a LoaderPosition, alternately.
 """
 
 import itertools
@@ -66,7 +66,7 @@ def seconds_of_positioning(batches):
 def images_per_second(wrap):
     loader = wrap(DataLoader(Images(), batch_size=IMAGE_BATCH, shuffle=True, num_workers=WORKERS))
     iterator = iter(loader)
-    for _ in range(2 * WORKERS):  # the start of the processes is not what is measured
+    for _ in range(2 * WORKERS):  # the start of the processes is not measured
         next(iterator)
     start = time.perf_counter()
     images = sum(len(batch) for batch in iterator)

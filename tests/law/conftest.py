@@ -1,4 +1,4 @@
-"""Lets the tests of the law import what they share."""
+"""Makes the modules of this directory importable by its tests."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Trains to the end, going on from the newest file, and appends a line for each batch; for a test that kills it.
+"""Trains to the end, resuming from the newest file, and appends a line for each batch. A test kills it.
 
 Argument: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``.
 """
@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader
 from checkpointable import CheckpointingModule, latest
 
 BATCHES, EPOCHS = 8, 3
-PAUSE_SECONDS = 0.02  # so that a moment chosen at random falls anywhere in a batch
+PAUSE_SECONDS = 0.02  # a batch takes long enough that a kill can strike anywhere in it
 
 
 class Killable(CheckpointingModule):
-    """Writes down each batch at once, in the middle of its training: the record may be ahead of the files."""
+    """Records each batch while it is trained, so the record may be ahead of the saved files."""
 
     def __init__(self, where: Path) -> None:
         super().__init__(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=2)
@@ -60,7 +60,7 @@ class Killable(CheckpointingModule):
 
 
 def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
-    """Of weights, optimizer, scheduler, best loss and generators, to the last bit."""
+    """A hash of weights, optimizer, scheduler, best loss and generators."""
     found = hashlib.sha256()
     states = trainer.optimizers[0].state_dict()["state"].values()
     tensors = [*module.state_dict().values(), *(value for state in states for value in state.values())]

@@ -1,4 +1,4 @@
-"""What user code owns, for ``test_owned``: data with generators, samplers that count, modules with habits."""
+"""User code with its own state, for ``test_owned``: data with generators, samplers that count, modules that freeze."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
 from checkpointable import CheckpointingModule
 
-BATCHES, BATCH = 5, 3  # an odd batch: generators that make normal numbers in pairs keep one for the next
+BATCHES, BATCH = 5, 3  # odd: generators that make normal numbers in pairs keep one for the next batch
 SIZE = BATCHES * BATCH
 
 
@@ -32,7 +32,7 @@ def plain(samples: Dataset | None = None, **options: Any) -> DataLoader:
 
 
 class Seen(CheckpointingModule):
-    """Writes down what it trains on, what comes of it, and what is frozen and in which mode then."""
+    """Records its batches and outputs, and which parameters are frozen and which modules train."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -62,7 +62,7 @@ class Seen(CheckpointingModule):
 
 
 class Draws:
-    """A transform with a generator of its own, inside what else is given."""
+    """A transform with a generator of its own, which applies other transforms first."""
 
     def __init__(self, generator: Any, draw: Callable[[Any], float], *parts: Draws) -> None:
         self.generator, self.draw, self.parts = generator, draw, parts
@@ -113,7 +113,7 @@ def in_data_sets_of_data_sets() -> Dataset:
 
 
 class Keeping:
-    """Draws in a method."""
+    """Draws random numbers in a method."""
 
     def __init__(self) -> None:
         self.own = random.Random(9)
@@ -127,7 +127,7 @@ def add(inputs: torch.Tensor, own: np.random.Generator) -> torch.Tensor:
 
 
 def in_functions() -> Dataset:
-    """A bound method, a partial, and a closure that keep a generator each."""
+    """A bound method, a partial and a closure, each with a generator."""
     own = torch.Generator().manual_seed(10)
     partly = partial(add, own=np.random.default_rng(11))
     return Augmented(digits(), Keeping().draw, partly, lambda inputs: inputs + torch.rand((), generator=own))
@@ -138,7 +138,7 @@ def of_64_bits() -> Dataset:
 
 
 class Noisy:
-    """A ``collate_fn`` that draws."""
+    """A ``collate_fn`` that draws random numbers."""
 
     def __init__(self) -> None:
         self.noise = [of_torch(), of_old_numpy()]
@@ -149,7 +149,7 @@ class Noisy:
 
 
 class Drawing(Sampler):
-    """Batches drawn one by one from its own generator."""
+    """Draws each batch from its own generator."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(8)
@@ -162,7 +162,7 @@ class Drawing(Sampler):
 
 
 class Counting(Sampler):
-    """Counts its passes, and shuffles by their number."""
+    """Counts its passes, and shuffles by the count."""
 
     def __init__(self, batches: bool) -> None:
         self.passes, self.batches = 0, batches
@@ -177,7 +177,7 @@ class Counting(Sampler):
 
 
 def set_up(module: Seen, epoch: int) -> None:
-    """In odd epochs the backbone rests: frozen, and in evaluation mode."""
+    """Freeze the backbone in odd epochs, and set it to evaluation mode."""
     module.backbone.requires_grad_(epoch % 2 == 0)
     module.backbone.train(epoch % 2 == 0)
     module.head.bias.requires_grad_(epoch % 2 == 1)
@@ -194,7 +194,7 @@ class FreezingItself(Seen):
 
 
 class ByHand(Seen):
-    """Steps with every third batch of the training; five make an epoch, so windows reach across epochs."""
+    """Steps with every third batch. An epoch has five batches, so accumulation windows span epochs."""
 
     automatic_optimization = False
 
@@ -207,7 +207,7 @@ class ByHand(Seen):
             optimizer.zero_grad()
 
     def on_validation_model_zero_grad(self) -> None:
-        """Lightning would drop the window's gradients here."""
+        """Keep the gradients of the window, which Lightning would set to zero."""
 
 
 class Zeroing(Seen):
@@ -219,7 +219,7 @@ class Zeroing(Seen):
 
 
 class Looking(Seen):
-    """Looks at the gradients of the batch before."""
+    """Records the gradients of the previous batch."""
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.events.append([digest(it.grad) for it in self.parameters() if it.grad is not None])
@@ -231,7 +231,7 @@ class LookingOn(L.Callback):
 
 
 class Stuck(Seen):
-    """Never gets better."""
+    """Logs a score that never improves."""
 
     def on_validation_epoch_end(self) -> None:
         self.log("score", 1.0)

@@ -1,6 +1,6 @@
-"""Two gloo processes train two epochs, anew or from a file, and each writes down what it saw and ended with.
+"""Trains two epochs in two gloo processes, from the start or from a file, and records what each rank did.
 
-Arguments: the directory for the files and the records, the ambient seed, and the file to go on from, or nothing.
+Arguments: the directory for the files and the records, the ambient seed, and optionally the file to resume from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from checkpointable import CheckpointingModule
 
 
 class Recorded(CheckpointingModule):
-    """Dropout, running means and batch norm, and a record of every batch of this rank."""
+    """Has dropout and batch norm, logs running means, and records every batch of this rank."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -52,7 +52,7 @@ class Recorded(CheckpointingModule):
 
 
 class Seed(L.Callback):
-    """Sets what ``seed_everything`` sets, once Lightning has reset the ranks by it; its sampler is seeded with it."""
+    """Sets the seed of Lightning's distributed sampler, after Lightning has reset the ranks with it."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -63,8 +63,8 @@ class Seed(L.Callback):
 
 def main(where: Path, seed: int, ckpt_path: str | None) -> None:
     warnings.simplefilter("ignore")
-    os.environ.pop("PL_GLOBAL_SEED", None)  # of the process that started this one: Lightning would make the ranks equal
-    alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # the ranks' randomness stands apart
+    os.environ.pop("PL_GLOBAL_SEED", None)  # inherited; Lightning would seed both ranks equally
+    alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # each rank has random numbers of its own
     random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
     module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)
     trainer = L.Trainer(

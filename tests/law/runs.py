@@ -1,4 +1,4 @@
-"""One training of the law's test: a configuration, everything observable, and where each file was taken."""
+"""One training for the test of the law: its configuration, what it did, and when each file was saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLES, BATCH, EPOCHS = 22, 4, 3
 
 @dataclass(frozen=True)
 class Config:
-    """One point of the space that the law holds over."""
+    """One configuration of a training."""
 
     sampler: str = "shuffle"
     workers: int = 0
@@ -51,7 +51,7 @@ class Config:
 
 
 class Digits(Dataset):
-    """Samples with random augmentation from every generator there is, and their index."""
+    """Samples with their index, and with random augmentation from all global generators."""
 
     def __init__(self, size: int = SAMPLES) -> None:
         self.inputs = torch.randn(size, 3, generator=torch.Generator().manual_seed(7))
@@ -65,7 +65,7 @@ class Digits(Dataset):
 
 
 class Streamed(IterableDataset):
-    """The same samples, without an index to ask for; with a length or without."""
+    """The same samples as an iterable data set without a length."""
 
     def __init__(self, size: int = SAMPLES) -> None:
         self.samples = Digits(size)
@@ -82,7 +82,7 @@ class Sized(Streamed):
 
 
 class Lazy(Sampler):
-    """A batch sampler of the user's own, which draws from the global generators all the while."""
+    """A user's batch sampler that draws from the global generators at every batch."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -96,7 +96,7 @@ class Lazy(Sampler):
 
 
 class Remembering:
-    """A loader that keeps its own place, as torchdata's does: only a pass whose place was loaded starts elsewhere."""
+    """A loader that keeps its own position, as torchdata's does. Only a pass after a load starts elsewhere."""
 
     def __init__(self, size: int) -> None:
         self.samples = Digits(size)
@@ -114,7 +114,7 @@ class Remembering:
             chosen = range(self.at * BATCH, min((self.at + 1) * BATCH, len(self.samples)))
             self.at += 1
             yield torch.utils.data.default_collate([self.samples[index] for index in chosen])
-        self.at = 0  # the place after a whole pass is the start of the next one
+        self.at = 0  # the position after a whole pass is the start of the next one
 
     def state_dict(self) -> dict[str, Any]:
         return {"at": self.at}
@@ -124,7 +124,7 @@ class Remembering:
 
 
 class Plain:
-    """A loader that can only be iterated."""
+    """A loader without ``DataLoader``'s attributes."""
 
     def __init__(self, size: int) -> None:
         self.samples = Digits(size)
@@ -138,7 +138,7 @@ class Plain:
 
 
 def seed_by_hand(worker: int) -> None:
-    """A ``worker_init_fn`` of the user's own."""
+    """A user's ``worker_init_fn``."""
     torch.manual_seed(1000 + worker)
 
 
@@ -183,7 +183,7 @@ def training_loaders(config: Config) -> Any:
 
 
 class Watched(CheckpointingModule):
-    """Writes down what it sees and does."""
+    """Records its batches and losses."""
 
     def __init__(self, config: Config, **options: Any) -> None:
         super().__init__(patience=config.patience, **options)
@@ -197,7 +197,7 @@ class Watched(CheckpointingModule):
         self.captured = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The file is there later, when more has happened."""
+        """Note how much had happened when the state was captured: the file is complete only later."""
         self.captured = len(self.events)
 
     def compute_loss(self, batch: Any, batch_idx: int) -> Any:
@@ -261,7 +261,7 @@ HOOKS += ("validation_end", "train_epoch_end", "train_end")
 
 
 class Hooks(L.Callback):
-    """Writes down the order of hooks, with the learning rates and the early stopping that stand at each."""
+    """Records the order of hooks, with learning rates and early stopping at each."""
 
 
 def _hook(name: str) -> Any:
@@ -281,7 +281,7 @@ for _name in HOOKS:
 
 
 class Rows(Logger):
-    """Writes down what is logged, at which step; and how much had happened when each file was taken."""
+    """Records what is logged at which step, and how much had happened when each file was saved."""
 
     name, version, save_dir = "rows", 0, None
 
@@ -311,9 +311,9 @@ class Outcome:
     final: dict[str, Any] = field(default_factory=dict)
 
     def differs_from(self, other: Outcome, since: int) -> str:
-        """Where this one, resumed, leaves the way of the one without a stop; ``""`` where it does not."""
+        """The first difference between this resumed run and the uninterrupted one; ``""`` if there is none."""
         expected = other.events[since:]
-        if not self.events:  # a finished run: there was nothing to do, and the other only had its last hooks to call
+        if not self.events:  # a finished run: only the last hooks of the uninterrupted one remain
             trained = any(event[0] == "loss" for event in expected)
             names = ("weights", "optimizers", "schedulers", "best", "step")
             return "nothing was trained" if trained else _differing({n: self.final[n] for n in names}, other.final)
@@ -334,7 +334,7 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def train(config: Config, where: Path, *, seed: int, ckpt_path: str | None = None, **options: Any) -> Outcome:
-    """One training, in this process, with generators that stand at ``seed``."""
+    """Train in this process, from generators seeded with ``seed``."""
     L.seed_everything(seed, workers=config.seeded, verbose=False)
     module = Watched(config, dirpath=where, **options)
     rows = Rows()
@@ -402,15 +402,15 @@ EVERYTHING: dict[str, Any] = {"save_interval": 1, "save_last_k": -1, "save_top_k
 
 
 def misses(config: Config, where: Path, *, files: int | None = None) -> tuple[int, list[str]]:
-    """Train once without a stop and with every kind of save; resume from the files; and compare.
+    """Train once uninterrupted with every kind of save, resume from the files, and compare.
 
     Args:
         config: Of the training.
         where: An empty directory.
-        files: From how many files to resume, spread over the training; ``None`` = from all.
+        files: Number of files to resume from, spread over the training; ``None`` = all.
 
     Returns:
-        How many files were tried, and what went another way, for each that did.
+        The number of files tried, and the difference for each that had one.
     """
     straight = train(config, where / "straight", seed=1, **EVERYTHING)
     taken = list(straight.taken.items())
@@ -426,7 +426,7 @@ def misses(config: Config, where: Path, *, files: int | None = None) -> tuple[in
 
 
 def combinations(count: int) -> list[Config]:
-    """So many configurations, each a random combination of everything; always the same ones."""
+    """Random combinations of all options; the same ones at every call."""
     choose = random.Random(2026)
     found: dict[str, Config] = {}
     while len(found) < count:

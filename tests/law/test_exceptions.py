@@ -1,4 +1,4 @@
-"""The law where an exception of the user's code ends a training: what is kept of it is exact, or said not to be."""
+"""The law when an exception in user code ends a training: the saved state is exact, or reported as approximate."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ONLY_EXCEPTIONS = {"save_interval": None, "save_top_k": 0}
 
 
 def before_batch(events, step):
-    """How much had happened when the batch after so many steps began."""
+    """The number of events before the batch that follows this step."""
     return next(at for at, event in enumerate(events) if event[0] == "train_batch_start" and event[2] == step)
 
 
 def stopped_by_a_sample(patch, config, where, at):
-    """A training whose fourth batch has a sample that cannot be read, once; its file, and the training without it."""
+    """The uninterrupted training, and the file of one in which a sample of the fourth batch cannot be read."""
     straight = train(config, where / "straight", seed=1, **ONLY_EXCEPTIONS)
     unreadable = straight.events[before_batch(straight.events, 3) + 1][1][at]
     read = Digits.__getitem__
@@ -43,7 +43,7 @@ def stopped_by_a_sample(patch, config, where, at):
 
 @pytest.mark.parametrize("at", [0, 3])
 @pytest.mark.parametrize("persistent", [False, True])
-def test_sample_that_a_worker_cannot_read_ends_a_training_that_goes_on_exactly(tmp_path, monkeypatch, persistent, at):
+def test_training_ended_by_a_sample_that_a_worker_cannot_read_resumes_exactly(tmp_path, monkeypatch, persistent, at):
     config = Config(workers=2, persistent=persistent, validation="every")
     straight, path = stopped_by_a_sample(monkeypatch, config, tmp_path, at)
     assert (read_info(path).kind, read_info(path).batch, read_info(path).exactness) == ("exception", 3, "exact")
@@ -51,14 +51,18 @@ def test_sample_that_a_worker_cannot_read_ends_a_training_that_goes_on_exactly(t
     assert resumed.differs_from(straight, before_batch(straight.events, 3)) == ""
 
 
-def test_sample_that_cannot_be_read_in_this_process_is_said_to_have_drawn(tmp_path, monkeypatch):
+def test_training_ended_by_a_sample_that_this_process_cannot_read_is_reported_as_approximate(tmp_path, monkeypatch):
     straight, path = stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)
     assert read_info(path).exactness.startswith("randomness: approximate (an exception was raised")
     resumed = train(Config(), tmp_path / "resumed", seed=99, ckpt_path=path, **ONLY_EXCEPTIONS)
-    assert resumed.differs_from(straight, before_batch(straight.events, 3)) != "", "the twin: it had drawn"
+    assert resumed.differs_from(straight, before_batch(straight.events, 3)) != "", (
+        "the failed fetch had drawn random numbers"
+    )
 
 
-def test_sample_that_cannot_be_read_in_this_process_passes_for_exact_without_the_check(tmp_path, monkeypatch):
+def test_training_ended_by_a_sample_that_this_process_cannot_read_is_reported_as_exact_without_the_check(
+    tmp_path, monkeypatch
+):
     """The twin."""
     monkeypatch.setattr(LoaderPosition, "may_have_drawn", False)
     assert read_info(stopped_by_a_sample(monkeypatch, Config(), tmp_path, at=2)[1]).exactness == "exact"
@@ -72,7 +76,7 @@ class Raising(L.Callback):
             raise KeyError("stop")
 
 
-def test_exception_at_the_start_of_an_epoch_leaves_the_files_before_it_and_saves_no_begun_epoch(tmp_path):
+def test_exception_at_the_start_of_an_epoch_keeps_the_earlier_files_and_saves_nothing(tmp_path):
     net = Net(dirpath=tmp_path, save_interval=2, save_top_k=0)
     with pytest.raises(KeyError):
         trainer(tmp_path, max_epochs=3, callbacks=[Raising()]).fit(net, loader(5, shuffle=True))

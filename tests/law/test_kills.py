@@ -1,4 +1,4 @@
-"""Real kills: a child dies of SIGKILL at moments chosen at random, runs again, and ends as if nothing had happened."""
+"""Real kills: a process is killed with SIGKILL at random moments and run again, and ends like an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Moment = Callable[[list[str]], bool]
 
 
 def lines_of(where: Path) -> list[str]:
-    """The record so far; a line that the kill cut short is none."""
+    """The record so far, without a line that the kill cut short."""
     record = where / "record.txt"
     lines = record.read_text().splitlines(keepends=True) if record.exists() else []
     return [line for line in lines if line.endswith("\n")]
 
 
 def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0) -> bool:
-    """Run the script; kill it soon after its record says that the moment has come. Returns whether it was killed."""
+    """Run the script, and kill it soon after its record shows the moment. Returns whether it was killed."""
     before = len(lines_of(where))
     with (where / "stderr.txt").open("w") as errors:
         child = subprocess.Popen([sys.executable, str(SCRIPT), str(where)], stdout=errors, stderr=errors)
@@ -47,7 +47,7 @@ def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0
 
 
 def merged(lines: list[str]) -> dict[str, str]:
-    """The record by batch. What was done again after a kill was done the same way."""
+    """The record by batch. Checks that repeated batches were trained in the same way."""
     found: dict[str, str] = {}
     for line in lines:
         *place, indices, loss = line.split()
@@ -65,7 +65,7 @@ def in_validation(lines: list[str]) -> bool:
 
 
 def moments(seed: int) -> Iterator[tuple[Moment, float]]:
-    """Moments without an end: two in the first epoch, then in a validation and anywhere, by turns."""
+    """Endless moments: two in the first epoch, then alternately in a validation and anywhere."""
     choose = random.Random(seed)
     yield after(choose.randint(3, 4)), choose.uniform(0, 0.03)
     yield after(choose.randint(1, 2)), choose.uniform(0, 0.03)
@@ -82,7 +82,7 @@ def straight(tmp_path_factory):
 
 
 def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: int, seed: int) -> int:
-    """Run with so many kills, then to the end. Returns how many of the kills hit a running training."""
+    """Run with this many kills, then to the end. Returns how many kills hit a running training."""
     killed = 0
     for _, (moment, delay_seconds) in zip(range(kills), moments(seed), strict=False):
         if not run(where, moment, delay_seconds=delay_seconds):
@@ -95,12 +95,12 @@ def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: i
     return killed
 
 
-def test_run_killed_twice_in_an_epoch_and_in_a_validation_is_the_run_without_a_stop(tmp_path, straight):
+def test_run_killed_twice_in_an_epoch_and_in_a_validation_is_the_uninterrupted_run(tmp_path, straight):
     assert kill_and_compare(tmp_path, straight, kills=3, seed=1) == 3
 
 
 @pytest.mark.sweep
-def test_sweep_run_killed_25_times_is_the_run_without_a_stop(tmp_path, straight):
+def test_sweep_run_killed_25_times_is_the_uninterrupted_run(tmp_path, straight):
     killed = 0
     for seed in range(100):
         where = tmp_path / str(seed)

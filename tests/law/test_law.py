@@ -1,4 +1,4 @@
-"""The law: a run that was stopped and resumed is the run that was never stopped, to the last bit, from every file."""
+"""The law: a run resumed from any of its files equals the uninterrupted run to the last bit."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ COMMON = [
 
 
 @pytest.mark.parametrize("config", COMMON, ids=str)
-def test_resumed_run_is_the_run_without_a_stop(tmp_path, config):
+def test_resumed_run_is_the_uninterrupted_run(tmp_path, config):
     tried, found = misses(config, tmp_path, files=5)
     assert tried >= 4
     assert found == []
 
 
 @pytest.mark.parametrize("config", combinations(4), ids=str)
-def test_resumed_run_of_any_combination_is_the_run_without_a_stop(tmp_path, config):
+def test_resumed_run_of_any_combination_is_the_uninterrupted_run(tmp_path, config):
     assert misses(config, tmp_path, files=4)[1] == []
 
 

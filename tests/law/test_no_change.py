@@ -1,4 +1,4 @@
-"""No change by watching: saving leaves the numbers of a training as they are, and so does the number of workers."""
+"""Saving does not change the numbers of a training, nor does the number of workers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SAVING = {"off": OFF, "every_batch": {"save_interval": 1}, "every_seventh": {"sa
 
 
 class Still(Digits):
-    """The same samples without augmentation: a worker process of plain Lightning has randomness of its own."""
+    """The same samples without augmentation: in plain Lightning, each worker process has random numbers of its own."""
 
     def __getitem__(self, index: int) -> Any:
         return index, self.inputs[index], int(self.inputs[index].sum() > 0)
 
 
 class Plain(L.LightningModule):
-    """What anybody has before they come to us."""
+    """A module that does not use checkpointable."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -51,7 +51,7 @@ class Plain(L.LightningModule):
 
 
 class Ours(CheckpointingMixin, Plain):
-    """The same with the mixin in front, and nothing else changed."""
+    """The same module with the mixin, and nothing else changed."""
 
 
 def trained(module_class: type[Plain], where: Path, workers: int, **options: Any) -> dict[str, Any]:

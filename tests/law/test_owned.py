@@ -1,7 +1,7 @@
-"""The law for state that user code owns: generators, counts of passes, modes, gradients, metrics, a wish to stop.
+"""The law for state that user code owns: generators, counts of passes, modes, gradients, metrics, early stopping.
 
-Each case is trained once without a stop, and resumed from its files, inside its epochs and at their ends, by a fresh
-module and trainer from other ambient seeds. Its twin, without the mechanism that keeps it, must go another way.
+Each case is trained once uninterrupted, and resumed from its files, inside epochs and at their ends, by a new module
+and trainer with other seeds. Its twin, without the mechanism that restores the state, must differ.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from checkpointable.resume import accumulated_gradients, module_modes, owned_rng
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SOME_FILES = {"save_interval": 2, "save_last_k": -1, "save_top_k": 0, "every_n_epochs": 1}
-SHORTER: Any = {"options": {"max_epochs": 2}}  # processes take time to start
+SHORTER: Any = {"options": {"max_epochs": 2}}  # worker processes take time to start
 NO_FILES = {"save_interval": None, "save_top_k": 0, "save_last": False}
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """So small a module is slower with more."""
+    """More threads slow down so small a module."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,7 +47,7 @@ def _one_thread():
 
 @dataclass(frozen=True)
 class Case:
-    """One training, and from every how many of its files it is resumed."""
+    """One training. It is resumed from one of ``every`` so many of its files."""
 
     module: Callable[..., Seen] = Seen
     data: Callable[[], DataLoader] = plain
@@ -79,7 +79,7 @@ def run(case: Case, where: Path, *, seed: int, ckpt_path: str | None = None, **s
 
 
 def misses(case: Case, where: Path) -> Iterator[str]:
-    """What went another way after a resume, for each file after which it did."""
+    """The difference after a resume, for each file that had one."""
     straight = run(case, where / "straight", seed=1, **case.saving)
     taken = list(straight.taken.items())[:: case.every]
     points = [load(path)["checkpointable"]["ended"] for path, _ in taken]
@@ -105,7 +105,7 @@ def in_workers(make: Callable[[], dict[str, Any]]) -> Case:
 
 def measured(make: Callable[[], Any], how: str) -> Case:
     class Measured(Seen):
-        """Has a metric, whose values are logged at an epoch's end; reset after every other one."""
+        """Logs a metric at each epoch's end, and resets it after every other one."""
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
@@ -181,25 +181,25 @@ CASES: dict[str, tuple[Case, tuple[Any, str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_user_code_owns_goes_on_as_without_a_stop(tmp_path, name):
+def test_state_that_user_code_owns_resumes_as_in_the_uninterrupted_run(tmp_path, name):
     assert list(misses(CASES[name][0], tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_user_code_owns_without_its_mechanism_goes_another_way(tmp_path, monkeypatch, name):
+def test_state_that_user_code_owns_differs_without_its_mechanism(tmp_path, monkeypatch, name):
     case, mechanism = CASES[name]
     monkeypatch.setattr(*mechanism, lambda *_: None)
     assert next(misses(case, tmp_path), None) is not None
 
 
-def test_generator_without_a_state_is_left_alone(tmp_path):
+def test_generator_without_a_state_is_ignored(tmp_path):
     samples = owned.Augmented(owned.digits(), owned.Draws(random.SystemRandom(), lambda own: own.random()))
     straight = run(Case(data=lambda: plain(samples)), tmp_path, seed=1, **SOME_FILES)
     resumed = run(Case(data=lambda: plain(samples)), tmp_path, seed=2, ckpt_path=next(iter(straight.taken)), **NO_FILES)
     assert next(event[:3] for event in resumed.events if event[0] == "loss") == ("loss", 0, 2)
 
 
-def test_window_by_hand_has_a_best_save_inside_it_and_no_save_by_interval(tmp_path):
+def test_window_of_manual_optimization_has_best_saves_inside_it_and_no_interval_save(tmp_path):
     taken = run(CASES["accumulation by hand"][0], tmp_path, seed=1, **EVERYTHING).taken
     saved = [load(path)["checkpointable"] for path in taken]
     inside = [it for it in saved if it["ended"] == "batch" and tuple(it["stepped"]) == (True, False)]

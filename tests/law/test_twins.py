@@ -1,4 +1,4 @@
-"""The twins of the law: it fails without each of the mechanisms that keep it, and holds with them (test_law.py)."""
+"""The twins of the law: without any one of its mechanisms it fails. With all of them it holds (test_law.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Patch = pytest.MonkeyPatch
 
 
 def nothing(*_: Any, **__: Any) -> None:
-    """Stands where a mechanism was."""
+    """Replaces a mechanism."""
 
 
 def without_random_states(patch: Patch) -> None:
@@ -31,7 +31,7 @@ def without_random_states(patch: Patch) -> None:
     patch.setattr(restorer, "rng", Kept)
 
 
-def without_places(patch: Patch) -> None:
+def without_positions(patch: Patch) -> None:
     patch.setattr(loader_position.LoaderPosition, "resume_at", nothing)
 
 
@@ -107,7 +107,7 @@ def without_ends_of_cycles(patch: Patch) -> None:
 
 TWINS: list[tuple[Callable[[Patch], None], Config]] = [
     (without_random_states, Config(sampler="sequential")),
-    (without_places, Config(sampler="sequential")),
+    (without_positions, Config(sampler="sequential")),
     (without_worker_seeds, Config(workers=2)),
     (without_running_means, Config()),
     (without_metrics, Config()),

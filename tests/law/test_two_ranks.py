@@ -1,4 +1,4 @@
-"""The law on two real processes: each rank goes on with its own randomness, in its own place."""
+"""The law on two real processes: each rank resumes with its own random numbers at its own position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIDDLE, BOUNDARY = "epoch_0_batch_2.ckpt", "epoch_0_batch_5.ckpt"
 
 
 def trained(where: Path, seed: int, *ckpt_path: str) -> list[dict[str, Any]]:
-    """What each rank did, of a training in two fresh processes."""
+    """What each rank did in a training in two new processes."""
     where.mkdir()
     command = [sys.executable, str(SCRIPT), str(where), str(seed), *ckpt_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -30,7 +30,7 @@ def straight(tmp_path_factory):
 
 
 def batches_after(record: list[Any], batch: int) -> list[Any]:
-    """A record without what came up to a batch of epoch 0."""
+    """The part of a record after a batch of epoch 0."""
     last = max(number for number, line in enumerate(record) if line[:3] == ["train", 0, batch - 1])
     return record[last + 1 :]
 
@@ -42,14 +42,14 @@ def test_ranks_train_on_different_samples_with_different_randomness(straight):
     assert not {i for line in zero["record"][:5] for i in line[3]} & {i for line in one["record"][:5] for i in line[3]}
 
 
-def test_two_ranks_resumed_inside_an_epoch_are_the_run_without_a_stop(tmp_path, straight):
+def test_two_ranks_resumed_inside_an_epoch_are_the_uninterrupted_run(tmp_path, straight):
     where, expected = straight
     for mine, theirs in zip(trained(tmp_path / "resumed", 77, str(where / MIDDLE)), expected, strict=True):
         assert mine["record"] == batches_after(theirs["record"], 2)
         assert {**mine, "record": None} == {**theirs, "record": None}
 
 
-def test_two_ranks_resumed_after_an_epoch_are_the_run_without_a_stop(tmp_path, straight):
+def test_two_ranks_resumed_after_an_epoch_are_the_uninterrupted_run(tmp_path, straight):
     where, expected = straight
     for mine, theirs in zip(trained(tmp_path / "resumed", 78, str(where / BOUNDARY)), expected, strict=True):
         assert mine["record"] == theirs["record"][theirs["record"].index(mine["record"][0]) :]

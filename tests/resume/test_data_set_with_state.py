@@ -1,4 +1,4 @@
-"""A data set that keeps a state of its own from epoch to epoch, behind torchdata's loader, resumed from every file."""
+"""A data set that keeps its state from epoch to epoch, in torchdata's loader, resumed from every file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 class Endless(IterableDataset):
-    """Goes on where it was, epoch after epoch."""
+    """Continues in each epoch where the previous one ended."""
 
     def __init__(self):
         self.at = 0
@@ -35,7 +35,7 @@ class Endless(IterableDataset):
 
 
 class Passes(IterableDataset):
-    """Counts its passes, and gives other numbers in each."""
+    """Counts its passes, and yields other numbers in each."""
 
     def __init__(self):
         self.passes = self.at = 0
@@ -56,7 +56,7 @@ class Passes(IterableDataset):
 
 
 class Seeing(Net):
-    """Writes down the batches it trains on."""
+    """Records the batches it trains on."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -76,9 +76,9 @@ def fit(where, data, workers, limit, ckpt_path=None):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(("data", "limit"), [(Endless, 3), (Passes, 1.0), (Passes, 3)])
-def test_resume_brings_back_what_a_data_set_carries_from_epoch_to_epoch(tmp_path, data, limit, workers):
+def test_resume_restores_the_state_that_a_data_set_keeps_from_epoch_to_epoch(tmp_path, data, limit, workers):
     straight = fit(tmp_path / "straight", data, workers, limit)
-    assert straight.seen[-1][2] != straight.seen[len(straight.seen) // 3 - 1][2], "no epoch is like another"
+    assert straight.seen[-1][2] != straight.seen[len(straight.seen) // 3 - 1][2], "the epochs differ"
     for name in files(tmp_path / "straight"):
         path = tmp_path / "straight" / name
         resumed = fit(tmp_path / name, data, workers, limit, ckpt_path=path)

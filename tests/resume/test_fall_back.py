@@ -1,4 +1,4 @@
-"""A fit that is to go on from a damaged file."""
+"""A fit that is given a damaged file to resume from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_resume_from_a_damaged_file_goes_on_from_the_newest_whole_one_and_names_both(tmp_path):
+def test_resume_from_a_damaged_file_uses_the_newest_intact_one_and_names_both(tmp_path):
     trained(tmp_path)
     assert files(tmp_path) == [f"epoch_0_batch_{batch}.ckpt" for batch in (2, 4, 6, 8)]
     damage(tmp_path / "epoch_0_batch_8.ckpt")
@@ -33,7 +33,7 @@ def test_resume_from_a_damaged_file_goes_on_from_the_newest_whole_one_and_names_
     assert t.ckpt_path == str(tmp_path / "epoch_0_batch_6.ckpt")
 
 
-def test_resume_from_a_damaged_file_with_nothing_whole_beside_it_is_refused(tmp_path):
+def test_resume_from_a_damaged_file_without_an_intact_one_is_refused(tmp_path):
     trained(tmp_path)
     for path in tmp_path.glob("*.ckpt"):
         if not path.is_symlink():
@@ -42,14 +42,14 @@ def test_resume_from_a_damaged_file_with_nothing_whole_beside_it_is_refused(tmp_
         trainer(tmp_path, max_epochs=2).fit(Net(), loader(8), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
 
 
-def test_testing_a_damaged_file_is_refused_even_with_a_whole_one_beside_it(tmp_path):
+def test_testing_a_damaged_file_is_refused_even_with_an_intact_one_in_its_directory(tmp_path):
     trained(tmp_path)
     damage(tmp_path / "epoch_0_batch_8.ckpt")
     with pytest.raises(CheckpointFileError, match=r"cannot load .*epoch_0_batch_8\.ckpt"):
         trainer(tmp_path).test(Net(), loader(2), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
 
 
-def test_resume_from_a_file_that_is_not_there_is_refused(tmp_path):
+def test_resume_from_a_missing_file_is_refused(tmp_path):
     trained(tmp_path)
     with pytest.raises(FileNotFoundError):
         trainer(tmp_path, max_epochs=2).fit(Net(), loader(8), ckpt_path=tmp_path / "epoch_7.ckpt")

@@ -1,4 +1,4 @@
-"""What a resumed run says of itself, and what strict_resume refuses."""
+"""What a resumed run reports, and what strict_resume refuses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_changed_loader_is_approximate_and_refused_when_strict(tmp_path, caplog,
     assert "Resume with strict_resume=False to go on at the same batch number" in str(caught.value)
 
 
-def test_iterable_data_set_is_read_forward_and_said_to_be(tmp_path):
+def test_iterable_data_set_is_approximate(tmp_path):
     net = Net(dirpath=tmp_path, **MIDDLE)
     trainer(tmp_path).fit(net, DataLoader(Streamed(), batch_size=4))
     says = r"Streamed has no index: its batches are read again and dropped"
@@ -79,7 +79,7 @@ def test_other_number_of_loaders_is_lost(tmp_path):
         trainer(tmp_path).fit(Several(strict_resume=True), [loader(5), loader(5)], ckpt_path=net.last_model_path)
 
 
-def test_file_written_inside_a_batch_is_approximate(tmp_path):
+def test_file_saved_inside_a_batch_is_approximate(tmp_path):
     class Own(Net):
         def training_step(self, batch, batch_idx):
             if batch_idx == 3:
@@ -131,7 +131,7 @@ class StatefulLoader:
         pass
 
 
-def test_resume_into_a_finished_run_says_so(tmp_path, caplog):
+def test_resume_of_a_finished_run_is_logged(tmp_path, caplog):
     net = Net(dirpath=tmp_path)
     trainer(tmp_path).fit(net, loader(3))
     with caplog.at_level("INFO"):
@@ -149,7 +149,7 @@ def test_other_number_of_ranks_is_approximate(tmp_path):
         trainer(tmp_path).fit(Net(strict_resume=True), loader(5), ckpt_path=tmp_path / "two.ckpt")
 
 
-def test_value_that_weights_only_refuses_is_named_when_it_is_saved(tmp_path):
+def test_value_that_weights_only_loading_refuses_is_named_when_it_is_saved(tmp_path):
     class Unsafe(Net):
         def on_save_checkpoint(self, checkpoint):
             super().on_save_checkpoint(checkpoint)
@@ -162,7 +162,9 @@ def test_value_that_weights_only_refuses_is_named_when_it_is_saved(tmp_path):
     assert len([w for w in told if w.category is CheckpointableWarning]) == 1, "once, not at every save"
 
 
-def test_exception_while_a_batch_is_prepared_keeps_the_place_in_the_data_and_says_what_is_approximate(tmp_path):
+def test_exception_while_a_batch_is_prepared_keeps_the_position_in_the_data_and_makes_the_randomness_approximate(
+    tmp_path,
+):
     class Stopping(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 3:

@@ -1,4 +1,4 @@
-"""Callbacks and workers whose state comes back only in part: said when the file is written, and when it is resumed."""
+"""Callbacks and workers whose state is restored only in part: reported when the file is saved and when resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_PART = {"StochasticWeightAveraging": averaging, "ModelPruning": pruning}
 @pytest.mark.parametrize("kind", IN_PART)
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
 @pytest.mark.filterwarnings("ignore:.*Swapping scheduler")
-def test_callback_that_comes_back_in_part_is_approximate_and_refused_when_strict(tmp_path, caplog, kind, name):
+def test_callback_that_is_restored_in_part_is_approximate_and_refused_when_strict(tmp_path, caplog, kind, name):
     trainer(tmp_path, max_epochs=3, callbacks=[IN_PART[kind]()]).fit(Net(dirpath=tmp_path / "a", **INSIDE), loader(5))
     path, says = tmp_path / f"a/{name}.ckpt", f"{kind}: approximate (Lightning restores it only in part)"
     assert read_info(path).exactness == says
@@ -52,7 +52,7 @@ def test_callback_that_comes_back_in_part_is_approximate_and_refused_when_strict
 
 @pytest.mark.parametrize("step", [2, 4, 6, 8])
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used")
-def test_file_of_another_callback_trains_on_for_all_that_is_left(tmp_path, caplog, step):
+def test_file_of_another_callback_resumes_with_all_batches_that_are_left(tmp_path, caplog, step):
     theirs = ModelCheckpoint(tmp_path / "theirs", filename="{step}", save_top_k=-1, every_n_train_steps=2)
     trainer(tmp_path, max_epochs=3, callbacks=[theirs]).fit(Seeing(dirpath=tmp_path / "a"), loader(4))
     path = tmp_path / f"theirs/step={step}.ckpt"
@@ -64,14 +64,14 @@ def test_file_of_another_callback_trains_on_for_all_that_is_left(tmp_path, caplo
 
 
 class Streamed(IterableDataset):
-    """Has randomness of its worker's; its loader reads it again."""
+    """Draws random numbers in its worker. It is read again after a resume."""
 
     def __iter__(self):
         return ((torch.rand(2), number % 2) for number in range(20))
 
 
 class Kept(IterableDataset):
-    """Keeps its place, so that nothing is read again, and has randomness of its worker's."""
+    """Draws random numbers in its worker, and keeps its position, so that nothing is read again."""
 
     def __init__(self):
         self.at = 0
@@ -90,7 +90,7 @@ class Kept(IterableDataset):
 
 
 class Seeing(Net):
-    """Writes down the batches it trains on."""
+    """Records the batches it trains on."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -106,7 +106,7 @@ def stateful(data, *, persistent):
 
 
 def stream(net, where, *, persistent=False, ckpt_path=None, data=Streamed):
-    """Five batches an epoch, from a worker."""
+    """Train two epochs of five batches that a worker reads."""
     trainer(where, max_epochs=2).fit(net, stateful(data, persistent=persistent), ckpt_path=ckpt_path)
     return net
 
@@ -144,7 +144,7 @@ def test_stateful_loader_of_workers_that_end_with_their_pass_is_exact(tmp_path, 
 
 
 @TORCHDATA
-def test_stateful_loader_whose_data_set_keeps_its_place_in_a_worker_is_not_called_exact_where_it_is_not(tmp_path):
+def test_stateful_loader_whose_data_set_keeps_its_position_in_a_worker_is_reported_as_exact_only_where_it_is(tmp_path):
     straight = stream(Seeing(dirpath=tmp_path / "a", **INSIDE), tmp_path, data=Kept)
     path = tmp_path / "a/epoch_0_batch_2.ckpt"
     resumed = stream(Seeing(dirpath=tmp_path / "b"), tmp_path, data=Kept, ckpt_path=path)

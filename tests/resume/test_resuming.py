@@ -1,4 +1,4 @@
-"""A resumed run goes on: where it was, with what it knew, in the directory it had."""
+"""A resumed run continues at its position, with its best values, in its directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(MID_EPOCH)
 
 
 class Recording(Net):
-    """Writes down which batch of which epoch it trains, and when it validates."""
+    """Records which batch of which epoch it trains, and when it validates."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -47,7 +47,7 @@ TRAINERS = [
 
 
 @pytest.mark.parametrize("options", TRAINERS, ids=str)
-def test_resume_from_any_file_trains_and_validates_as_the_run_without_a_stop(tmp_path, options):
+def test_resume_from_any_file_trains_and_validates_as_the_uninterrupted_run(tmp_path, options):
     everything = {"save_interval": 1, "save_last_k": -1, "save_top_k": -1, "every_n_epochs": 1}
     straight = Recording(dirpath=tmp_path / "a", **everything)
     trainer(tmp_path, num_sanity_val_steps=0, **options).fit(straight, loader(5), loader(1))
@@ -62,13 +62,13 @@ def test_resume_from_any_file_trains_and_validates_as_the_run_without_a_stop(tmp
 
 
 def after(history, batches):
-    """What a run does after so many batches and the validation that the last of them triggers."""
+    """The part of a history after this many batches and the validation that the last of them triggers."""
     trained = [index for index, entry in enumerate(history) if entry[0] != "validation"]
     start = trained[batches] if batches < len(trained) else len(history)
     return history[start:]
 
 
-def test_run_stopped_by_max_steps_inside_an_epoch_goes_on_inside_it(tmp_path):
+def test_run_stopped_by_max_steps_inside_an_epoch_resumes_inside_it(tmp_path):
     short = Recording(dirpath=tmp_path, save_top_k=0)
     trainer(tmp_path, max_steps=3).fit(short, loader(5), loader(1))
     longer = Recording(save_top_k=0)
@@ -78,7 +78,7 @@ def test_run_stopped_by_max_steps_inside_an_epoch_goes_on_inside_it(tmp_path):
     assert trained == [(0, 3), (0, 4), (1, 0), (1, 1), (1, 2)]
 
 
-def test_resume_restores_what_was_best_and_goes_on_in_the_same_directory(tmp_path):
+def test_resume_restores_the_best_values_and_saves_in_the_same_directory(tmp_path):
     where = tmp_path / "run"
     first = Scripted([2.0, 1.0], dirpath=where)
     trainer(tmp_path, max_epochs=2).fit(first, loader(2), loader(1))
@@ -99,7 +99,7 @@ def test_worse_value_after_a_resume_does_not_become_best(tmp_path):
     assert float(second.best_model_score) == 1.0
 
 
-def test_directory_that_was_moved_before_the_resume_is_taken_up(tmp_path):
+def test_resume_from_a_directory_that_was_moved_saves_there(tmp_path):
     trainer(tmp_path).fit(Scripted([1.0], dirpath=tmp_path / "a"), loader(2), loader(1))
     shutil.move(tmp_path / "a", tmp_path / "b")
     second = Scripted([2.0])
@@ -108,7 +108,7 @@ def test_directory_that_was_moved_before_the_resume_is_taken_up(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_file_resumed_from_is_never_deleted_and_its_successors_are_kept_as_told(tmp_path):
+def test_file_resumed_from_is_never_deleted_and_later_files_follow_save_last_k(tmp_path):
     trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2, save_top_k=0, save_last=False), loader(5))
     assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
     start = tmp_path / "epoch_0_batch_4.ckpt"
@@ -119,13 +119,13 @@ def test_file_resumed_from_is_never_deleted_and_its_successors_are_kept_as_told(
     assert start.read_bytes() == before
 
 
-def test_leftover_of_a_run_killed_between_commit_and_delete_goes_with_the_next_save(tmp_path):
+def test_leftover_of_a_run_killed_between_commit_and_delete_is_deleted_after_the_next_save(tmp_path):
     net = Net(dirpath=tmp_path, save_interval=1, save_last_k=-1, save_top_k=0, save_last=False)
     trainer(tmp_path, limit_train_batches=3).fit(net, loader(5))
     second = Net(save_interval=1, save_top_k=0, save_last=False)
     trainer(tmp_path).fit(second, loader(5), ckpt_path=tmp_path / "epoch_0_batch_2.ckpt")
     kept = ["epoch_0_batch_2.ckpt", "epoch_0_batch_3.ckpt", "epoch_0_batch_5.ckpt"]
-    assert files(tmp_path) == kept, "what came after the file resumed from belongs to another future, and is let be"
+    assert files(tmp_path) == kept, "a file saved after the one resumed from belongs to another attempt, and stays"
 
 
 def test_nothing_is_saved_twice_at_the_position_resumed_from(tmp_path):
@@ -160,7 +160,7 @@ def test_time_since_the_last_save_is_carried_over(tmp_path):
     assert files(tmp_path / "b") == ["epoch_1_batch_1.ckpt"]
 
 
-def test_same_trainer_fitting_on_keeps_its_run(tmp_path):
+def test_second_fit_of_a_trainer_continues_its_run(tmp_path):
     net = Scripted([1.0, 2.0], dirpath=tmp_path)
     own = trainer(tmp_path)
     own.fit(net, loader(2), loader(1))
@@ -186,7 +186,7 @@ def test_load_from_checkpoint_restores_weights_and_best_val_loss(tmp_path):
     assert loaded.best_val_loss == net.best_val_loss < math.inf
 
 
-def test_checkpoint_of_plain_lightning_loads_and_says_what_it_lacks(tmp_path):
+def test_checkpoint_of_plain_lightning_loads_and_a_warning_lists_what_it_lacks(tmp_path):
     plain = trainer(tmp_path)
     plain.fit(PlainNet(), loader(3), loader(1))
     net = MixedNet(dirpath=tmp_path / "ours")
@@ -197,7 +197,7 @@ def test_checkpoint_of_plain_lightning_loads_and_says_what_it_lacks(tmp_path):
     assert read_info(net.last_model_path).epoch == 1
 
 
-def test_our_checkpoint_goes_on_in_plain_lightning(tmp_path):
+def test_our_checkpoint_resumes_in_plain_lightning(tmp_path):
     net = MixedNet(dirpath=tmp_path)
     trainer(tmp_path).fit(net, loader(3), loader(1))
     own = trainer(tmp_path, max_epochs=2)
@@ -227,7 +227,7 @@ def test_checkpoint_of_another_architecture_is_refused_with_what_to_do(tmp_path)
     ],
     ids=["truncated", "text", "empty"],
 )
-def test_damaged_file_is_refused_with_where_to_go_on(tmp_path, damage, says):
+def test_damaged_file_is_refused_with_what_to_resume_from(tmp_path, damage, says):
     net = Net(dirpath=tmp_path)
     trainer(tmp_path).fit(net, loader(2), loader(1))
     path = type(tmp_path)(net.last_model_path)
@@ -263,7 +263,7 @@ def test_weights_only_file_is_refused_with_what_to_do(tmp_path):
         trainer(tmp_path).fit(Net(), loader(2), loader(1), ckpt_path=net.last_model_path)
 
 
-def test_run_taken_up_again_at_an_older_file_is_the_newest_from_there_on(tmp_path):
+def test_latest_file_after_a_resume_from_an_older_one_is_of_the_later_attempt(tmp_path):
     first = Net(dirpath=tmp_path, every_n_epochs=1, save_last_k=-1, save_top_k=0)
     trainer(tmp_path, max_epochs=4).fit(first, loader(2))
     again = Net(every_n_epochs=1, save_last_k=-1, save_top_k=0)

@@ -1,4 +1,4 @@
-"""A script that was changed between the runs: what it changed is said, and refused when strict."""
+"""A script that changed between the runs: the changes are reported, and refused when strict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEFORE = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "val_check_int
 
 
 class Scheduled(Net):
-    """Has a scheduler, or none, by choice."""
+    """Has the given scheduler, or none."""
 
     def __init__(self, scheduler=None, optimizer=torch.optim.Adam, **options):
         super().__init__(**options)
@@ -36,7 +36,7 @@ def by_powers(optimizer):
 
 
 def fit(net, where, ckpt_path=None, **options):
-    """With validation; ``options`` are the trainer's, over those of before."""
+    """Train with validation; ``options`` override the trainer's arguments in ``BEFORE``."""
     trainer(where, **{**BEFORE, "num_sanity_val_steps": 0, **options}).fit(
         net, loader(6), loader(2), ckpt_path=ckpt_path
     )
@@ -126,7 +126,7 @@ def test_schedule_of_accumulation_is_compared_as_a_whole(tmp_path, caplog, now, 
     assert f": {says}" in reports(caplog)[0]
 
 
-def test_other_optimizer_is_refused_and_the_error_says_how_to_go_on(tmp_path, path):
+def test_other_optimizer_is_refused_and_the_error_says_what_to_do(tmp_path, path):
     advice = (
         r"it holds the state of Adam, and configure_optimizers gives SGD\. Use the same optimizers again, or start a"
         r" new run from the weights: Scheduled\.load_from_checkpoint"

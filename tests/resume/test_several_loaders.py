@@ -1,4 +1,4 @@
-"""Stateful loaders beside each other, one shorter than the other: torchdata's own, resumed from every file."""
+"""Several of torchdata's loaders together, one shorter than the other, resumed from every file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 class Samples(IterableDataset):
-    """So many numbers, each beside a random one."""
+    """Yields ``count`` numbers, each with a random number."""
 
     def __init__(self, count):
         self.count = count
@@ -35,7 +35,7 @@ class Sized(Samples):
 
 
 class Seeing(Net):
-    """Writes down the batches it trains on."""
+    """Records the batches it trains on."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -63,7 +63,9 @@ def fit(where, loaders, *, ckpt_path=None, save_interval=1, callbacks=()):
 
 @pytest.mark.parametrize("samples", [Sized, Samples], ids=["with_a_length", "without_a_length"])
 @pytest.mark.parametrize("mode", ["max_size", "min_size", "max_size_cycle"])
-def test_resume_of_several_stateful_loaders_from_any_file_sees_what_the_run_without_a_stop_saw(tmp_path, samples, mode):
+def test_resume_of_several_stateful_loaders_from_any_file_sees_the_batches_of_the_uninterrupted_run(
+    tmp_path, samples, mode
+):
     straight = fit(tmp_path / "straight", several(samples, mode))
     names = files(tmp_path / "straight")
     assert len(names) == len(straight.seen) == (6 if mode == "min_size" else 14)
@@ -83,7 +85,7 @@ def test_stateful_loader_that_has_ended_stays_at_its_end_until_the_next_epoch(tm
 
 
 class Stopping(L.Callback):
-    """Raises when a batch has been fetched, and nothing was done with it."""
+    """Raises after a batch was fetched and before it is trained."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == 4:
@@ -91,7 +93,7 @@ class Stopping(L.Callback):
 
 
 @pytest.mark.parametrize("samples", [Sized, Samples], ids=["with_a_length", "without_a_length"])
-def test_exception_while_a_batch_is_prepared_keeps_the_place_of_stateful_loaders(tmp_path, samples):
+def test_exception_while_a_batch_is_prepared_keeps_the_position_of_stateful_loaders(tmp_path, samples):
     straight = fit(tmp_path / "straight", several(samples, "max_size"))
     with pytest.raises(KeyError):
         fit(tmp_path / "stopped", several(samples, "max_size"), callbacks=[Stopping()])
@@ -101,7 +103,7 @@ def test_exception_while_a_batch_is_prepared_keeps_the_place_of_stateful_loaders
 
 
 def numbers(seen):
-    """Without the random numbers, which such a file does not bring back."""
+    """The batches without their random numbers, which such a file does not restore."""
     return [
         (epoch, batch, {name: [number for number, _ in part] for name, part in parts.items()})
         for epoch, batch, parts in seen
