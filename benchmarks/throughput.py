@@ -24,6 +24,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.lightning_internals.mixing import combined
 
 PIECE, BLOCK = 16 << 20, 4096
 DIRECT, OURS = "bare write, `O_DIRECT`", "**ours**, verified and renamed"
@@ -84,7 +85,7 @@ def sync(path):
 
 def contestants(checkpoint, content):
     """Who saves, how, and whether the file has to be synced after it."""
-    io, lightning = DurableCheckpointIO(), TorchCheckpointIO()
+    io, lightning = combined(DurableCheckpointIO, TorchCheckpointIO)(), TorchCheckpointIO()
     return {
         DIRECT: (lambda path: content.write(path, os.O_DIRECT), False),
         DIRECT_BACK: (content.write_and_read, False),

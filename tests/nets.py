@@ -8,10 +8,13 @@ from typing import Any, BinaryIO
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from checkpointable import CheckpointingMixin, CheckpointingModule
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.lightning_internals.mixing import combined
 from checkpointable.storage.staging.snapshot import Snapshot
 
 QUIET: dict[str, Any] = {
@@ -33,6 +36,11 @@ def write_archive(checkpoint: dict[str, Any], file: BinaryIO, metadata: dict[str
     """A checkpoint file as ours are."""
     for piece in Snapshot(checkpoint, metadata).pieces():
         file.write(piece)
+
+
+def durable_io() -> DurableCheckpointIO:
+    """The ``CheckpointIO`` that a trainer of ``lightning`` gets."""
+    return combined(DurableCheckpointIO, TorchCheckpointIO)()
 
 
 class Net(CheckpointingModule):

@@ -1,4 +1,4 @@
-"""Lightning's door to storage: every file that the trainer writes or reads goes through the commit and its checks."""
+"""The ``CheckpointIO`` of a trainer: each file it writes is committed durably, and each file it reads is verified."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fsspec.implementations.local import LocalFileSystem
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable._errors import CheckpointFileError
+from checkpointable.lightning_internals.mixing import Mixin
 from checkpointable.storage import local
 from checkpointable.storage.files import read_whole
 from checkpointable.storage.format import archive
@@ -21,25 +21,30 @@ from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.staging.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+else:  # at run time, the base is that class in the tree of the trainer
+    TorchCheckpointIO = object
+
 KEY = "checkpointable"
 
 
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's default ``CheckpointIO``, with durable writes, metadata in the file, and damage found before loading.
+class DurableCheckpointIO(Mixin, TorchCheckpointIO):
+    """Put before Lightning's default ``CheckpointIO``: writes durably, with metadata in the file, and loads no damage.
 
-    Paths and URLs alike. Web addresses (``http://``) and chained URLs (``::``) are Lightning's, unchanged.
+    This holds for paths and URLs. Web addresses (``http://``) and chained URLs (``::``) are left to Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint durably, over any file of that name; to a URL, upload it and check what has arrived.
+        """Write a checkpoint durably, over any file of that name. To a URL, upload it and verify the upload.
 
         Raises:
             TypeError: If ``storage_options`` is given, as in Lightning.
-            SaveError: If a remote file system does not take it, after several tries.
+            SaveError: If a remote file system refuses it, after several tries.
             OSError: If the file system refuses.
         """
         text = str(path)
-        if storage_options is not None or _is_lightnings(text):
+        if storage_options is not None or _is_left_to_lightning(text):
             super().save_checkpoint(checkpoint, path, storage_options)
         elif is_remote(text):
             RemoteStore(parent(text)).write(_content(checkpoint), text, overwrite=True)
@@ -52,7 +57,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint; from a URL, fetch it once into memory.
+        """Read a checkpoint. From a URL, fetch it once into memory.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -60,7 +65,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             RemoteError: If a remote file system does not answer.
         """
         text = str(path)
-        if is_remote(text) and not _is_lightnings(text):
+        if is_remote(text) and not _is_left_to_lightning(text):
             file = io.BytesIO(read_whole(text))
             start, wrong = file.read(2), archive.problem_in(file)
             file.seek(0)
@@ -73,7 +78,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
-    """Commit a checkpoint, with the metadata it carries as a member of its own.
+    """Commit a checkpoint, with its metadata as a member of its own.
 
     Raises:
         FileExistsError: If the name is taken and ``overwrite`` is false.
@@ -86,17 +91,17 @@ def _content(checkpoint: dict[str, Any]) -> Snapshot:
     return Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
 
 
-def _is_lightnings(path: str) -> bool:
+def _is_left_to_lightning(path: str) -> bool:
     return path.startswith("http") or "::" in path.partition("://")[0]
 
 
 def _checked(read: Callable[[], dict[str, Any]], path: str, wrong: str | None, start: bytes) -> dict[str, Any]:
-    """What is read, if nothing is wrong; what is no archive by its start may still be of torch's old format."""
+    """Return what ``read`` does. A damaged archive is refused unread; other files may be in torch's old format."""
     if wrong is not None and start == b"PK":
         raise CheckpointFileError(_cannot_load(path, wrong))
     try:
         return read()
-    except Exception as error:  # of an old format that is damaged, anything
+    except Exception as error:  # a damaged file of the old format can raise anything
         if wrong is None:
             raise
         raise CheckpointFileError(_cannot_load(path, wrong)) from error
@@ -110,5 +115,5 @@ def _start(path: str) -> bytes:
 def _cannot_load(path: str, wrong: str) -> str:
     return (
         f"cannot load {path}: {wrong}.\n"
-        f"Go on from another file: checkpointable.latest({parent(path)!r}) gives the newest that is whole."
+        f"Resume from another file: checkpointable.latest({parent(path)!r}) returns the newest that is intact."
     )

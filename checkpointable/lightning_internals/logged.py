@@ -1,29 +1,29 @@
-"""Lightning's running means of logged values, and what its loggers and callbacks are shown: out, and in again.
+"""Save and restore the running means of logged values, the values that are shown, and torchmetrics' states.
 
-Lightning saves none of it, so after a resume inside an epoch the epoch's means start from nothing.
+Lightning saves none of them: after a resume inside an epoch, the epoch's means would start empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torchmetrics import Metric
 from torchmetrics.wrappers.abstract import WrapperMetric
 
-_PLAIN = (
-    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
-    *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
-)
+from checkpointable.lightning_internals.names import METADATA_FIELDS
+from checkpointable.lightning_internals.tree import find
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
+
 _SHOWN = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
-    """The training epoch's running values so far, and the values that are shown."""
+    """Return the training epoch's running means so far, and the values that loggers and callbacks are shown."""
     connector = trainer._logger_connector
     results = trainer.fit_loop.epoch_loop._results
     means = {key: _pack(result) for key, result in results.items() if not result.has_reset}
@@ -32,7 +32,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
-    """Put them back, as if the training had never stopped."""
+    """Restore what ``capture`` returned."""
     connector = trainer._logger_connector
     results = trainer.fit_loop.epoch_loop._results
     for key, packed in saved["means"].items():
@@ -42,18 +42,18 @@ def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
 
 
 def restore_shown(trainer: Trainer, saved: Mapping[str, Any]) -> None:
-    """Put back only what is shown: at the start of an epoch there is nothing running."""
+    """Restore only the values that are shown: at the start of an epoch there are no running means."""
     for name in _SHOWN:
         getattr(trainer._logger_connector, name).update(saved["shown"][name])
 
 
 def capture_metrics(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
-    """The states of the ``torchmetrics`` metrics in a module, by name; Lightning's checkpoint has none of them."""
+    """Return the states of the ``torchmetrics`` metrics in a module, by name. Lightning's checkpoint has none."""
     return {name: _metric_state(metric) for name, metric in metrics_of(module)}
 
 
 def restore_metrics(module: torch.nn.Module, saved: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put them back, on the devices where the metrics are."""
+    """Restore the states of metrics, on the devices where the metrics are."""
     for name, metric in metrics_of(module):
         if name in saved:
             _set_metric_state(metric, saved[name])
@@ -67,7 +67,7 @@ def metrics_of(module: torch.nn.Module) -> list[tuple[str, Metric]]:
 def _metric_state(metric: Metric) -> dict[str, Any]:
     states = {name: getattr(metric, name) for name in metric._defaults}
     copied = {name: list(value) if isinstance(value, list) else value for name, value in states.items()}
-    own = vars(metric).items() if isinstance(metric, WrapperMetric) else ()  # keep theirs in plain attributes
+    own = vars(metric).items() if isinstance(metric, WrapperMetric) else ()  # these keep their state in attributes
     plain = {name: value for name, value in own if isinstance(value, (torch.Tensor, int, float)) and name not in states}
     return {"states": copied, "plain": plain, "updates": metric._update_count}
 
@@ -85,7 +85,7 @@ def _set_metric_state(metric: Metric, saved: Mapping[str, Any]) -> None:
 def _pack(result: _ResultMetric) -> dict[str, Any]:
     meta, sync = result.meta, result.meta.sync
     packed = {
-        "meta": {name: getattr(meta, name) for name in _PLAIN},
+        "meta": {name: getattr(meta, name) for name in METADATA_FIELDS},
         "reduce_fx": meta.reduce_fx.__name__,
         "sync": {"should": sync.should, "rank_zero_only": sync.rank_zero_only},
         "is_tensor": result.is_tensor,
@@ -99,13 +99,13 @@ def _pack(result: _ResultMetric) -> dict[str, Any]:
 
 
 def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
-    meta = _Metadata(**packed["meta"], reduce_fx=getattr(torch, packed["reduce_fx"]))
-    meta.sync = _Sync(
+    meta = find(trainer, "_Metadata")(**packed["meta"], reduce_fx=getattr(torch, packed["reduce_fx"]))
+    meta.sync = find(trainer, "_Sync")(
         _should=packed["sync"]["should"],
         fn=trainer.strategy.reduce,
         rank_zero_only=packed["sync"]["rank_zero_only"],
     )
-    result = _ResultMetric(meta, packed["is_tensor"])
+    result: _ResultMetric = find(trainer, "_ResultMetric")(meta, packed["is_tensor"])
     device = trainer.strategy.root_device
     if packed["is_tensor"]:
         result.value = packed["value"].to(device)
@@ -116,6 +116,3 @@ def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
         result.value = dict(trainer.lightning_module.named_modules())[packed["meta"]["metric_attribute"]]
     result._forward_cache = packed["cache"]
     return result.to(device)
-
-
-assert {field.name for field in fields(_Metadata)} == {*_PLAIN, "reduce_fx", "_sync"}, "Lightning logs something new"

@@ -1,71 +1,37 @@
-"""What the library reads and sets in a trainer: one small function for each private name of Lightning.
-
-Each was read and tried on Lightning 2.6.6. ``check`` says so clearly when the installed one lacks a seam.
-"""
+"""What the library reads and sets in a trainer, one small function for each of Lightning's private names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.loops import _EvaluationLoop, _FitLoop
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
-from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
-from checkpointable._errors import LightningVersionError
-from checkpointable.policy.position import Position
+from checkpointable.lightning_internals.mixing import combined
+from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.policy.position import Ended, Position
 from checkpointable.storage.paths import is_remote, plain
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.utilities import CombinedLoader
+
+    from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+
 _SEED = "PL_GLOBAL_SEED"
-_SEAMS = (
-    "fit_loop.epoch_loop.batch_progress.current.completed",
-    "fit_loop.epoch_loop.batch_progress.total.completed",
-    "fit_loop.epoch_loop.val_loop._data_source",
-    "fit_loop.epoch_loop._should_accumulate",
-    "fit_loop.epoch_loop._batches_that_stepped",
-    "fit_loop.epoch_progress.current.completed",
-    "_checkpoint_connector.dump_checkpoint",
-    "_callback_connector._reorder_callbacks",
-    "strategy._checkpoint_io",
-)
-
-
-def check(trainer: Trainer) -> None:
-    """Show that everything the library stands on is there.
-
-    Raises:
-        LightningVersionError: If the installed Lightning lacks a seam.
-    """
-    for seam in _SEAMS:
-        owner: Any = trainer
-        for name in seam.split("."):
-            if not hasattr(owner, name):
-                raise LightningVersionError(
-                    f"lightning {lightning.__version__} has no Trainer.{seam}, which checkpointable stands on."
-                    " Install a version it was tested with: pip install 'lightning>=2.6.6,<2.7'."
-                )
-            owner = getattr(owner, name)
 
 
 def is_fitting(trainer: Trainer) -> bool:
     """Whether the trainer is inside ``fit`` (and not ``validate``, ``test`` or ``predict``)."""
-    return trainer.state.fn == TrainerFn.FITTING
+    return trainer.state.fn == "fit"
 
 
 def attached_trainer(module: LightningModule) -> Trainer | None:
     """The trainer of a module, or ``None``; Lightning's own property raises."""
-    trainer = module.__dict__.get("_trainer")
-    return trainer if isinstance(trainer, Trainer) else None
+    trainer: Trainer | None = module.__dict__.get("_trainer")
+    return trainer if is_a(trainer, "Trainer") else None
 
 
 def fast_dev_run(trainer: Trainer) -> bool:
@@ -73,28 +39,35 @@ def fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
-def install_checkpoint_io(trainer: Trainer, checkpoint_io: TorchCheckpointIO) -> None:
-    """Put our ``CheckpointIO`` in the place of Lightning's default. One that the user chose stays."""
-    current = trainer.strategy.checkpoint_io
-    if type(current) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = checkpoint_io
-    elif isinstance(current, _WrappingCheckpointIO) and type(current.checkpoint_io) is TorchCheckpointIO:
-        current.checkpoint_io = checkpoint_io
+def install_checkpoint_io(trainer: Trainer, mixin: type[DurableCheckpointIO]) -> None:
+    """Replace Lightning's default ``CheckpointIO`` by one of ours. One that the user chose stays.
+
+    Args:
+        trainer: Of the fit.
+        mixin: Put before the default's class, and made with the trainer as its argument.
+    """
+    default = find(trainer, "TorchCheckpointIO")
+    ours: Any = combined(mixin, default)
+    current: Any = trainer.strategy.checkpoint_io
+    if type(current) is default:
+        trainer.strategy.checkpoint_io = ours(trainer)
+    elif is_a(current, "_WrappingCheckpointIO") and type(current.checkpoint_io) is default:
+        current.checkpoint_io = ours(trainer)
 
 
 def own_checkpoint_io(trainer: Trainer) -> Any:
-    """The ``CheckpointIO`` that writes in the end, without a wrapper that makes it asynchronous."""
-    current = trainer.strategy.checkpoint_io
-    return current.checkpoint_io if isinstance(current, _WrappingCheckpointIO) else current
+    """The ``CheckpointIO`` that writes the files: behind a wrapper that makes it asynchronous, the wrapped one."""
+    current: Any = trainer.strategy.checkpoint_io
+    return current.checkpoint_io if is_a(current, "_WrappingCheckpointIO") else current
 
 
 def saves_whole_files(trainer: Trainer) -> bool:
     """Whether the strategy writes one file from rank 0 (and not a directory of shards)."""
-    return type(trainer.strategy).save_checkpoint is Strategy.save_checkpoint
+    return bool(type(trainer.strategy).save_checkpoint is find(trainer, "Strategy").save_checkpoint)
 
 
 def dump(trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
-    """Lightning's checkpoint of this moment. Collective: every rank calls it."""
+    """Return Lightning's checkpoint of the present state. Collective: every rank calls it."""
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only)
     if weights_only:
         checkpoint.pop("loops", None)
@@ -123,19 +96,13 @@ def validation_loader(trainer: Trainer) -> CombinedLoader | None:
     return trainer.fit_loop.epoch_loop.val_loop._combined_loader
 
 
-def set_consumed(loader: CombinedLoader, consumed: list[bool]) -> None:
-    """Which of the loaders have ended once, where all start over until each has (``mode="max_size_cycle"``)."""
-    if isinstance(loader._iterator, _MaxSizeCycle):
-        loader._iterator._consumed = consumed
-
-
 def global_seed() -> str | None:
     """What ``seed_everything`` was given; Lightning seeds distributed samplers and worker processes with it."""
     return os.environ.get(_SEED)
 
 
 def set_global_seed(seed: str | None) -> None:
-    """Go on with the seed of the run, and not with that of the script that goes on with it."""
+    """Set the seed of the run that is resumed, in place of the resuming script's own."""
     if seed is None:
         os.environ.pop(_SEED, None)
     else:
@@ -143,7 +110,7 @@ def set_global_seed(seed: str | None) -> None:
 
 
 def epochs_done(trainer: Trainer) -> int:
-    """What Lightning hands to ``set_epoch`` of the samplers."""
+    """The number that Lightning gives to ``set_epoch`` of the samplers."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
 
@@ -163,38 +130,41 @@ def reloads(trainer: Trainer, loaded: float) -> bool:
 
 
 def set_reloaded_epochs(trainer: Trainer, epochs: Mapping[str, float]) -> None:
-    """Put them back after the first making of the loaders, which has changed them."""
+    """Restore them, after the first making of the loaders has changed them."""
     trainer.fit_loop._last_train_dl_reload_epoch = epochs["training"]
     trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epochs["validation"]
 
 
 def is_resuming(trainer: Trainer) -> bool:
-    """Whether the file being read is one to go on from, and not one that the ``Tuner`` undoes its trials with."""
+    """Whether the file being read is a checkpoint to resume from: the ``Tuner`` undoes its trials with files, too."""
     return not os.path.basename(str(trainer.ckpt_path)).startswith((".lr_find_", ".scale_batch_size_"))
 
 
-def ended(checkpoint: Mapping[str, Any]) -> str | None:
-    """``"batch"`` or ``"epoch"``: what had just ended by the counters in a checkpoint; ``None`` without counters."""
+def ended(checkpoint: Mapping[str, Any]) -> Ended | None:
+    """What had just ended by Lightning's counters in a checkpoint; ``None`` without counters."""
     if "loops" not in checkpoint:
         return None
     progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-    return "epoch" if progress["processed"] == progress["ready"] else "batch"
+    return Ended.EPOCH if progress["processed"] == progress["ready"] else Ended.BATCH
 
 
 def stopped_early(trainer: Trainer) -> bool:
-    """Whether the training has to stop after a resume, too: an ``EarlyStopping`` has ended it, and a longer one would
-    have ended here, too; or it goes on in spite of ``should_stop``, until ``min_epochs`` or ``min_steps``."""
+    """Whether ``should_stop`` has to be set after a resume, too.
+
+    It has if an ``EarlyStopping`` set it, since a longer run would have stopped here as well, or if the run continues
+    in spite of it until ``min_epochs`` or ``min_steps``.
+    """
     stopped = any(callback.stopping_reason.value != 0 for callback in trainer.early_stopping_callbacks)
     return bool(trainer.should_stop) and (stopped or not trainer.fit_loop._can_stop_early)
 
 
 def has_trained_before(trainer: Trainer) -> bool:
-    """Whether this trainer's counters have moved, in an earlier ``fit`` or from a checkpoint."""
+    """Whether this trainer has trained a batch, in an earlier ``fit`` or in the run of a loaded checkpoint."""
     return bool(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
 
 
 def inside_window(trainer: Trainer) -> bool:
-    """Whether gradients are being accumulated, and the next batch adds to them."""
+    """Whether gradients are being accumulated that the next batch adds to."""
     return trainer.lightning_module.automatic_optimization and trainer.fit_loop.epoch_loop._should_accumulate()
 
 
@@ -214,15 +184,15 @@ def validates(trainer: Trainer) -> bool:
 
 
 def logged_now(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """What was logged in the loop that is just ending, and not in an earlier one.
+    """Return what was logged in the loop that is just ending.
 
-    ``trainer.callback_metrics`` keeps values of past loops; a stale value must not decide what is best.
+    ``trainer.callback_metrics`` also keeps values of earlier loops; they must not decide what is best.
     """
     return _logged(trainer, trainer._results)
 
 
 def logged_in_training(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """What this training epoch has logged so far."""
+    """Return what this training epoch has logged so far."""
     return _logged(trainer, trainer.fit_loop.epoch_loop._results)
 
 
@@ -250,28 +220,28 @@ def logging_trainer(module: LightningModule) -> Trainer | None:
 
 def evaluates_several_loaders(trainer: Trainer) -> bool:
     """Whether the running validation or test has more than one loader."""
-    loop = trainer._active_loop
-    loop = loop.epoch_loop.val_loop if isinstance(loop, _FitLoop) else loop
-    return isinstance(loop, _EvaluationLoop) and loop.num_dataloaders > 1
+    loop: Any = trainer._active_loop
+    loop = loop.epoch_loop.val_loop if is_a(loop, "_FitLoop") else loop
+    return is_a(loop, "_EvaluationLoop") and loop.num_dataloaders > 1
 
 
 def checkpoint_directory(trainer: Trainer) -> str:
     """Where ``ModelCheckpoint`` would save: ``checkpoints`` under the log directory of the first logger."""
     if not trainer.loggers:
         return os.path.join(trainer.default_root_dir, "checkpoints")
-    logger = trainer.loggers[0]
-    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+    logger: Any = trainer.loggers[0]
+    if is_a(logger, "TensorBoardLogger", "CSVLogger"):
         return os.path.join(logger.log_dir, "checkpoints")
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
 
 
 def resume_path(trainer: Trainer) -> str | None:
-    """The file that this fit goes on from, without links; ``None`` if it starts anew."""
+    """The file that this fit resumes from, with links resolved; ``None`` if it is a new run."""
     path = plain(trainer.ckpt_path) if trainer.ckpt_path else None
     return path if path is None or is_remote(path) else os.path.realpath(path)
 
 
 def set_resume_path(trainer: Trainer, path: str) -> None:
-    """Go on from another file than the one that ``fit`` was given."""
+    """Let the fit resume from another file than the one it was given."""
     trainer._checkpoint_connector._ckpt_path = path

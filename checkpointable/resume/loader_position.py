@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader, IterableDataset
 
+from checkpointable.lightning_internals.tree import set_sampler_epoch
 from checkpointable.resume import owned_rng, rng
 from checkpointable.resume.index_batches import IndexBatches, draws_at_once
 from checkpointable.resume.state import LoaderState, OrderRng
@@ -140,7 +140,7 @@ class LoaderPosition:
         self.worker_seed, self.pass_start_rng = state.worker_seed, state.pass_start_rng
         self.iterator_rng, self.order_rng = state.iterator_rng, state.order_rng
         owned_rng.restore(self.loader, self.pass_start_rng)
-        _set_sampler_epoch(self.loader, self._epoch)
+        set_sampler_epoch(self.loader, self._epoch)
         if self.iterator_rng is not None:
             rng.restore(self.iterator_rng)
         if has_own_state(self.loader) and state.own_state is not None:

@@ -18,7 +18,7 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended
 from checkpointable.resume import owned_rng, settings
 from checkpointable.resume.loader_position import LoaderPosition, carries_state, has_own_state
-from checkpointable.resume.loaders import ObservedLoader
+from checkpointable.resume.loaders import positions_of
 from checkpointable.resume.state import LoaderState, RankState, RunState
 
 EXACT = "exact"
@@ -157,5 +157,5 @@ def _inexact_kind(position: LoaderPosition) -> Iterator[str]:
 
 
 def _positions(loader: Any) -> list[tuple[str, LoaderPosition]]:
-    positions = loader.positions if isinstance(loader, ObservedLoader) else []
+    positions = positions_of(loader)
     return [("train loader" if len(positions) == 1 else f"train loader {i}", it) for i, it in enumerate(positions)]

@@ -51,7 +51,7 @@ class Restorer:
         """When the training loaders are made, and not yet their iterators: set them to where they stood."""
         if self._ended is not None and not self._has_started:
             between = self._between_passes
-            loaders.resume_at(loaders.track_positions(loader), self._here.training, epoch, between_passes=between)
+            loaders.resume_at(loader, self._here.training, epoch, between_passes=between)
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """When the validation loaders are made: restore their generators, and the workers that were running."""

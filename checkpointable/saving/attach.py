@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.check import check
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.resume import module_modes
 from checkpointable.resume.fall_back import ResumingCheckpointIO
@@ -18,8 +19,8 @@ from checkpointable.saving.session import Session
 
 def attach(trainer: Trainer, session: Session) -> None:
     """Make this session the one that saves in a trainer that is about to fit, validate, test or predict."""
-    internals.check(trainer)
-    internals.install_checkpoint_io(trainer, ResumingCheckpointIO(trainer))
+    check(trainer)
+    internals.install_checkpoint_io(trainer, ResumingCheckpointIO)
     trainer_callbacks.mark_implicit_checkpoint(trainer)
     if not internals.is_fitting(trainer):
         return

@@ -15,7 +15,6 @@ from lightning.pytorch import Trainer
 from checkpointable._version import __version__
 from checkpointable.catalog.metadata import FileMetadata, Score
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.options import Options
 from checkpointable.policy.reasons import Reason, kind_of
 from checkpointable.resume import accumulated_gradients, module_modes, rank_state, settings

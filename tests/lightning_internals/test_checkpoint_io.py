@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from nets import durable_io
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
-from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO, write_checkpoint
+from checkpointable.lightning_internals.checkpoint_io import write_checkpoint
 from checkpointable.storage.format import archive
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)
@@ -35,7 +36,7 @@ def same(loaded: dict) -> bool:
 
 
 def saved(path: Path) -> Path:
-    DurableCheckpointIO().save_checkpoint(OURS, path)
+    durable_io().save_checkpoint(OURS, path)
     return path
 
 
@@ -51,17 +52,17 @@ class Evil:
 
 def assert_refused_with_advice(path: Path, reason: str) -> None:
     with pytest.raises(CheckpointFileError) as caught:
-        DurableCheckpointIO().load_checkpoint(path)
+        durable_io().load_checkpoint(path)
     text = str(caught.value)
     assert text.startswith(f"cannot load {path}: ")
     assert reason in text
-    assert f"Go on from another file: checkpointable.latest({str(path.parent)!r}) gives the newest" in text
+    assert f"Resume from another file: checkpointable.latest({str(path.parent)!r}) returns the newest" in text
 
 
 @pytest.mark.parametrize("as_text", [True, False])
 def test_checkpoint_through_our_io_comes_back_equal(tmp_path, as_text):
     path = saved(tmp_path / "below" / "a.ckpt")
-    assert same(DurableCheckpointIO().load_checkpoint(str(path) if as_text else path))
+    assert same(durable_io().load_checkpoint(str(path) if as_text else path))
     assert [entry.name for entry in path.parent.iterdir()] == ["a.ckpt"]
 
 
@@ -70,7 +71,7 @@ def test_checkpoint_of_ours_carries_its_metadata_as_a_member(tmp_path):
 
 
 def test_checkpoint_without_our_key_is_written_without_metadata(tmp_path):
-    DurableCheckpointIO().save_checkpoint(PLAIN, tmp_path / "a.ckpt")
+    durable_io().save_checkpoint(PLAIN, tmp_path / "a.ckpt")
     assert archive.problem(tmp_path / "a.ckpt") is None
     with pytest.raises(CheckpointFileError, match="it was not written by checkpointable"):
         archive.read_metadata(tmp_path / "a.ckpt")
@@ -87,28 +88,28 @@ def test_file_of_ours_loads_with_lightnings_io_and_plain_torch(tmp_path):
 def test_file_of_plain_torch_loads_with_our_io(tmp_path, zipped, weights_only):
     path = tmp_path / "plain.ckpt"
     torch.save(PLAIN, path, _use_new_zipfile_serialization=zipped)
-    assert same(DurableCheckpointIO().load_checkpoint(path, weights_only=weights_only))
+    assert same(durable_io().load_checkpoint(path, weights_only=weights_only))
 
 
 def test_file_of_lightnings_io_loads_with_our_io(tmp_path):
     TorchCheckpointIO().save_checkpoint(PLAIN, tmp_path / "plain.ckpt")
-    assert same(DurableCheckpointIO().load_checkpoint(tmp_path / "plain.ckpt"))
+    assert same(durable_io().load_checkpoint(tmp_path / "plain.ckpt"))
 
 
 def test_load_with_a_device_as_map_location_puts_tensors_there(tmp_path):
-    loaded = DurableCheckpointIO().load_checkpoint(saved(tmp_path / "a.ckpt"), map_location=torch.device("meta"))
+    loaded = durable_io().load_checkpoint(saved(tmp_path / "a.ckpt"), map_location=torch.device("meta"))
     assert loaded["state_dict"]["layer.weight"].device.type == "meta"
 
 
 def test_save_over_an_existing_file_replaces_it(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(b"old")
-    assert same(DurableCheckpointIO().load_checkpoint(saved(path)))
+    assert same(durable_io().load_checkpoint(saved(path)))
 
 
 def test_save_with_storage_options_is_refused_as_in_lightning(tmp_path):
     with pytest.raises(TypeError, match="implement your custom `CheckpointIO`"):
-        DurableCheckpointIO().save_checkpoint(OURS, tmp_path / "a.ckpt", storage_options={"a": 1})
+        durable_io().save_checkpoint(OURS, tmp_path / "a.ckpt", storage_options={"a": 1})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +117,7 @@ def test_save_of_what_cannot_be_pickled_leaves_the_old_file_whole(tmp_path):
     path = saved(tmp_path / "a.ckpt")
     before = path.read_bytes()
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        DurableCheckpointIO().save_checkpoint({**OURS, "hook": lambda: None}, path)
+        durable_io().save_checkpoint({**OURS, "hook": lambda: None}, path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
@@ -132,13 +133,13 @@ def test_write_checkpoint_to_a_taken_name_leaves_the_other_file_untouched(tmp_pa
 
 
 def test_remove_of_a_file_of_ours_deletes_it(tmp_path):
-    DurableCheckpointIO().remove_checkpoint(saved(tmp_path / "a.ckpt"))
+    durable_io().remove_checkpoint(saved(tmp_path / "a.ckpt"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_load_of_a_missing_file_is_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.ckpt"))):
-        DurableCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")
+        durable_io().load_checkpoint(tmp_path / "none.ckpt")
 
 
 def test_load_of_a_file_with_a_flipped_bit_is_refused_with_the_cure(tmp_path):
@@ -192,7 +193,7 @@ def test_load_of_a_malicious_archive_executes_nothing(tmp_path, weights_only):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
     torch.save({**PLAIN, "evil": Evil(trace)}, path)
     with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        DurableCheckpointIO().load_checkpoint(path, weights_only=weights_only)
+        durable_io().load_checkpoint(path, weights_only=weights_only)
     assert not trace.exists()
     torch.load(path, weights_only=False)  # the twin: the file is as bad as it claims to be
     assert trace.exists()

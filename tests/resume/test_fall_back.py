@@ -38,7 +38,7 @@ def test_resume_from_a_damaged_file_without_an_intact_one_is_refused(tmp_path):
     for path in tmp_path.glob("*.ckpt"):
         if not path.is_symlink():
             damage(path)
-    with pytest.raises(CheckpointFileError, match=r"cannot load .*epoch_0_batch_8\.ckpt.*\nGo on from another file"):
+    with pytest.raises(CheckpointFileError, match=r"cannot load .*epoch_0_batch_8\.ckpt.*\nResume from another file"):
         trainer(tmp_path, max_epochs=2).fit(Net(), loader(8), ckpt_path=tmp_path / "epoch_0_batch_8.ckpt")
 
 

@@ -232,7 +232,7 @@ def test_damaged_file_is_refused_with_what_to_resume_from(tmp_path, damage, says
     trainer(tmp_path).fit(net, loader(2), loader(1))
     path = type(tmp_path)(net.last_model_path)
     damage(path)
-    with pytest.raises(CheckpointFileError, match=rf"{says}(?s:.)*Go on from another file: checkpointable\.latest"):
+    with pytest.raises(CheckpointFileError, match=rf"{says}(?s:.)*Resume from another file: checkpointable\.latest"):
         trainer(tmp_path).fit(Net(), loader(2), loader(1), ckpt_path=path)
 
 

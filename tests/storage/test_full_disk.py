@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from nets import durable_io
 
 from checkpointable._errors import SaveError
-from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.storage.commit import commit, prepare
 from checkpointable.storage.format import archive
 
@@ -102,7 +102,7 @@ def test_prepare_on_a_full_disk_says_to_free_space(small_disk):
 
 @pytest.mark.parametrize("size_bytes", [SIZE, 2 * SIZE])
 def test_save_of_a_checkpoint_that_does_not_fit_raises_and_leaves_the_old_one_whole(small_disk, size_bytes):
-    path, ours = small_disk / "a.ckpt", DurableCheckpointIO()
+    path, ours = small_disk / "a.ckpt", durable_io()
     ours.save_checkpoint(checkpoint(1000), path)
     before = path.read_bytes()
     with pytest.raises(OSError, match="No space left"):

@@ -1,0 +1,81 @@
+"""A ``CombinedLoader`` that iterates over stand-ins of its loaders. Users and Lightning see the loaders, unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from checkpointable.lightning_internals.mixing import Mixin, put_before
+from checkpointable.lightning_internals.tree import find, is_a
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities import CombinedLoader
+else:  # at run time, the base is the class of the loader; its own base must come first for an instance to change class
+    CombinedLoader = Iterable
+
+
+class StandIns(Protocol):
+    """Has one stand-in for each loader, and hears of the passes through them."""
+
+    @property
+    def loaders(self) -> Sequence[Any]:
+        """What is iterated in place of each loader."""
+
+    def on_pass_start(self) -> None:
+        """Before the iterators of a pass are made."""
+
+    def on_pass_started(self, *, fetches_ahead: bool) -> None:
+        """After they are made. Without a length, Lightning fetches each batch before the previous one is trained."""
+
+    def ended_once(self) -> list[bool]:
+        """Which loaders have ended in this pass already, and started over."""
+
+    def on_fetch(self) -> None:
+        """Before a batch is fetched from every loader."""
+
+
+class _ObservedCombinedLoader(CombinedLoader, Mixin):
+    """Iterates over ``stand_ins``; a copy has none, since iterators can't be copied, and iterates over the loaders."""
+
+    stand_ins: StandIns | None = None
+
+    def __iter__(self) -> Any:
+        stand_ins = self.stand_ins
+        if stand_ins is None:
+            return super().__iter__()
+        stand_ins.on_pass_start()
+        loaders = self._flattened
+        self._flattened = list(stand_ins.loaders)
+        try:
+            super().__iter__()
+        finally:
+            self._flattened = loaders
+        set_consumed(self, stand_ins.ended_once())
+        stand_ins.on_pass_started(fetches_ahead=find(self, "sized_len")(self) is None)
+        return self
+
+    def __next__(self) -> Any:
+        if self.stand_ins is not None:
+            self.stand_ins.on_fetch()
+        return super().__next__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "stand_ins": None, "_iterator": None}
+
+
+def observe(loader: CombinedLoader, stand_ins: StandIns) -> None:
+    """Let a loader iterate over these stand-ins from its next pass on."""
+    put_before(_ObservedCombinedLoader, loader)
+    loader.stand_ins = stand_ins  # type: ignore[attr-defined]  # it is an observed one now
+
+
+def stand_ins(loader: CombinedLoader | None) -> StandIns | None:
+    """Return the stand-ins of an observed loader; ``None`` for any other."""
+    return loader.stand_ins if isinstance(loader, _ObservedCombinedLoader) else None
+
+
+def set_consumed(loader: CombinedLoader, consumed: list[bool]) -> None:
+    """Set which loaders have ended once, where all start over until each has (``mode="max_size_cycle"``)."""
+    iterator: Any = loader._iterator
+    if is_a(iterator, "_MaxSizeCycle"):
+        iterator._consumed = consumed
