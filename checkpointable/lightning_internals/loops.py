@@ -1,90 +1,40 @@
-"""The safe points. Lightning has no hook where the state of a training is whole; its loops have such moments.
+"""The safe points: Lightning has no hook where the state of a training is consistent, but its loops pass such points.
 
 After ``_TrainingEpochLoop.on_advance_end`` a batch is over: every callback, the user's hooks, the validation that the
 batch triggered, plateau schedulers and counters are done, and the next batch has not been fetched, so no random number
-of it is drawn. After ``_FitLoop.on_advance_end`` the same holds for an epoch. (The hooks that come nearest lack this:
-in ``on_train_batch_end`` the validation is still to come, in ``on_train_epoch_end`` the schedulers are, and in the next
-batch's start its data has been drawn.) The loops get these subclasses as their class when a fit starts; their names
-stay, since profilers print them.
+of it is drawn. After ``_FitLoop.on_advance_end`` the same holds for an epoch. The nearest hooks are too early or too
+late: at ``on_train_batch_end`` the validation is still to come, at ``on_train_epoch_end`` the schedulers are, and when
+the next batch starts, its data has been drawn. So the loops of a trainer get the classes below before their own when a
+fit starts.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
-from lightning.pytorch.loops.fit_loop import _FitLoop
-from lightning.pytorch.loops.loop import _Loop
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import hidden_step
+from checkpointable.lightning_internals.listener import Listener
+from checkpointable.lightning_internals.mixing import Mixin, put_before
+from checkpointable.lightning_internals.tree import find
 from checkpointable.policy.position import Ended
 
-
-class Listener(Protocol):
-    """What a module has to offer to hear of the safe points, and of the moments at which a resumed run comes back."""
-
-    resumes_after: Ended | None
-
-    def on_run_start(self, trainer: Trainer) -> None:
-        """The training loop is about to look whether there is anything left to train."""
-
-    def on_run_end(self, trainer: Trainer) -> None:
-        """The training loop is left, after its end or because there was nothing left to train."""
-
-    def on_run_failed(self) -> None:
-        """The training loop is left by an exception, and no callback has heard of it yet."""
-
-    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
-        """Training loaders are made, their iterators not yet; returns whether places are restored by the listener."""
-
-    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
-        """Validation loaders are made."""
-
-    def on_train_start(self, trainer: Trainer) -> None:
-        """A fit is about to call its first hook of training."""
-
-    def before_first(self, trainer: Trainer, what: Ended) -> bool:
-        """A loop's first ``"batch"`` is about to be fetched, or an ``"epoch"`` to start; whether after a resume."""
-
-    def on_batch_start(self) -> None:
-        """The next batch is about to be fetched."""
-
-    def on_batch_trained(self) -> None:
-        """A batch has been trained, and its validation is next, if it triggers one."""
-
-    def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
-        """A batch is over; if ``terminating``, a signal ends the training right here."""
-
-    def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
-        """The hooks of the epoch's end are next; ``early``: the training stops before the epoch's last batch."""
-
-    def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
-        """An epoch is over; if ``terminating``, a signal ends the training right here."""
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """The training has come to its end, and the hooks of its end are next."""
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+    from lightning.pytorch.loops.fit_loop import _FitLoop
+    from lightning.pytorch.loops.loop import _Loop
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+else:  # at run time, the base is the class of the loop that is observed
+    _EvaluationLoop = _FitLoop = _TrainingEpochLoop = object
 
 
 def observe(trainer: Trainer) -> None:
-    """Let the modules of this trainer hear of the safe points. Doing it again changes nothing."""
-    _become(trainer.fit_loop, _ObservedFitLoop, _FitLoop)
-    _become(trainer.fit_loop.epoch_loop, _ObservedEpochLoop, _TrainingEpochLoop)
-    _become(trainer.fit_loop.epoch_loop.val_loop, _ObservedEvaluationLoop, _EvaluationLoop)
-
-
-def _become(loop: _Loop, observed: type[_Loop], plain: type[_Loop]) -> None:
-    if isinstance(loop, observed):
-        return
-    if type(loop) is plain:
-        loop.__class__ = observed
-    else:  # somebody else's subclass: ours on top of it
-        loop.__class__ = type(type(loop).__name__, (observed, type(loop)), {})
+    """Let the module's session hear of the safe points of this trainer. Doing it again changes nothing."""
+    put_before(_ObservedFitLoop, trainer.fit_loop)
+    put_before(_ObservedEpochLoop, trainer.fit_loop.epoch_loop)
+    put_before(_ObservedEvaluationLoop, trainer.fit_loop.epoch_loop.val_loop)
 
 
 def _listener(loop: _Loop) -> Listener | None:
@@ -92,9 +42,11 @@ def _listener(loop: _Loop) -> Listener | None:
     return None if module is None else module.__dict__.get("_checkpointing")
 
 
-class _ObservedEpochLoop(_TrainingEpochLoop):
+class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
+    """Tells the session of each batch, and resumes after the batch that a checkpoint was saved after."""
+
     def reset(self) -> None:
-        """Go on after a batch that is wholly over: none of Lightning's repairs for hooks cut short applies."""
+        """Resume after a batch that is wholly over: none of Lightning's repairs for interrupted hooks applies."""
         listener = _listener(self)
         if listener is None:
             super().reset()
@@ -102,12 +54,12 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
         stepped = self._batches_that_stepped
         with _quiet_about_resumable_loaders(self.trainer):
             super().reset()
-        if listener.resumes_after == "batch" and self._restarting:
+        if listener.resumes_after == Ended.BATCH and self._restarting:
             self.restarting = False
             self.reset_restart_stage()
             self.val_loop.reset_restart_stage()
             self._batches_that_stepped = stepped
-            self.trainer.fit_loop._restarting = False  # or the epoch's plateau schedulers are passed over at its end
+            self.trainer.fit_loop._restarting = False  # else plateau schedulers are skipped at its end
         listener.resumes_after = None
         listener.before_first(self.trainer, Ended.BATCH)
 
@@ -120,18 +72,20 @@ class _ObservedEpochLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_batch_trained()
+            listener.on_batch_trained(self.trainer)
         try:
             super().on_advance_end(data_fetcher)
-        except SIGTERMException:
-            if listener is not None and not self.trainer.validating:  # or it comes out of the validation: a torn state
+        except find(self, "SIGTERMException"):
+            if listener is not None and not self.trainer.validating:  # in a validation no state is consistent
                 listener.on_batch_end(self.trainer, terminating=True)
             raise
         if listener is not None:
             listener.on_batch_end(self.trainer, terminating=False)
 
 
-class _ObservedEvaluationLoop(_EvaluationLoop):
+class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
+    """Tells the session of the validation loaders."""
+
     def setup_data(self) -> None:
         super().setup_data()
         listener = _listener(self)
@@ -139,7 +93,9 @@ class _ObservedEvaluationLoop(_EvaluationLoop):
             listener.on_validation_loaders(self.trainer, self._combined_loader)
 
 
-class _ObservedFitLoop(_FitLoop):
+class _ObservedFitLoop(Mixin, _FitLoop):
+    """Tells the session of the run and each epoch, and resumes after the epoch that a checkpoint was saved after."""
+
     def run(self) -> None:
         listener = _listener(self)
         if listener is None:
@@ -154,14 +110,14 @@ class _ObservedFitLoop(_FitLoop):
         listener.on_run_end(self.trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
-        """A resumed run needs no sanity check; Lightning runs one where the checkpoint was taken after an epoch."""
+        """Skip the sanity check, which Lightning runs where the checkpoint was saved after an epoch."""
         super().load_state_dict(state_dict, prefix)
         listener = _listener(self)
-        if listener is not None and listener.resumes_after == "epoch":
-            self.epoch_loop.val_loop._restarting = True  # until reset, below
+        if listener is not None and listener.resumes_after == Ended.EPOCH:
+            self.epoch_loop.val_loop._restarting = True  # the sanity check is skipped while it is set
 
     def _load_combined_loader_states(self) -> None:
-        """Called between the making of the loaders and that of their iterators."""
+        """Lightning calls it after the loaders are made and before their iterators are."""
         listener = _listener(self)
         loader = self._combined_loader
         if listener is not None and loader is not None and listener.on_training_loaders(self.trainer, loader):
@@ -171,7 +127,7 @@ class _ObservedFitLoop(_FitLoop):
     def on_advance_start(self) -> None:
         listener = _listener(self)
         if listener is not None and listener.before_first(self.trainer, Ended.EPOCH):
-            self._resuming_from_checkpoint = False  # so that the epoch's iterator is made where it always is
+            self._resuming_from_checkpoint = False  # else no new iterator is made for the epoch
         super().on_advance_start()
 
     def teardown(self) -> None:
@@ -179,10 +135,10 @@ class _ObservedFitLoop(_FitLoop):
         super().teardown()
 
     def reset(self) -> None:
-        """Go on after an epoch that is wholly over: the next one starts, as it does in a run without a stop."""
+        """Resume after an epoch that is wholly over: the next one starts as in a run that was not stopped."""
         listener = _listener(self)
-        if listener is not None and listener.resumes_after == "epoch":
-            _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]  # past _FitLoop's own idea of restarting
+        if listener is not None and listener.resumes_after == Ended.EPOCH:
+            find(self, "_Loop").restarting.fset(self, False)  # the setter of _FitLoop may set it to True
         super().reset()
 
     def on_run_start(self) -> None:
@@ -197,7 +153,7 @@ class _ObservedFitLoop(_FitLoop):
             listener.on_epoch_ending(self.trainer, early=not self.epoch_loop._num_ready_batches_reached())
         try:
             super().on_advance_end()
-        except SIGTERMException:
+        except find(self, "SIGTERMException"):
             if listener is not None:
                 listener.on_epoch_end(self.trainer, terminating=True)
             raise
@@ -213,7 +169,7 @@ class _ObservedFitLoop(_FitLoop):
 
 @contextlib.contextmanager
 def _quiet_about_resumable_loaders(trainer: Trainer) -> Iterator[None]:
-    """Lightning warns of every loader without a state of its own when it resumes inside an epoch; ours keep theirs."""
+    """Silence the warning about loaders without a state of their own: their position is restored all the same."""
     loader = trainer.fit_loop._combined_loader
     assert loader is not None
     flattened, loader._flattened = loader._flattened, []
@@ -221,11 +177,3 @@ def _quiet_about_resumable_loaders(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         loader._flattened = flattened
-
-
-for _observed, _plain in (
-    (_ObservedEpochLoop, _TrainingEpochLoop),
-    (_ObservedEvaluationLoop, _EvaluationLoop),
-    (_ObservedFitLoop, _FitLoop),
-):
-    _observed.__name__ = _plain.__name__

@@ -148,7 +148,7 @@ class Session:
         """From ``training_step``: note whether this batch ends an interval. Its safe point saves, and judges again."""
         self.due.note_batch(batch_idx + 1)
 
-    def on_batch_trained(self) -> None:
+    def on_batch_trained(self, trainer: Trainer) -> None:
         """A batch has been trained. Validation, around which callbacks swap weights, is next."""
         self.saver.before_step()
         if self.due.measured is not None:

@@ -112,3 +112,19 @@ def test_check_evaluates_no_property_at_the_end_of_a_path(tmp_path):
 
     own.__class__ = Watched
     check(own)
+
+
+def test_room_imported_alone_imports_no_lightning():
+    bare = (
+        "import sys, types, pathlib\n"
+        "package = types.ModuleType('checkpointable')\n"
+        f"package.__path__ = [{str(tree.__file__).rpartition('/lightning_internals')[0]!r}]  # without __init__.py\n"
+        "sys.modules['checkpointable'] = package\n"
+        "room = pathlib.Path(package.__path__[0]) / 'lightning_internals'\n"
+        "for file in room.glob('*.py'):\n"
+        "    __import__(f'checkpointable.lightning_internals.{file.stem}')\n"
+        "roots = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(roots & {'lightning', 'lightning_fabric', 'pytorch_lightning', 'torch'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "['torch']"
