@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
@@ -21,7 +22,7 @@ from checkpointable.storage import files
 from checkpointable.storage.format import archive
 from checkpointable.storage.paths import plain
 
-_LOOKS = 4
+_LOOK_SECONDS = 60.0
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
 
 
@@ -43,6 +44,7 @@ def latest(path: str | os.PathLike[str]) -> str | None:
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        TimeoutError: If for a minute each file is deleted before it is read.
         RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
     return _choose(path, newest)
@@ -64,6 +66,7 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
+        TimeoutError: If for a minute each file is deleted before it is read.
         RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
     return _choose(path, lambda found: best_of(found, monitor))
@@ -102,12 +105,22 @@ def scan(path: str | os.PathLike[str]) -> Found:
         OSError: If the directory cannot be listed.
         RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
     """
-    place = plain(path)
-    for _ in range(_LOOKS):
-        found = _look(place)
+    for found in _looks(path):
         if all(files.is_there(lost.path) for lost in found.unreadable):
             break
     return found
+
+
+def _looks(path: str | os.PathLike[str]) -> Iterator[Found]:
+    """Look at a path once, and again for as long as the caller asks, up to a minute.
+
+    A file that was deleted between the listing and its reading is no reason to give up: the run that deleted it had
+    saved a newer one before, which the next look finds.
+    """
+    place, deadline = plain(path), time.monotonic() + _LOOK_SECONDS
+    yield _look(place)
+    while time.monotonic() < deadline:
+        yield _look(place)
 
 
 def newest(found: Found) -> Choice:
@@ -154,11 +167,16 @@ def first_whole(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unrea
 
 
 def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> str | None:
-    """Look again if a file went before it was read through: whoever deleted it has saved a newer one before that."""
-    for _ in range(_LOOKS):
-        choice = choose(scan(path))
+    for found in _looks(path):
+        choice = choose(found)
         if all(files.is_there(skipped) for skipped in choice.skipped):
             break
+    else:
+        if choice.info is None:
+            raise TimeoutError(
+                f"cannot choose a checkpoint at {path}: for {_LOOK_SECONDS:g} s each was deleted before it was read."
+                " Stop the process that deletes them, or pass the path of one that stays."
+            )
     choice.warn(stacklevel=4)
     return None if choice.info is None else choice.info.path
 
