@@ -17,8 +17,8 @@ from checkpointable._errors import (
 )
 from checkpointable._version import __version__
 from checkpointable.catalog.checkpoints import Checkpoints
-from checkpointable.catalog.find import best, latest
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.select import best, latest
 from checkpointable.module.mixin import CheckpointingMixin
 from checkpointable.module.module import CheckpointingModule
 

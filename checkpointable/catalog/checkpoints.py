@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from checkpointable._errors import CheckpointFileError, PolicyError, SaveError
-from checkpointable.catalog import find, table
+from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
+from checkpointable.catalog.scan import scan
 from checkpointable.storage.format import archive
 from checkpointable.storage.paths import parent, plain
 from checkpointable.storage.stores import store_at
@@ -36,7 +37,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = plain(path)
-        self._found = find.scan(path)
+        self._found = scan(path)
 
     @overload
     def __getitem__(self, index: int) -> CheckpointInfo: ...
@@ -53,7 +54,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
         One that does not verify is passed over with a ``CheckpointableWarning`` that says why.
         """
-        choice = find.newest(self._found)
+        choice = select.newest(self._found)
         choice.warn(stacklevel=3)
         return choice.info
 
@@ -65,7 +66,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
         Args:
             monitor: The quantity that decides; ``None`` means the one that the newest scored file was judged by.
         """
-        choice = find.best_of(self._found, monitor)
+        choice = select.best_of(self._found, monitor)
         choice.warn(stacklevel=3)
         return choice.info
 
@@ -99,11 +100,11 @@ class Checkpoints(Sequence[CheckpointInfo]):
         """
         _check(keep_last=keep_last, keep_best=keep_best)
         stays = {info.path for info in self if info.kind == "manual"}
-        for choice in (find.newest(self._found), find.best_of(self._found)):
+        for choice in (select.newest(self._found), select.best_of(self._found)):
             stays |= {*choice.skipped, *([choice.info.path] if choice.info else [])}
         for run in self._runs():
             resumable = [info for info in run if not info.weights_only] or run
-            stays |= _kept(list(reversed(resumable)), keep_last) | _kept(find.by_score(run, None), keep_best)
+            stays |= _kept(list(reversed(resumable)), keep_last) | _kept(select.by_score(run, None), keep_best)
         outdated = [info for info in self if info.path not in stays]
         return [info.path for info in outdated] if dry_run else self._delete(outdated)
 

@@ -11,8 +11,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
-from checkpointable.catalog import find
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import scan
+from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.storage.paths import parent
@@ -69,4 +70,4 @@ def _no_trainer() -> None:
 def _beside(trainer: Trainer, path: str) -> CheckpointInfo | None:
     if not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
         return None
-    return find.newest(find.scan(parent(path))).info
+    return newest(scan(parent(path))).info

@@ -17,7 +17,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from checkpointable._errors import CheckpointableWarning, SaveError
-from checkpointable.catalog.info import CheckpointInfo, infos
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import infos
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage

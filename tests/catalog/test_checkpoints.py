@@ -16,7 +16,7 @@ from catalog.conftest import DAMAGE, Make, fill_with_text, flip_a_bit
 
 from checkpointable import CheckpointableWarning, CheckpointFileError, MonitorError
 from checkpointable.catalog.checkpoints import Checkpoints
-from checkpointable.catalog.find import best, latest
+from checkpointable.catalog.select import best, latest
 
 matplotlib.use("Agg")
 

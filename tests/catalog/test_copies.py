@@ -13,7 +13,7 @@ import torch
 from catalog.conftest import Make, truncate
 
 from checkpointable import CheckpointableWarning, Checkpoints, best, latest
-from checkpointable.catalog.info import infos
+from checkpointable.catalog.scan import infos
 
 
 def names(path: Path | str) -> list[str]:

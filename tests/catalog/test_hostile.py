@@ -13,7 +13,8 @@ from catalog.conftest import Make, metadata
 from nets import write_archive
 
 from checkpointable import CheckpointFileError, Checkpoints, latest
-from checkpointable.catalog.info import Unreadable, infos, inspect, read_info
+from checkpointable.catalog.info import read_info
+from checkpointable.catalog.scan import Unreadable, infos, inspect
 from checkpointable.storage.files import open_file
 
 

@@ -9,8 +9,8 @@ import torch
 from catalog.conftest import Make
 
 from checkpointable import CheckpointFileError
-from checkpointable.catalog.find import scan
-from checkpointable.catalog.info import CheckpointInfo, Unreadable, inspect, read_info
+from checkpointable.catalog.info import CheckpointInfo, read_info
+from checkpointable.catalog.scan import Unreadable, inspect, scan
 from checkpointable.storage.format import archive
 
 

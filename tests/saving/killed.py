@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from nets import Net, loader, trainer
 
-from checkpointable.catalog.find import latest
+from checkpointable.catalog.select import latest
 
 where, last = Path(sys.argv[1]), int(sys.argv[2])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from nets import MixedNet, Net, files, loader, trainer
 
-from checkpointable.catalog.info import infos
+from checkpointable.catalog.scan import infos
 from checkpointable.policy.auto_interval import Auto
 from checkpointable.saving.measured_interval import MeasuredInterval
 

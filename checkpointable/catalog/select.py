@@ -1,29 +1,18 @@
-"""Which of the checkpoints on disk to go on from, and which is best: the first in order whose bytes verify."""
+"""Which checkpoint to resume from, and which is best: the first in order whose bytes verify."""
 
 from __future__ import annotations
 
 import math
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from checkpointable._errors import CheckpointableWarning, CheckpointFileError
-from checkpointable.catalog.info import (
-    CheckpointInfo,
-    Unreadable,
-    checkpoint_files,
-    in_order,
-    inspect,
-    may_be_checkpoint,
-)
+from checkpointable._errors import CheckpointableWarning
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import Found, Unreadable, looks
 from checkpointable.storage import files
 from checkpointable.storage.format import archive
-from checkpointable.storage.paths import plain
-
-_LOOK_SECONDS = 60.0
-_INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
 
 
 def latest(path: str | os.PathLike[str]) -> str | None:
@@ -73,15 +62,6 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What lies at a path: checkpoints of this library, newest last, and what does not tell whether it is one."""
-
-    infos: list[CheckpointInfo] = field(default_factory=list)
-    unreadable: list[Unreadable] = field(default_factory=list)
-    is_file: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Choice:
     """The checkpoint chosen, if any, and why those before it were not."""
 
@@ -95,32 +75,6 @@ class Choice:
             outcome = f"{self.info.path} comes next. Replace the file by a good copy, or delete it."
         for path, why in self.skipped.items():
             warnings.warn(f"passed over {path}: {why}. {outcome}", CheckpointableWarning, stacklevel=stacklevel)
-
-
-def scan(path: str | os.PathLike[str]) -> Found:
-    """Everything at or below a path, by its metadata only; nothing if there is no such path.
-
-    Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
-        OSError: If the directory cannot be listed.
-        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
-    """
-    for found in _looks(path):
-        if all(files.is_there(lost.path) for lost in found.unreadable):
-            break
-    return found
-
-
-def _looks(path: str | os.PathLike[str]) -> Iterator[Found]:
-    """Look at a path once, and again for as long as the caller asks, up to a minute.
-
-    A file that was deleted between the listing and its reading is no reason to give up: the run that deleted it had
-    saved a newer one before, which the next look finds.
-    """
-    place, deadline = plain(path), time.monotonic() + _LOOK_SECONDS
-    yield _look(place)
-    while time.monotonic() < deadline:
-        yield _look(place)
 
 
 def newest(found: Found) -> Choice:
@@ -167,63 +121,15 @@ def first_whole(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unrea
 
 
 def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> str | None:
-    for found in _looks(path):
+    for found in looks(path):
         choice = choose(found)
         if all(files.is_there(skipped) for skipped in choice.skipped):
             break
     else:
         if choice.info is None:
             raise TimeoutError(
-                f"cannot choose a checkpoint at {path}: for {_LOOK_SECONDS:g} s each was deleted before it was read."
+                f"cannot choose a checkpoint at {path}: for a minute each was deleted before it was read."
                 " Stop the process that deletes them, or pass the path of one that stays."
             )
     choice.warn(stacklevel=4)
     return None if choice.info is None else choice.info.path
-
-
-def _look(place: str) -> Found:
-    kind = files.kind(place)
-    if kind is None:
-        return Found()
-    return _directory(place) if kind == "directory" else _file(place)
-
-
-def _directory(place: str) -> Found:
-    unreadable: list[Unreadable] = []
-
-    def note(error: OSError) -> None:
-        if error.filename == place and not isinstance(error, FileNotFoundError):
-            raise error
-        unreadable.append(Unreadable(path=str(error.filename), problem=f"cannot be listed: {error.strerror}"))
-
-    infos = []
-    for seen in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_gone):
-        if isinstance(seen, Unreadable):
-            unreadable.append(seen)
-        elif seen is not None:
-            infos.append(seen)
-    return Found(infos=in_order(infos), unreadable=unreadable)
-
-
-def _inspect_or_gone(path: str) -> CheckpointInfo | Unreadable | None:
-    try:
-        return inspect(path)
-    except FileNotFoundError:
-        return Unreadable(path=path, problem="it was deleted while the directory was searched")
-
-
-def _file(place: str) -> Found:
-    path = os.path.realpath(place) if os.path.islink(place) else place
-    if not files.is_there(path):
-        return Found(unreadable=[Unreadable(path=place, problem=f"it links to {path}, which is not there")])
-    if not files.is_file(path) or not may_be_checkpoint(path):
-        raise CheckpointFileError(f"{path} is not a checkpoint, neither whole nor damaged. {_INSTEAD}")
-    seen = inspect(path)
-    if seen is None:
-        raise CheckpointFileError(
-            f"{path} is a checkpoint, but not one that checkpointable wrote."
-            f" Give it to Trainer.fit(ckpt_path=...) itself. Otherwise: {_INSTEAD}"
-        )
-    if isinstance(seen, Unreadable):
-        return Found(unreadable=[seen], is_file=True)
-    return Found(infos=[seen], is_file=True)

@@ -17,8 +17,8 @@ from catalog.conftest import DAMAGE, Make, flip_a_bit, truncate
 from nets import write_archive
 
 from checkpointable import CheckpointableWarning, CheckpointFileError, RemoteError
-from checkpointable.catalog import find
-from checkpointable.catalog.find import latest
+from checkpointable.catalog import scan
+from checkpointable.catalog.select import latest
 
 FUTURE = 1e12
 
@@ -291,7 +291,7 @@ class Replaced:
 
     def __init__(self, make: Make, times: int) -> None:
         self.make, self.left, self.newest = make, times, make("runs/0.ckpt", batch=0)
-        self._inspect = find.inspect
+        self._inspect = scan.inspect
 
     def __call__(self, path: str) -> object:
         if self.left:
@@ -305,7 +305,7 @@ def test_latest_looks_again_as_often_as_a_file_is_replaced_before_it_is_read(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replaced = Replaced(make, times=20)
-    monkeypatch.setattr(find, "inspect", replaced)
+    monkeypatch.setattr(scan, "inspect", replaced)
     assert latest(tmp_path / "runs") == replaced.newest
     assert replaced.left == 0
 
@@ -314,9 +314,9 @@ def test_latest_that_never_reads_a_file_in_time_raises_rather_than_start_anew(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin: without time for another look, none is found where there always is one."""
-    monkeypatch.setattr(find, "inspect", Replaced(make, times=20))
-    monkeypatch.setattr(find, "_LOOK_SECONDS", 0.0)
-    with pytest.raises(TimeoutError, match=r"cannot choose a checkpoint at .*runs: for 0 s .*Stop the process"):
+    monkeypatch.setattr(scan, "inspect", Replaced(make, times=20))
+    monkeypatch.setattr(scan, "_LOOK_SECONDS", 0.0)
+    with pytest.raises(TimeoutError, match=r"cannot choose a checkpoint at .*runs: .*Stop the process"):
         latest(tmp_path / "runs")
 
 
@@ -324,8 +324,8 @@ def test_latest_that_finds_another_file_when_time_is_up_names_those_that_were_de
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = make("runs/older.ckpt", created=1.0)
-    monkeypatch.setattr(find, "inspect", Replaced(make, times=1))
-    monkeypatch.setattr(find, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(scan, "inspect", Replaced(make, times=1))
+    monkeypatch.setattr(scan, "_LOOK_SECONDS", 0.0)
     with pytest.warns(CheckpointableWarning, match=r"0\.ckpt: it was deleted while the directory was searched"):
         assert latest(tmp_path / "runs") == older
 

@@ -12,7 +12,7 @@ import torch
 from catalog.conftest import DAMAGE, Make, fill_with_text, flip_a_bit
 
 from checkpointable import CheckpointableWarning, CheckpointFileError
-from checkpointable.catalog.find import best
+from checkpointable.catalog.select import best
 
 
 def test_best_missing_path_is_none(tmp_path: Path) -> None:
