@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from checkpointable.storage.store import Content
 
 _BLOCK = 1 << 23
+_BUFFER = 1 << 16
 _UNIT = 1 << 12  # what direct writes are aligned to
 _SMALL = 1 << 22
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -39,77 +40,59 @@ def write(content: Content, file: BinaryIO) -> None:
     os.ftruncate(descriptor, content.size)
 
 
-class DirectReader(io.RawIOBase):
-    """A file, read past the page cache where that is allowed.
+def open_file(path: Path) -> BinaryIO:
+    """A file, open for reading past the page cache where that is allowed.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    if _DIRECT and os.path.getsize(path) >= _SMALL:
+        try:
+            return io.BufferedReader(DirectReader(path), _BUFFER)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+    return open(path, "rb", buffering=_BUFFER)
+
+
+class DirectReader(io.FileIO):
+    """A file, read past the page cache.
 
     Args:
         path: The file.
 
     Raises:
-        OSError: If it cannot be opened.
+        OSError: If it cannot be opened so.
     """
 
+    # both read by way of ``readinto``: direct reads need aligned memory
+    read = io.RawIOBase.read  # type: ignore[assignment]  # FileIO also allows None as the size
+    readall = io.RawIOBase.readall
+
     def __init__(self, path: Path) -> None:
-        self._size = os.path.getsize(path)
-        direct = _DIRECT if self._size >= _SMALL else 0
-        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            self._file = os.open(path, flags | direct)
-        except OSError as error:
-            if not direct or error.errno not in _REFUSED:
-                raise
-            self._file = os.open(path, flags)
-        self._block = memoryview(mmap.mmap(-1, min(_BLOCK, -(-max(self._size, 1) // _UNIT) * _UNIT)))
-        self._start = self._length = self._at = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go somewhere else."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        super().__init__(path, opener=lambda path, flags: os.open(path, flags | _DIRECT))
+        self._block = memoryview(mmap.mmap(-1, min(_BLOCK, -(-os.path.getsize(path) // _UNIT) * _UNIT)))
+        self._start = self._length = 0
 
     def readinto(self, buffer: Any) -> int:
-        """Some bytes from here on; none at the end."""
-        wanted = memoryview(buffer).cast("B")
-        if not self._start <= self._at < self._start + self._length:
-            self._load(self._at // _UNIT * _UNIT)
-        here = self._block[self._at - self._start : self._length][: len(wanted)]
+        """Read some bytes from the current position; none at the end."""
+        wanted, at = memoryview(buffer).cast("B"), self.tell()
+        if not self._start <= at < self._start + self._length:
+            self._load(at // _UNIT * _UNIT)
+        here = self._block[at - self._start : self._length][: len(wanted)]
         _copy(here, wanted[: len(here)])
-        self._at += len(here)
+        self.seek(at + len(here))
         return len(here)
 
-    def close(self) -> None:
-        """Let go of the file."""
-        if not self.closed:
-            os.close(self._file)
-        super().close()
-
     def _load(self, start: int) -> None:
-        os.lseek(self._file, start, os.SEEK_SET)
-        self._start = start
-        if hasattr(os, "readv"):
-            try:
-                self._length = os.readv(self._file, [self._block])
-            except OSError as error:
-                if error.errno not in _REFUSED or not _DIRECT:
-                    raise
-                _set_direct(self._file, 0)  # it took the flag, and refuses the read
-                self._length = os.readv(self._file, [self._block])
-        else:  # on Windows
-            read = os.read(self._file, len(self._block))
-            self._length, self._block[: len(read)] = len(read), read
+        self._start, self._length = start, 0
+        try:
+            self._length = os.preadv(self.fileno(), [self._block], start)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            _set_direct(self.fileno(), 0)  # it took the flag, and refuses the read
+            self._length = os.preadv(self.fileno(), [self._block], start)
 
 
 @contextlib.contextmanager

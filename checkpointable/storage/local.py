@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import shutil
@@ -101,5 +100,5 @@ def write(content: Content, path: Path, *, overwrite: bool) -> None:
 
 
 def _problem(path: Path) -> str | None:
-    with io.BufferedReader(direct.DirectReader(path)) as file:
+    with direct.open_file(path) as file:
         return archive.problem_in(file)

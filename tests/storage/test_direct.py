@@ -133,7 +133,7 @@ def test_write_leaves_the_file_as_one_that_anybody_may_write(tmp_path):
 @pytest.mark.parametrize("size", [SMALL + 1, BLOCK + UNIT + 5])
 def test_write_in_memory_gives_the_bytes(tmpfs, size):
     write(tmpfs / "a", NOISE[:size])
-    with direct.DirectReader(tmpfs / "a") as file:
+    with direct.open_file(tmpfs / "a") as file:
         assert file.read() == NOISE[:size]
 
 
@@ -194,7 +194,7 @@ def test_write_where_no_thread_can_be_started_gives_the_bytes(tmp_path, monkeypa
 @pytest.mark.parametrize("size", SIZES)
 def test_reader_reads_the_whole(tmp_path, size):
     (tmp_path / "a").write_bytes(NOISE[:size])
-    with direct.DirectReader(tmp_path / "a") as file:
+    with direct.open_file(tmp_path / "a") as file:
         assert file.readable()
         assert file.seekable()
         assert file.read() == NOISE[:size]
@@ -206,7 +206,7 @@ def test_reader_reads_the_whole(tmp_path, size):
 def test_reader_at_any_place_gives_what_plain_reading_gives(tmp_path, size):
     (tmp_path / "a").write_bytes(NOISE[:size])
     rng = random.Random(size)
-    with direct.DirectReader(tmp_path / "a") as file, open(tmp_path / "a", "rb") as plain:
+    with direct.open_file(tmp_path / "a") as file, open(tmp_path / "a", "rb") as plain:
         for _ in range(150):
             whence = rng.choice([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])
             base = {os.SEEK_SET: 0, os.SEEK_CUR: plain.tell(), os.SEEK_END: size}[whence]
@@ -221,6 +221,16 @@ def test_reader_at_any_place_gives_what_plain_reading_gives(tmp_path, size):
             assert file.tell() == plain.tell()
 
 
+@pytest.mark.parametrize(("size", "expected"), [(SMALL - 1, False), (SMALL, True)])
+def test_reader_of_a_large_file_is_direct_and_of_a_small_one_is_not(tmp_path, size, expected):
+    (tmp_path / "a").write_bytes(NOISE[:size])
+    with direct.open_file(tmp_path / "a") as file:
+        is_direct = bool(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT)
+    if expected and not is_direct:
+        pytest.skip("this file system takes no direct reads")
+    assert is_direct is expected
+
+
 def test_reader_where_direct_reads_cannot_be_opened_reads_through_the_cache(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(NOISE)
     original = os.open
@@ -231,37 +241,37 @@ def test_reader_where_direct_reads_cannot_be_opened_reads_through_the_cache(tmp_
         return original(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refusing)
-    with direct.DirectReader(tmp_path / "a") as file:
+    with direct.open_file(tmp_path / "a") as file:
         assert file.read() == NOISE
 
 
 def test_reader_where_direct_reads_are_refused_reads_through_the_cache(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(NOISE)
-    original = os.readv
+    original = os.preadv
 
-    def refusing(descriptor, buffers):
+    def refusing(descriptor, buffers, offset):
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return original(descriptor, buffers)
+        return original(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "readv", refusing)
-    with direct.DirectReader(tmp_path / "a") as file:
+    monkeypatch.setattr(os, "preadv", refusing)
+    with direct.open_file(tmp_path / "a") as file:
         assert file.read() == NOISE
 
 
 def test_reader_of_a_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
-        direct.DirectReader(tmp_path / "none")
+        direct.open_file(tmp_path / "none")
 
 
 def test_reader_that_fails_to_read_raises_and_closes(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(NOISE)
 
-    def broken(descriptor, buffers):
+    def broken(descriptor, buffers, offset):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "readv", broken)
-    with direct.DirectReader(tmp_path / "a") as file, pytest.raises(OSError, match="Input/output error"):
+    monkeypatch.setattr(os, "preadv", broken)
+    with direct.open_file(tmp_path / "a") as file, pytest.raises(OSError, match="Input/output error"):
         file.read(10)
     assert file.closed
     file.close()

@@ -16,12 +16,11 @@ from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.storage.files import open_file
+from checkpointable.storage.format import zip_layout
 from checkpointable.storage.format.checksums import first_damaged
 
 MEMBER = "checkpointable.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
-_SEAL = b"checkpointable crc32 "
-SEAL_SIZE = len(_SEAL) + 8
 _FLOAT = "__float__"  # JSON has no infinity and no NaN
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -29,11 +28,6 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def encode(metadata: Mapping[str, Any]) -> bytes:
     """The member that tells what a file is: plain numbers, strings, lists and mappings, as JSON."""
     return json.dumps(_encode(metadata), allow_nan=False).encode()
-
-
-def seal(checksum: int) -> bytes:
-    """The archive's comment. The members have checksums of their own; what lists them has this one."""
-    return _SEAL + f"{checksum:08x}".encode()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -100,7 +94,7 @@ def problem_in(file: BinaryIO) -> str | None:
         with zipfile.ZipFile(file) as archive:
             damaged = first_damaged(file, archive)
             names = archive.namelist()
-            directory = _directory_checksum(file, archive.start_dir, size)
+            directory = _directory(file, archive.start_dir, size)
     except zipfile.BadZipFile as error:
         return f"not a whole zip archive ({size:,} bytes; {error})"
     except RemoteError:
@@ -109,8 +103,8 @@ def problem_in(file: BinaryIO) -> str | None:
         return f"cannot be read through: {type(error).__name__}: {error}"
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
-    ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
-    if ours and archive.comment != seal(directory):
+    ours = any(name.endswith(f"/{MEMBER}") for name in names) or zip_layout.is_sealed(archive.comment)
+    if ours and archive.comment != zip_layout.seal(directory):
         return "the checksum of its directory does not match: the bytes were changed after they were written"
     return (
         None
@@ -119,10 +113,10 @@ def problem_in(file: BinaryIO) -> str | None:
     )
 
 
-def _directory_checksum(file: BinaryIO, start: int, size: int) -> int:
-    """CRC-32 of an archive from its directory to its end, without the seal."""
+def _directory(file: BinaryIO, start: int, size: int) -> bytes:
+    """An archive from its directory to its end, without the seal."""
     file.seek(start)
-    return zlib.crc32(file.read(max(size - start - SEAL_SIZE, 0)))  # nothing: of a file that has shrunk meanwhile
+    return file.read(max(size - start - zip_layout.SEAL_SIZE, 0))  # nothing: of a file that has shrunk meanwhile
 
 
 def _encode(value: Any) -> Any:

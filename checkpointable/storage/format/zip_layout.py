@@ -1,4 +1,4 @@
-"""Where every byte of a checkpoint file lies: a zip archive as ``torch.save`` lays it out, to the byte.
+"""Every byte of a checkpoint file: a zip archive as ``torch.save`` writes it, sealed by a checksum of its directory.
 
 Offsets that torch computes without reading must hold (``calculate_storage_offsets`` of ``torch.utils.serialization``
 and loads of fake tensors trust them), so alignment, padding and the places where zip goes over to 64 bits are torch's
@@ -7,11 +7,20 @@ own (``caffe2/serialize/inline_container.cc`` and its copy of miniz); ``tests/st
 
 from __future__ import annotations
 
+import json
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 ROOT = "archive"  # torch's own name for an archive that it writes to a buffer
+ID = ".data/serialization_id"  # the member whose bytes follow from the checksums of those before it
+ID_SIZE = 40
+_SEAL = b"checkpointable crc32 "
+SEAL_SIZE = len(_SEAL) + 8
+_PIECE = 1 << 23
+_SMALL = 1 << 16  # pieces below this are joined
+_JOINED = 1 << 20
 _LIMIT = 0xFFFFFFFF  # from here on a number takes 64 bits
 _PADDING = b"FB"  # torch's mark of the extra field that moves data to its alignment
 _ZIP64 = 1
@@ -65,21 +74,87 @@ class Place:
         return fixed + self.name + large
 
 
-def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> Iterator[Place]:
+def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> list[Place]:
     """The place of each member, in order.
 
     Args:
         members: Names without the root, and sizes in bytes.
         alignment: Data starts at multiples of this.
     """
-    start = 0
+    places, start = [], 0
     for name, size in members:
         full = f"{ROOT}/{name}".encode()
         least = start + 30 + len(full) + len(_large(size, start)) + 4
         data = -(-least // alignment) * alignment
         descriptor = 0 if not size else 24 if max(size, start) >= _LIMIT else 16
-        yield Place(full, size, start, data, data + size + descriptor)
-        start = data + size + descriptor
+        places.append(Place(full, size, start, data, data + size + descriptor))
+        start = places[-1].end
+    return places
+
+
+def pieces(places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed: bool) -> Iterator[memoryview]:
+    """The bytes of the archive in order. Large pieces are views of the data; small ones are joined.
+
+    Args:
+        places: Where the members lie.
+        data: The bytes of each member. Those of the member ``ID`` do not matter.
+        sealed: Whether the archive ends with the checksum of its directory.
+    """
+    small: list[bytes | memoryview] = []
+    length = 0
+    for piece in _in_order(places, data, sealed=sealed):
+        is_large = len(piece) >= _SMALL
+        if not is_large:
+            small.append(piece)
+            length += len(piece)
+        if small and (is_large or length >= _JOINED):
+            yield memoryview(b"".join(small))
+            small, length = [], 0
+        if is_large:
+            yield memoryview(piece)
+    if small:
+        yield memoryview(b"".join(small))
+
+
+def _in_order(
+    places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed: bool
+) -> Iterator[bytes | memoryview]:
+    crcs: list[int] = []
+    for place, content in zip(places, data, strict=True):
+        view = memoryview(_identity(places, crcs) if place.name.endswith(ID.encode()) else content)
+        yield place.header()
+        crc = 0
+        for start in range(0, place.size, _PIECE):
+            piece = view[start : start + _PIECE]
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        crcs.append(crc)
+        yield place.descriptor(crc)
+    end = directory(places, crcs, comment_size=SEAL_SIZE if sealed else 0)
+    yield end
+    if sealed:
+        yield seal(end)
+
+
+def size(places: Sequence[Place], *, sealed: bool) -> int:
+    """Bytes of the archive."""
+    return places[-1].end + directory_size(places) + (SEAL_SIZE if sealed else 0)
+
+
+def seal(directory: bytes) -> bytes:
+    """The archive's comment: a checksum of its directory, which zip has none for."""
+    return _SEAL + f"{zlib.crc32(directory):08x}".encode()
+
+
+def is_sealed(comment: bytes) -> bool:
+    """Whether an archive's comment is a seal, of whatever directory."""
+    return comment.startswith(_SEAL)
+
+
+def _identity(places: Sequence[Place], crcs: Sequence[int]) -> bytes:
+    """As torch's writer does: 20 digits for the names of the records, 20 for what is in them."""
+    names = zlib.crc32(b"\0".join(place.name for place in places))
+    return f"{names:020d}{zlib.crc32(json.dumps(crcs).encode()):020d}".encode()
 
 
 def directory(places: Sequence[Place], crcs: Sequence[int], *, comment_size: int) -> bytes:

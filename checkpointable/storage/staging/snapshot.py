@@ -9,10 +9,8 @@ of changes; of those that torch does not count (``.data``), one that touches few
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +20,6 @@ import torch
 from checkpointable.storage.format import archive, torch_records, zip_layout
 from checkpointable.storage.staging.buffer import Arena
 
-_PIECE = 1 << 23
 _LARGE = 1 << 16  # smaller tensors are copied at once
 _SAMPLE = 1 << 10
 _SAMPLES = 16
@@ -67,11 +64,11 @@ class Snapshot:
         watched: bool = False,
     ) -> None:
         found = torch_records.records(checkpoint)
-        found += [("version", torch_records.version()), (_ID, bytes(40))]
+        found += [("version", torch_records.version()), (zip_layout.ID, bytes(zip_layout.ID_SIZE))]
         if metadata is not None:
             found.append((archive.MEMBER, archive.encode(metadata)))
         sizes = [(name, len(data) if isinstance(data, bytes) else data.nbytes()) for name, data in found]
-        self._places = list(zip_layout.lay_out(sizes, alignment=torch_records.alignment()))
+        self._places = zip_layout.lay_out(sizes, alignment=torch_records.alignment())
         self._sealed = metadata is not None
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
@@ -90,8 +87,7 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        comment = archive.SEAL_SIZE if self._sealed else 0
-        return self._places[-1].end + zip_layout.directory_size(self._places) + comment
+        return zip_layout.size(self._places, sealed=self._sealed)
 
     @property
     def is_copy(self) -> bool:
@@ -137,25 +133,8 @@ class Snapshot:
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes of the file in order."""
-        crcs: list[int] = []
-        for place, data in zip(self._places, self._data, strict=True):
-            if place.name.endswith(_ID.encode()):
-                data = _identity(self._places, crcs)
-            yield memoryview(place.header())
-            crc = 0
-            for start in range(0, place.size, _PIECE):
-                piece = memoryview(data)[start : start + _PIECE]
-                crc = zlib.crc32(piece, crc)
-                yield piece
-            crcs.append(crc)
-            yield memoryview(place.descriptor(crc))
-        yield memoryview(self._end(crcs))
-
-    def _end(self, crcs: Sequence[int]) -> bytes:
-        if not self._sealed:
-            return zip_layout.directory(self._places, crcs, comment_size=0)
-        end = zip_layout.directory(self._places, crcs, comment_size=archive.SEAL_SIZE)
-        return end + archive.seal(zlib.crc32(end))
+        # not returned: a generator of this object keeps the tensors alive, which the views of their memory do not
+        yield from zip_layout.pieces(self._places, self._data, sealed=self._sealed)
 
     def _copied(
         self, found: Sequence[torch_records.Record], arena: Arena, steady: Iterable[torch.Tensor]
@@ -206,15 +185,6 @@ def _glimpse(address: int, size: int) -> tuple[bytes, ...]:
     """A few bytes of a large tensor; taking them costs next to nothing."""
     places = (address, address + size // 3, address + 2 * size // 3, address + size - _GLIMPSE)
     return tuple([ctypes.string_at(place, _GLIMPSE) for place in places])
-
-
-_ID = ".data/serialization_id"
-
-
-def _identity(places: Sequence[zip_layout.Place], crcs: Sequence[int]) -> bytes:
-    """As torch's writer does: 20 digits for the names of the records, 20 for what is in them."""
-    names = zlib.crc32(b"\0".join(place.name for place in places))
-    return f"{names:020d}{zlib.crc32(json.dumps(crcs).encode()):020d}".encode()
 
 
 def _view(address: int, size: int) -> memoryview:

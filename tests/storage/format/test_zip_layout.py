@@ -19,6 +19,8 @@ import torch.utils.serialization
 from nets import write_archive
 from torch.utils.serialization import config
 
+from checkpointable.storage.staging.snapshot import Snapshot
+
 ID = "archive/.data/serialization_id"
 
 
@@ -221,3 +223,18 @@ def test_file_loads_equal_in_every_way_that_torch_loads(
         assert one.dtype == other.dtype
         assert (one.shape, one.stride()) == (other.shape, other.stride())
         assert torch.equal(octets(one), octets(other))
+
+
+def test_large_tensors_leave_as_views_of_their_memory_and_small_ones_joined() -> None:
+    large, small = torch.randn(1 << 20), [torch.randn(10) for _ in range(500)]
+    taken = Snapshot({"small": small, "large": large}, {"epoch": 1})
+    pieces = list(taken.pieces())
+    assert len(pieces) == 3
+    assert np.frombuffer(pieces[1], np.float32).ctypes.data == large.data_ptr()
+    assert b"".join(pieces) == ours({"small": small, "large": large}, {"epoch": 1})
+
+
+def test_small_tensors_leave_in_pieces_of_a_megabyte() -> None:
+    lengths = [len(piece) for piece in Snapshot({"a": [torch.zeros(15_000) for _ in range(100)]}, None).pieces()]
+    assert len(lengths) == 6
+    assert max(lengths) < (1 << 20) + (1 << 16)

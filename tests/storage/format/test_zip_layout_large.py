@@ -24,7 +24,7 @@ def test_more_records_than_sixteen_bits_count_are_laid_out_as_torch_does() -> No
     data = file.getvalue()
     with zipfile.ZipFile(file) as opened:
         infos, start = opened.infolist(), opened.start_dir
-    places = list(zip_layout.lay_out(((i.filename.removeprefix("archive/"), i.file_size) for i in infos), alignment=64))
+    places = zip_layout.lay_out(((i.filename.removeprefix("archive/"), i.file_size) for i in infos), alignment=64)
     crcs = [info.CRC for info in infos]
     end = zip_layout.directory(places, crcs, comment_size=0)
     assert data[start:] == end
@@ -69,7 +69,7 @@ def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
     with zipfile.ZipFile(path) as opened, open(path, "rb") as file:
         infos = opened.infolist()
         members = [(info.filename.removeprefix("archive/"), info.file_size) for info in infos]
-        places = list(zip_layout.lay_out(members, alignment=64))
+        places = zip_layout.lay_out(members, alignment=64)
         assert [(place.name.decode(), place.start) for place in places] == [
             (i.filename, i.header_offset) for i in infos
         ]
@@ -87,7 +87,7 @@ def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
 
 def test_places_follow_one_another_without_a_gap() -> None:
     members = [(f"data/{number}", size) for number, size in enumerate((0, 1, 63, 64, 65, 5 * GB, 0, 3))]
-    places = list(zip_layout.lay_out(members, alignment=64))
+    places = zip_layout.lay_out(members, alignment=64)
     assert all(one.end == other.start for one, other in itertools.pairwise(places))
     assert all(place.data % 64 == 0 and len(place.header()) == place.data - place.start for place in places)
     assert all(len(place.descriptor(7)) == place.end - place.data - place.size for place in places)
