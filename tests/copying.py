@@ -34,7 +34,7 @@ class Gate:
         self.copied: list[tuple[bool, int]] = []
         self._is_first = True
         self._before(patch, Snapshot, "__init__", self.close)
-        self._before(patch, Snapshot, "wait", self.opened.set)
+        self._before(patch, Snapshot, "wait_for_staging", self.opened.set)
         self._before(patch, Writer, "take", self.opened.set)
         patch.setattr(snapshot, "ctypes", types.SimpleNamespace(**{**vars(ctypes), "memmove": self.memmove}))
 

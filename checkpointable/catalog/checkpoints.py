@@ -12,7 +12,7 @@ from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import scan
 from checkpointable.storage.format import archive
-from checkpointable.storage.paths import parent, plain
+from checkpointable.storage.paths import normalize_path, parent
 from checkpointable.storage.stores import store_at
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = plain(path)
+        self._path = normalize_path(path)
         self._found = scan(path)
 
     @overload

@@ -16,7 +16,7 @@ from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.storage import files
 from checkpointable.storage.format import archive
-from checkpointable.storage.paths import is_remote, parent, plain
+from checkpointable.storage.paths import is_remote, normalize_path, parent
 
 _LOOK_SECONDS = 60.0
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
@@ -66,7 +66,7 @@ def looks(path: str | os.PathLike[str]) -> Iterator[Found]:
     A file that was deleted between the listing and its reading is no reason to give up: the run that deleted it had
     saved a newer one before, which the next look finds.
     """
-    place, deadline = plain(path), time.monotonic() + _LOOK_SECONDS
+    place, deadline = normalize_path(path), time.monotonic() + _LOOK_SECONDS
     yield _look(place)
     while time.monotonic() < deadline:
         yield _look(place)

@@ -79,7 +79,7 @@ class Choice:
 
 def newest(found: Found) -> Choice:
     """The newest that verifies and can be resumed from."""
-    choice = first_whole((info for info in reversed(found.infos) if not info.weights_only), found.unreadable)
+    choice = first_intact((info for info in reversed(found.infos) if not info.weights_only), found.unreadable)
     if found.is_file:
         weights_only = "it holds weights only, and a run cannot go on from these"
         choice.skipped.update({info.path: weights_only for info in found.infos if info.weights_only})
@@ -88,7 +88,7 @@ def newest(found: Found) -> Choice:
 
 def best_of(found: Found, monitor: str | None = None) -> Choice:
     """The best that verifies."""
-    return first_whole(by_score(found.infos, monitor), found.unreadable)
+    return first_intact(by_score(found.infos, monitor), found.unreadable)
 
 
 def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[CheckpointInfo]:
@@ -107,7 +107,7 @@ def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[Check
     return sorted(scored, key=lambda info: (runs.index(info.run_id), sign * (info.score or 0.0)))
 
 
-def first_whole(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable] = ()) -> Choice:
+def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable] = ()) -> Choice:
     """The first of them whose bytes verify. What cannot be read counts as before it if it was changed later."""
     chosen, skipped = None, {}
     for info in candidates:

@@ -12,7 +12,7 @@ import torch
 from checkpointable.lightning_internals.mixing import combined
 from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.position import Ended, Position
-from checkpointable.storage.paths import is_remote, plain
+from checkpointable.storage.paths import is_remote, normalize_path
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -238,7 +238,7 @@ def checkpoint_directory(trainer: Trainer) -> str:
 
 def resume_path(trainer: Trainer) -> str | None:
     """The file that this fit resumes from, with links resolved; ``None`` if it is a new run."""
-    path = plain(trainer.ckpt_path) if trainer.ckpt_path else None
+    path = normalize_path(trainer.ckpt_path) if trainer.ckpt_path else None
     return path if path is None or is_remote(path) else os.path.realpath(path)
 
 

@@ -10,6 +10,7 @@ from string import Formatter
 from checkpointable._errors import PolicyError
 
 SUFFIX = ".ckpt"
+TEMPORARY_PREFIX = ".checkpointable-"  # of files that are being written
 POSITION_FIELDS = ("epoch", "batch", "step")
 LAST, BEST = "last", "best"
 _RESERVED = re.compile(rf"({LAST}|{BEST})(-v\d+)?", re.IGNORECASE)  # some file systems do not tell cases apart

@@ -31,7 +31,7 @@ from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.overlap import changed_only_by_steps
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.storage.paths import parent
-from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
 from checkpointable.storage.stores import store_at
@@ -65,7 +65,7 @@ class Saver:
         self.kept = self.kept_on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
         self._writer: Writer[SaveResult] = Writer()
-        self._buffer = Arena()
+        self._buffer = StagingBuffer()
         self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
         self._only_steps_change: bool | None = None  # unknown until the first save has been watched
@@ -153,7 +153,7 @@ class Saver:
         snapshot = self._snapshot
         if snapshot is not None and not snapshot.is_filled and self._writer.is_busy:
             began = time.monotonic()
-            snapshot.wait()
+            snapshot.wait_for_staging()
             self.blocked_seconds += time.monotonic() - began
 
     def before_step(self) -> None:

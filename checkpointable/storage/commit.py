@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from checkpointable._errors import SaveError
+from checkpointable.policy.names import TEMPORARY_PREFIX
 
 try:
     import fcntl
@@ -27,8 +28,7 @@ except ImportError:  # on Windows
 else:
     _HAS_LOCKS = True
 
-_TEMPORARY = ".checkpointable-"
-_NAME = re.compile(rf"{re.escape(_TEMPORARY)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
+_NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
 _IN_USE: set[str] = set()  # temporary files of this process, in whatever thread
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
@@ -126,7 +126,7 @@ def prepare(directory: Path, *, below: bool = False) -> None:
             f"cannot save checkpoints in {directory}: {error.strerror or error}."
             " Choose a dirpath that this process can write, or free space there."
         ) from error
-    for leftover in directory.glob(f"{'**/' if below else ''}{_TEMPORARY}*"):
+    for leftover in directory.glob(f"{'**/' if below else ''}{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's; it stays theirs
             _sweep(leftover)
 
@@ -144,7 +144,7 @@ def _make(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[Path]:
-    name = f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    name = f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     path = directory / name
     _IN_USE.add(name)
     try:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import BinaryIO, Literal, TypeVar, cast
 
-from checkpointable.storage.paths import filesystem, is_remote, plain, reaching
+from checkpointable.storage.paths import filesystem, is_remote, normalize_path, reaching
 from checkpointable.storage.ranges import RangeReader
 
 _AT_A_TIME = 8
@@ -145,7 +145,7 @@ def listed(url: str, *, below: bool) -> list[str]:
             return []
     root = place.rstrip("/")
     names = sorted(name for name, info in found.items() if info["type"] == "file" and name.startswith(f"{root}/"))
-    return [plain(url) + name[len(root) :] for name in names]
+    return [normalize_path(url) + name[len(root) :] for name in names]
 
 
 def read_whole(url: str) -> bytes:

@@ -28,7 +28,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in text and get_protocol(text) not in _LOCAL
 
 
-def plain(path: str | os.PathLike[str]) -> str:
+def normalize_path(path: str | os.PathLike[str]) -> str:
     """A path without its ``~`` and ``file://``, a URL without a slash at its end.
 
     A URL that was made a ``Path`` has lost a slash: it gets it back, rather than be taken for a local path.

@@ -8,11 +8,12 @@ import time
 from typing import Any
 
 from checkpointable._errors import RemoteError, SaveError
+from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.files import is_there
 from checkpointable.storage.format import archive
-from checkpointable.storage.paths import advice, filesystem, is_remote, plain, reaching, reason
+from checkpointable.storage.paths import advice, filesystem, is_remote, normalize_path, reaching, reason
 from checkpointable.storage.store import Content
-from checkpointable.storage.upload import TEMPORARY, difference, send
+from checkpointable.storage.upload import difference, send
 
 _MOST_PARTS = 10_000  # of one upload to S3
 _CHANCE = secrets.SystemRandom()  # not the generators that training uses
@@ -38,7 +39,7 @@ class RemoteStore:
         tries: How often an upload is tried.
         pause_seconds: The pause after the first try; it doubles each time, and is shortened or prolonged by chance.
         part_size_bytes: Size of the parts of an upload. About three times as much memory is used while one is sent.
-        patience_seconds: How long sending a part, or completing the upload, may take.
+        timeout_seconds: How long sending a part, or completing the upload, may take.
     """
 
     has_links = False
@@ -50,18 +51,18 @@ class RemoteStore:
         tries: int = 4,
         pause_seconds: float = 1.0,
         part_size_bytes: int = 1 << 25,
-        patience_seconds: float = 300.0,
+        timeout_seconds: float = 300.0,
     ) -> None:
         assert is_remote(directory)
-        self.directory = plain(directory)
+        self.directory = normalize_path(directory)
         self.tries = tries
         self.pause_seconds = pause_seconds
         self.part_size_bytes = part_size_bytes
-        self.patience_seconds = patience_seconds
+        self.timeout_seconds = timeout_seconds
 
     def prepare(self, *, below: bool) -> None:
         """Show that it can be written, by a small object that is made and deleted. A missing bucket is not made."""
-        probe = self.path(f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
+        probe = self.path(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
         try:
             self.exists(probe)
             files, path = filesystem(probe)
@@ -141,7 +142,7 @@ class RemoteStore:
                 path,
                 exclusive=not overwrite,
                 part_size_bytes=part_size,
-                patience_seconds=self.patience_seconds,
+                timeout_seconds=self.timeout_seconds,
             )
         except FileExistsError:
             if not self._holds(content, path, part_size):  # s3fs completes once more where the answer was lost

@@ -19,17 +19,17 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
+from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
 from checkpointable.storage.timeout import within
 
-TEMPORARY = ".checkpointable-"
 _BLOCK = 1 << 23
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
-def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, patience_seconds: float) -> None:
+def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, timeout_seconds: float) -> None:
     """Upload a file.
 
     Args:
@@ -37,7 +37,7 @@ def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, p
         url: Its name.
         exclusive: Whether it is to fail if there is a file of that name by then, where the file system can tell.
         part_size_bytes: Size of each part but the last.
-        patience_seconds: How long each part may take.
+        timeout_seconds: How long each part may take.
 
     Raises:
         FileExistsError: If the name is taken and ``exclusive`` is true.
@@ -53,14 +53,14 @@ def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, p
         for piece, ends_part in _parts(content.pieces(), part_size_bytes):
             with reaching(url):
                 if ends_part:  # so it is sent
-                    within(patience_seconds, partial(file.write, piece))
+                    within(timeout_seconds, partial(file.write, piece))
                 else:
                     file.write(piece)
         with reaching(url):
-            within(patience_seconds, file.close)  # sends what is left
-            within(patience_seconds, file.commit)
+            within(timeout_seconds, file.close)  # sends what is left
+            within(timeout_seconds, file.commit)
     except BaseException:
-        _give_up(file, url, patience_seconds)
+        _give_up(file, url, timeout_seconds)
         raise
 
 
@@ -94,15 +94,15 @@ def _open(files: AbstractFileSystem, path: str, *, exclusive: bool, part_size_by
     return files._open(path, "wb", **options)
 
 
-def _give_up(file: Any, url: str, patience_seconds: float) -> None:
+def _give_up(file: Any, url: str, timeout_seconds: float) -> None:
     """Take back what was uploaded. If that fails too, parts are left that nobody sees."""
     file.closed = True
     with contextlib.suppress(OSError), reaching(url):
-        within(patience_seconds, file.discard)
+        within(timeout_seconds, file.discard)
 
 
 def _send_aside(content: Content, url: str) -> None:
-    temporary = f"{parent(url)}/{TEMPORARY}{secrets.token_hex(8)}.tmp"
+    temporary = f"{parent(url)}/{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
     files, aside = filesystem(temporary)
     path = files._strip_protocol(url)
     try:

@@ -65,9 +65,9 @@ def place(request: pytest.FixtureRequest) -> str:
 def store_at() -> Callable[..., RemoteStore]:
     """A store that loses no time."""
 
-    def make(url: str, *, tries: int = 3, patience_seconds: float = 60) -> RemoteStore:
+    def make(url: str, *, tries: int = 3, timeout_seconds: float = 60) -> RemoteStore:
         return RemoteStore(
-            url, tries=tries, pause_seconds=0.05, part_size_bytes=5 << 20, patience_seconds=patience_seconds
+            url, tries=tries, pause_seconds=0.05, part_size_bytes=5 << 20, timeout_seconds=timeout_seconds
         )
 
     return make

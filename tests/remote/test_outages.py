@@ -97,7 +97,7 @@ def test_killed_server_that_is_started_again_takes_the_next_save(s3, store_at, s
 
 
 def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_goes_on(s3, store_at, server):
-    store = store_at(s3, tries=1, patience_seconds=1)
+    store = store_at(s3, tries=1, timeout_seconds=1)
     content = Bytes(checkpoint(LARGE), lambda number: server.stop() if number == 8 else None)
     with pytest.raises(SaveError, match=r"one try\): no answer for 1 s\. See whether"):
         store.write(content, store.path("a.ckpt"), overwrite=False)

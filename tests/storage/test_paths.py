@@ -9,7 +9,7 @@ import pytest
 from fsspec.core import url_to_fs
 
 from checkpointable import RemoteError
-from checkpointable.storage.paths import is_remote, parent, plain, reaching
+from checkpointable.storage.paths import is_remote, normalize_path, parent, reaching
 from checkpointable.storage.upload import _parts_etag
 
 
@@ -29,11 +29,11 @@ from checkpointable.storage.upload import _parts_etag
 )
 def test_path_is_plain_and_a_url_or_not(path, remote, expected):
     assert is_remote(path) is remote
-    assert plain(path) == expected
+    assert normalize_path(path) == expected
 
 
 def test_url_that_was_made_a_path_gets_its_slash_back():
-    assert plain(PurePosixPath("s3://bucket/runs")) == "s3://bucket/runs"
+    assert normalize_path(PurePosixPath("s3://bucket/runs")) == "s3://bucket/runs"
 
 
 def test_parent_of_a_url_is_a_url():

@@ -10,7 +10,7 @@ import sys
 _POPULATE_WRITE = 23  # Linux 5.14; not in Python's mmap module yet
 
 
-class Arena:
+class StagingBuffer:
     """One stretch of anonymous memory. Copies into kept pages cost a third of copies into fresh ones."""
 
     def __init__(self) -> None:
@@ -47,11 +47,11 @@ class Arena:
         """Give the memory back."""
         self._memory = None
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Arena:
-        return Arena()
+    def __deepcopy__(self, memo: dict[int, object]) -> StagingBuffer:
+        return StagingBuffer()
 
-    def __reduce__(self) -> tuple[type[Arena], tuple[()]]:
-        return (Arena, ())
+    def __reduce__(self) -> tuple[type[StagingBuffer], tuple[()]]:
+        return (StagingBuffer, ())
 
 
 def _address(memory: mmap.mmap) -> int:

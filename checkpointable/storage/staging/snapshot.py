@@ -1,9 +1,9 @@
-"""A checkpoint as it is at one moment: everything that will be in its file, while training goes on.
+"""The snapshot of a checkpoint: the content of its file, which training no longer changes.
 
-What is not a tensor is pickled at once; tensors are copied, once, into memory that is kept and used again. The copy of
-large ones that only an optimizer step changes can wait: it is made while the next forward and backward run (CheckFreq,
-FAST'21; DataStates-LLM, HPDC'24). That such a tensor did not change meanwhile is checked after it, by torch's count
-of changes; of those that torch does not count (``.data``), one that touches few elements can be missed.
+What is not a tensor is pickled at once. Tensors are copied once, into memory that is reused by later saves. The copy of
+large tensors that only optimizer steps change can be made later, while the next forward and backward run (CheckFreq,
+FAST'21; DataStates-LLM, HPDC'24). After that copy, torch's count of changes shows whether such a tensor changed
+meanwhile. A change that torch does not count (``.data``) can be missed if it touches few elements.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Any
 import torch
 
 from checkpointable.storage.format import archive, torch_records, zip_layout
-from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.buffer import StagingBuffer
 
-_LARGE = 1 << 16  # smaller tensors are copied at once
+_LARGE = 1 << 16  # smaller tensors are always copied at once
 _SAMPLE = 1 << 10
 _SAMPLES = 16
-_GLIMPSE = 1 << 6
+_FINGERPRINT = 1 << 6
 _WRITABLE = 0x200  # PyBUF_WRITE
 _memory_at: Callable[[int, int, int], memoryview] = ctypes.PYFUNCTYPE(
     ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-)(("PyMemoryView_FromMemory", ctypes.pythonapi))  # a ctypes array of each size would be a type of its own, made slowly
+)(("PyMemoryView_FromMemory", ctypes.pythonapi))  # a ctypes array would need a new type for each size, which is slow
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """Bytes of a storage that are copied later."""
+    """A storage whose bytes are copied later, or were copied and are compared later."""
 
     source: int
     target: int
     size: int
-    glimpse: tuple[bytes, ...]  # of the source, at the moment of the snapshot
+    fingerprint: tuple[bytes, ...]  # of the source when the snapshot was taken
 
 
 class Snapshot:
@@ -45,21 +45,24 @@ class Snapshot:
 
     Args:
         checkpoint: What is saved.
-        metadata: What the file tells about itself; ``None``: nothing.
-        arena: Where tensors are copied to. ``None``: they are not copied, and must not change before the file is there.
-        steady: Tensors that nothing changes before ``wait`` is called; the copy of these may be made by ``fill``.
-        watched: Whether the ``steady`` ones are copied at once, like all others, and kept to see whether they change.
+        metadata: What the file states about itself; ``None`` for a file without metadata.
+        buffer: Memory that tensors are copied to. With ``None`` they are not copied, and must not change until the file
+            is written.
+        changed_only_by_steps: Tensors that do not change before ``wait_for_staging`` is called. The large ones are
+            copied by ``fill``.
+        watched: Copy the tensors of ``changed_only_by_steps`` at once, like all others, so that ``has_changed`` can
+            compare them.
 
     Raises:
-        MemoryError: If there is no room for the copy. Nothing has changed then.
+        MemoryError: If there is not enough memory for the copy. Nothing was changed.
     """
 
     def __init__(
         self,
         checkpoint: Mapping[str, Any],
         metadata: Mapping[str, Any] | None,
-        arena: Arena | None = None,
-        steady: Iterable[torch.Tensor] = (),
+        buffer: StagingBuffer | None = None,
+        changed_only_by_steps: Iterable[torch.Tensor] = (),
         *,
         watched: bool = False,
     ) -> None:
@@ -73,16 +76,16 @@ class Snapshot:
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
         self._watched: list[tuple[torch.UntypedStorage, _Copy]] | None = [] if watched else None
-        self._steady: list[tuple[torch.Tensor, int]] = []
+        self._changed_only_by_steps: list[tuple[torch.Tensor, int]] = []
         self._filled = threading.Event()
-        self._arena = arena
-        if arena is None:
+        self._buffer = buffer
+        if buffer is None:
             self._data = [
                 data if isinstance(data, bytes) else _view(data.data_ptr(), data.nbytes()) for _, data in found
             ]
             self._filled.set()
         else:
-            self._data = self._copied(found, arena, steady)
+            self._data = self._copied(found, buffer, changed_only_by_steps)
 
     @property
     def size(self) -> int:
@@ -92,31 +95,35 @@ class Snapshot:
     @property
     def is_copy(self) -> bool:
         """Whether it holds copies of the tensors, so that training may continue before the file is there."""
-        return self._arena is not None
+        return self._buffer is not None
 
     @property
     def is_filled(self) -> bool:
-        """Whether every tensor is copied."""
+        """Whether all tensors are copied."""
         return self._filled.is_set()
 
     def fill(self) -> bool:
-        """Make the copies that could wait; whether no tensor changed meanwhile. On another thread than training's."""
+        """Make the copies that were left for later, on another thread than training's.
+
+        Returns:
+            Whether all tensors were unchanged until they were copied.
+        """
         try:
-            if self._arena is not None:
-                self._arena.populate()
+            if self._buffer is not None:
+                self._buffer.populate()
             for copy in self._later:
                 ctypes.memmove(copy.target, copy.source, copy.size)
             return self._is_unchanged()
         finally:
-            self._later, self._steady = [], []
-            if self._arena is not None:
+            self._later, self._changed_only_by_steps = [], []
+            if self._buffer is not None:
                 self._kept = []
             self._filled.set()
 
     def has_changed(self) -> bool | None:
-        """Whether a watched tensor is not as it was when it was copied, to the last bit; ``None`` if none is watched.
+        """Whether a watched tensor has changed since it was copied, compared bit by bit; ``None`` if none is watched.
 
-        To be asked once, before the memory of the copy is used again.
+        To be called once, before the buffer is used by another snapshot.
         """
         watched, self._watched = self._watched, None
         if not watched:
@@ -127,37 +134,42 @@ class Snapshot:
         ]
         return any(libc.memcmp(*place) != 0 for place in places)
 
-    def wait(self) -> None:
-        """Wait until every tensor is copied: from then on all of them may change."""
+    def wait_for_staging(self) -> None:
+        """Wait until all tensors are copied. After that they may change."""
         self._filled.wait()
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes of the file in order."""
-        # not returned: a generator of this object keeps the tensors alive, which the views of their memory do not
+        # a generator of this object keeps the tensors alive; the views of their memory alone do not
         yield from zip_layout.pieces(self._places, self._data, sealed=self._sealed)
 
     def _copied(
-        self, found: Sequence[torch_records.Record], arena: Arena, steady: Iterable[torch.Tensor]
+        self,
+        found: Sequence[torch_records.Record],
+        buffer: StagingBuffer,
+        changed_only_by_steps: Iterable[torch.Tensor],
     ) -> list[bytes | memoryview]:
         alignment = torch_records.alignment()
         padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
-        target = arena.reserve(sum(padded))
-        large = {tensor.untyped_storage().data_ptr(): tensor for tensor in steady if tensor.nbytes >= _LARGE}
+        target = buffer.reserve(sum(padded))
+        large = {
+            tensor.untyped_storage().data_ptr(): tensor for tensor in changed_only_by_steps if tensor.nbytes >= _LARGE
+        }
         if self._watched is not None or not large:
-            arena.populate()
+            buffer.populate()
         copied: list[bytes | memoryview] = []
         for (_, data), room in zip(found, padded, strict=True):
             if isinstance(data, bytes):
                 copied.append(data)
                 continue
             source, size = data.data_ptr(), data.nbytes()
-            is_steady = source in large and size >= _LARGE
-            if is_steady and self._watched is None:
-                self._later.append(_Copy(source, target, size, _glimpse(source, size)))
-                self._steady.append((large[source], large[source]._version))
+            only_by_steps = source in large and size >= _LARGE
+            if only_by_steps and self._watched is None:
+                self._later.append(_Copy(source, target, size, _fingerprint(source, size)))
+                self._changed_only_by_steps.append((large[source], large[source]._version))
             else:
                 ctypes.memmove(target, source, size)
-            if is_steady and self._watched is not None:
+            if only_by_steps and self._watched is not None:
                 self._watched.append((data, _Copy(source, target, size, ())))
             copied.append(_view(target, size))
             target += room
@@ -166,13 +178,14 @@ class Snapshot:
         return copied
 
     def _is_unchanged(self) -> bool:
-        """By torch's count of changes in place, and, for those that it does not see (``.data``), by samples.
+        """Whether the tensors that were copied late are unchanged since the snapshot was taken.
 
-        The few taken at the beginning show changes before the copy; comparing with the source shows those after it.
+        Torch counts changes in place. For those that it does not count (``.data``), samples are compared: the
+        fingerprint shows a change before the copy, the comparison with the source one after it.
         """
         return (
-            all(tensor._version == version for tensor, version in self._steady)
-            and all(_glimpse(copy.target, copy.size) == copy.glimpse for copy in self._later)
+            all(tensor._version == version for tensor, version in self._changed_only_by_steps)
+            and all(_fingerprint(copy.target, copy.size) == copy.fingerprint for copy in self._later)
             and all(
                 ctypes.string_at(copy.source + at, _SAMPLE) == ctypes.string_at(copy.target + at, _SAMPLE)
                 for copy in self._later
@@ -181,12 +194,12 @@ class Snapshot:
         )
 
 
-def _glimpse(address: int, size: int) -> tuple[bytes, ...]:
-    """A few bytes of a large tensor; taking them costs next to nothing."""
-    places = (address, address + size // 3, address + 2 * size // 3, address + size - _GLIMPSE)
-    return tuple([ctypes.string_at(place, _GLIMPSE) for place in places])
+def _fingerprint(address: int, size: int) -> tuple[bytes, ...]:
+    """A few bytes of a large tensor, from four places."""
+    places = (address, address + size // 3, address + 2 * size // 3, address + size - _FINGERPRINT)
+    return tuple([ctypes.string_at(place, _FINGERPRINT) for place in places])
 
 
 def _view(address: int, size: int) -> memoryview:
-    """Memory as it is at an address; whoever asks keeps it alive."""
+    """The memory at an address. The caller keeps it alive."""
     return _memory_at(address, size, _WRITABLE) if size else memoryview(b"")

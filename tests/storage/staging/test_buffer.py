@@ -10,84 +10,84 @@ import sys
 
 import pytest
 
-from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.buffer import StagingBuffer
 
 CHILD = """
 import resource
 import torch
-from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 
 weight = torch.ones(20_000_000)
-arena = Arena()
-small = Snapshot({"weight": weight[:1000].clone()}, None, arena)
+buffer = StagingBuffer()
+small = Snapshot({"weight": weight[:1000].clone()}, None, buffer)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, -1))
 try:
-    Snapshot({"weight": weight}, None, arena, [weight])
+    Snapshot({"weight": weight}, None, buffer, [weight])
 except MemoryError as error:
     print(error)
 whole = Snapshot({"weight": weight}, None)
 print(sum(len(piece) for piece in whole.pieces()) == whole.size)
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-print(Snapshot({"weight": weight}, None, arena, [weight]).fill())
+print(Snapshot({"weight": weight}, None, buffer, [weight]).fill())
 """
 
 
 def test_reserve_is_aligned_to_a_page_and_used_again() -> None:
-    arena = Arena()
-    address = arena.reserve(1 << 20)
+    buffer = StagingBuffer()
+    address = buffer.reserve(1 << 20)
     ctypes.memset(address, 7, 1 << 20)
-    arena.populate()
+    buffer.populate()
     assert address % 4096 == 0
-    assert arena.reserve(1 << 10) == address
-    assert arena.reserve(1 << 20) == address
+    assert buffer.reserve(1 << 10) == address
+    assert buffer.reserve(1 << 20) == address
     assert ctypes.string_at(address, 1 << 20) == b"\7" * (1 << 20)
 
 
 def test_reserve_of_more_grows() -> None:
-    arena = Arena()
-    arena.reserve(1 << 12)
-    address = arena.reserve(1 << 24)
-    arena.populate()
+    buffer = StagingBuffer()
+    buffer.reserve(1 << 12)
+    address = buffer.reserve(1 << 24)
+    buffer.populate()
     ctypes.memset(address, 1, 1 << 24)
-    assert arena.reserve(1 << 24) == address
+    assert buffer.reserve(1 << 24) == address
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4097])
 def test_reserve_of_few_bytes_can_be_written(size: int) -> None:
-    arena = Arena()
-    ctypes.memset(arena.reserve(size), 1, size)
-    assert ctypes.string_at(arena.reserve(0), size) == b"\1" * size
+    buffer = StagingBuffer()
+    ctypes.memset(buffer.reserve(size), 1, size)
+    assert ctypes.string_at(buffer.reserve(0), size) == b"\1" * size
 
 
 def test_populate_keeps_what_is_there() -> None:
-    arena = Arena()
-    address = arena.reserve(1 << 22)
+    buffer = StagingBuffer()
+    address = buffer.reserve(1 << 22)
     ctypes.memset(address, 5, 1 << 22)
-    arena.populate()
-    arena.populate()
+    buffer.populate()
+    buffer.populate()
     assert ctypes.string_at(address, 1 << 22) == b"\5" * (1 << 22)
 
 
 def test_populate_of_nothing_does_nothing() -> None:
-    Arena().populate()
+    StagingBuffer().populate()
 
 
 def test_release_gives_the_memory_back() -> None:
-    arena = Arena()
-    arena.reserve(1 << 26)
+    buffer = StagingBuffer()
+    buffer.reserve(1 << 26)
     before = mapped_bytes()
-    arena.release()
+    buffer.release()
     assert before - mapped_bytes() >= 1 << 26
-    assert arena.reserve(10) % 4096 == 0
+    assert buffer.reserve(10) % 4096 == 0
 
 
 def test_growth_never_holds_two() -> None:
-    arena = Arena()
-    arena.reserve(1 << 26)
+    buffer = StagingBuffer()
+    buffer.reserve(1 << 26)
     before = mapped_bytes()
-    arena.reserve((1 << 26) + (1 << 20))
+    buffer.reserve((1 << 26) + (1 << 20))
     assert mapped_bytes() - before < 1 << 25
 
 
@@ -98,11 +98,11 @@ def mapped_bytes() -> int:
         return int(file.read().split()[0]) * 4096
 
 
-@pytest.mark.parametrize("way", [copy.deepcopy, lambda arena: pickle.loads(pickle.dumps(arena))])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda buffer: pickle.loads(pickle.dumps(buffer))])
 def test_copy_is_a_new_one(way) -> None:
-    arena = Arena()
-    address = arena.reserve(1 << 20)
-    other = way(arena)
+    buffer = StagingBuffer()
+    address = buffer.reserve(1 << 20)
+    other = way(buffer)
     assert other.reserve(1 << 20) != address
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from checkpointable.storage.staging import snapshot
-from checkpointable.storage.staging.buffer import Arena
+from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 
 LARGE = 100_000  # elements: more than what is copied at once
@@ -48,8 +48,10 @@ def loaded(taken: Snapshot) -> Any:
     return torch.load(io.BytesIO(content(taken)), weights_only=False)
 
 
-def taken(checkpoint: dict[str, Any], steady: Iterable[torch.Tensor] = (), arena: Arena | None = None) -> Snapshot:
-    return Snapshot(checkpoint, {"epoch": 1}, Arena() if arena is None else arena, steady)
+def taken(
+    checkpoint: dict[str, Any], changed_only_by_steps: Iterable[torch.Tensor] = (), buffer: StagingBuffer | None = None
+) -> Snapshot:
+    return Snapshot(checkpoint, {"epoch": 1}, StagingBuffer() if buffer is None else buffer, changed_only_by_steps)
 
 
 def state() -> tuple[dict[str, Any], list[torch.Tensor]]:
@@ -82,19 +84,19 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def test_changes_after_the_copy_do_not_reach_the_file() -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     before = loaded(Snapshot(checkpoint, None))
     assert not now.is_filled
     assert now.fill()
-    now.wait()
+    now.wait_for_staging()
     change(checkpoint)
     assert equal(loaded(now), before)
 
 
-def test_changes_of_all_that_is_not_steady_before_the_copy_do_not_reach_the_file() -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+def test_changes_of_other_tensors_before_the_copy_do_not_reach_the_file() -> None:
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     before = loaded(Snapshot(checkpoint, None))
     weight = checkpoint["weight"].clone()
     change(checkpoint)
@@ -104,7 +106,7 @@ def test_changes_of_all_that_is_not_steady_before_the_copy_do_not_reach_the_file
 
 
 def test_changes_reach_the_file_where_nothing_is_copied() -> None:
-    """The twin: without an arena the tensors of the file are those of the training."""
+    """The twin: without a buffer the tensors of the file are those of the training."""
     checkpoint, _ = state()
     now = Snapshot(checkpoint, {"epoch": 1})
     before = loaded(now)
@@ -116,14 +118,14 @@ def test_changes_reach_the_file_where_nothing_is_copied() -> None:
     assert not torch.equal(after["weight"], before["weight"])
 
 
-def test_nothing_is_copied_without_an_arena(copying: Copying) -> None:
+def test_nothing_is_copied_without_a_buffer(copying: Copying) -> None:
     Snapshot(state()[0], {"epoch": 1}).fill()
     assert copying.sizes == []
 
 
-def test_every_storage_is_copied_once_the_steady_ones_later(copying: Copying) -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+def test_every_storage_is_copied_once_those_changed_only_by_steps_later(copying: Copying) -> None:
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     assert sorted(copying.sizes) == [12, 4 * LARGE]
     now.fill()
     assert sorted(copying.sizes) == [12, 4 * LARGE, 4 * LARGE]
@@ -150,23 +152,23 @@ def change_without_gradients(weight: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_steady_tensor_changed_before_its_copy_is_told(how: str) -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+def test_tensor_changed_before_its_copy_is_reported(how: str) -> None:
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     CHANGES[how](checkpoint["weight"])
     assert not now.fill()
     assert now.is_filled
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_steady_tensor_changed_after_its_copy_and_before_the_last_one_is_told(how: str, copying: Copying) -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+def test_tensor_changed_after_its_copy_and_before_the_last_one_is_reported(how: str, copying: Copying) -> None:
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     copying.after = lambda: CHANGES[how](checkpoint["weight"])
     assert not now.fill()
 
 
-def test_steady_parameter_that_is_only_used_is_not_told() -> None:
+def test_parameter_that_is_only_used_is_not_reported() -> None:
     weight = torch.nn.Parameter(torch.randn(LARGE))
     now = taken({"weight": weight}, [weight])
     (weight * 2).sum().backward()
@@ -175,8 +177,8 @@ def test_steady_parameter_that_is_only_used_is_not_told() -> None:
 
 
 def test_failed_copy_lets_training_go_on_all_the_same(copying: Copying) -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
 
     def fail() -> None:
         raise KeyError("a bug")
@@ -184,7 +186,7 @@ def test_failed_copy_lets_training_go_on_all_the_same(copying: Copying) -> None:
     copying.before = fail
     with pytest.raises(KeyError):
         now.fill()
-    now.wait()
+    now.wait_for_staging()
     assert now.is_filled
 
 
@@ -211,24 +213,24 @@ def test_views_keep_their_storage_and_expanded_tensors_stay_small(copying: Copyi
 
 
 def test_pieces_asked_for_twice_are_the_same_bytes() -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     now.fill()
     assert content(now) == content(now)
 
 
 @pytest.mark.parametrize("metadata", [None, {"epoch": 1}])
-@pytest.mark.parametrize("arena", [True, False])
-def test_size_is_the_number_of_bytes(metadata: dict[str, Any] | None, arena: bool) -> None:
-    checkpoint, steady = state()
-    now = Snapshot(checkpoint, metadata, Arena() if arena else None, steady)
+@pytest.mark.parametrize("buffer", [True, False])
+def test_size_is_the_number_of_bytes(metadata: dict[str, Any] | None, buffer: bool) -> None:
+    checkpoint, changed_only_by_steps = state()
+    now = Snapshot(checkpoint, metadata, StagingBuffer() if buffer else None, changed_only_by_steps)
     now.fill()
     assert now.size == len(content(now))
 
 
 def test_copied_and_not_copied_give_the_same_bytes() -> None:
-    checkpoint, steady = state()
-    now = taken(checkpoint, steady)
+    checkpoint, changed_only_by_steps = state()
+    now = taken(checkpoint, changed_only_by_steps)
     now.fill()
     assert content(now) == content(Snapshot(checkpoint, {"epoch": 1}))
 
@@ -240,33 +242,33 @@ class MakesItsState:
         return {"made": torch.full((LARGE * 20,), 3.0)}
 
 
-@pytest.mark.parametrize("arena", [True, False])
-def test_tensor_that_is_made_while_pickling_lives_until_the_file_is_written(arena: bool) -> None:
-    now = Snapshot({"own": MakesItsState()}, None, Arena() if arena else None)
+@pytest.mark.parametrize("buffer", [True, False])
+def test_tensor_that_is_made_while_pickling_lives_until_the_file_is_written(buffer: bool) -> None:
+    now = Snapshot({"own": MakesItsState()}, None, StagingBuffer() if buffer else None)
     assert now.fill()
     others = [torch.full((LARGE * 20,), 7.0) for _ in range(4)]  # they take the memory of what was let go
     assert loaded(now)["own"].made.unique().tolist() == [3.0]
     assert len(others) == 4
 
 
-def test_checkpoint_that_cannot_be_pickled_raises_and_leaves_the_arena_as_it_was() -> None:
-    arena = Arena()
+def test_checkpoint_that_cannot_be_pickled_raises_and_leaves_the_buffer_as_it_was() -> None:
+    buffer = StagingBuffer()
     checkpoint, _ = state()
-    earlier = taken(checkpoint, arena=arena)
+    earlier = taken(checkpoint, buffer=buffer)
     earlier.fill()
     before = content(earlier)
     with pytest.raises(Exception, match="pickle"):
-        taken({"bad": lambda: None, "weight": torch.zeros(LARGE)}, arena=arena)
+        taken({"bad": lambda: None, "weight": torch.zeros(LARGE)}, buffer=buffer)
     assert content(earlier) == before
 
 
 def test_next_snapshot_uses_the_same_memory() -> None:
-    arena = Arena()
-    checkpoint, steady = state()
+    buffer = StagingBuffer()
+    checkpoint, changed_only_by_steps = state()
     for value in (1.0, 2.0, 3.0):
         checkpoint["weight"].fill_(value)
-        now = taken(checkpoint, steady, arena)
-        address = arena.reserve(0)
+        now = taken(checkpoint, changed_only_by_steps, buffer)
+        address = buffer.reserve(0)
         assert now.fill()
         assert loaded(now)["weight"].unique().tolist() == [value]
-        assert arena.reserve(0) == address
+        assert buffer.reserve(0) == address
