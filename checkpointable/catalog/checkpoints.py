@@ -1,4 +1,4 @@
-"""The checkpoints at or below a path, as a sequence that can be looked through, verified, plotted and pruned."""
+"""The checkpoints at or below a path, as a sequence that can be verified, plotted and pruned."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class Checkpoints(Sequence[CheckpointInfo]):
     """The checkpoints of this library at or below a path, newest last, in the order of ``latest``.
 
-    Their metadata is read once, here; no tensor is. It is how things were at that moment: make another to see what was
-    saved since. A slice is a plain list. In a notebook it shows as a table.
+    Their metadata is read once, by the constructor, without reading tensors. Make a new one to include files saved
+    since. A slice is a list. A notebook shows it as a table.
 
     Args:
-        path: A directory, a checkpoint file, or a link to either; a local path, or a URL. One that is not there has no
-            checkpoints.
+        path: A directory, a checkpoint file, or a link to either; a local path, or a URL. A path that does not
+            exist has no checkpoints.
 
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
@@ -50,53 +50,54 @@ class Checkpoints(Sequence[CheckpointInfo]):
         return len(self._found.infos)
 
     def latest(self) -> CheckpointInfo | None:
-        """The newest that verifies and can be resumed from, as ``checkpointable.latest`` chooses it.
+        """The newest intact checkpoint that can be resumed from, chosen like by ``checkpointable.latest``.
 
-        One that does not verify is passed over with a ``CheckpointableWarning`` that says why.
+        A damaged file is skipped with a ``CheckpointableWarning`` that says why.
         """
         choice = select.newest(self._found)
         choice.warn(stacklevel=3)
         return choice.info
 
     def best(self, monitor: str | None = None) -> CheckpointInfo | None:
-        """The best that verifies, as ``checkpointable.best`` chooses it.
+        """The best intact checkpoint, chosen like by ``checkpointable.best``.
 
-        One that does not verify is passed over with a ``CheckpointableWarning`` that says why.
+        A damaged file is skipped with a ``CheckpointableWarning`` that says why.
 
         Args:
-            monitor: The quantity that decides; ``None`` means the one that the newest scored file was judged by.
+            monitor: The quantity to compare; ``None`` for the monitor of the newest file that has a score.
         """
         choice = select.best_of(self._found, monitor)
         choice.warn(stacklevel=3)
         return choice.info
 
     def verify(self) -> dict[str, str | None]:
-        """What is wrong with each file, ``None`` if nothing is. Reads all of them through.
+        """Read every file, and return what is wrong with each; ``None`` for an intact one.
 
-        ``*.ckpt`` files that do not tell what they are (and folders that cannot be listed) come last. Those of plain
-        Lightning are not listed: without metadata, nobody can say what they should be.
+        ``*.ckpt`` files that may be damaged checkpoints, and folders that cannot be listed, come last. Files written by
+        plain Lightning are left out, as they have no metadata.
         """
         unreadable = {lost.path: lost.problem for lost in self._found.unreadable}
         return {**{info.path: archive.problem(info.path) for info in self}, **unreadable}
 
     def prune(self, *, keep_last: int = 1, keep_best: int = 1, dry_run: bool = True) -> list[str]:
-        """Delete what no longer needs to be there: of each run, all but its newest and its best.
+        """Delete outdated checkpoints: of each run, all but its newest and its best.
 
-        Only files that verify count as kept. Never deleted: the file that ``latest`` or ``best`` returns, files that
-        were seen not to verify (``verify`` says why), files that somebody saved by name (kind ``"manual"``), files
-        replaced since they were listed, and everything that this library did not write.
+        Only intact files count as kept. These are never deleted: the file that ``latest`` or ``best`` returns, files
+        found damaged (``verify`` says why), files saved by name (kind ``"manual"``), files replaced since they were
+        listed, and everything that this library did not write.
 
         Args:
-            keep_last: How many of the newest stay, of each run; 0 = none, -1 = all.
-            keep_best: How many of the best stay, of each run, by what its newest scored file was judged by; likewise.
-            dry_run: Delete nothing, only say what would go.
+            keep_last: How many of the newest to keep of each run; 0 = none, -1 = all.
+            keep_best: How many of the best to keep of each run, by the monitor of its newest file that has a score;
+                0 = none, -1 = all.
+            dry_run: Delete nothing, only return what would be deleted.
 
         Returns:
-            The paths of the files that went, or would go, oldest first.
+            The paths of the deleted files, or of those that would be deleted, oldest first.
 
         Raises:
-            PolicyError: If a number cannot be used.
-            SaveError: If a file could not be deleted. All others were; the message names each that was not.
+            PolicyError: If a number is not allowed.
+            SaveError: If files could not be deleted. The message names them; all others were deleted.
         """
         _check(keep_last=keep_last, keep_best=keep_best)
         stays = {info.path for info in self if info.kind == "manual"}
@@ -109,14 +110,14 @@ class Checkpoints(Sequence[CheckpointInfo]):
         return [info.path for info in outdated] if dry_run else self._delete(outdated)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Each as a plain dictionary, for ``json`` or a data frame."""
+        """Each checkpoint as a plain dictionary, for ``json`` or a data frame."""
         return [info.to_dict() for info in self]
 
     def plot(self, metric: str | None = None) -> Axes:
-        """A metric against the batches done in all, one line for each run, in a figure of its own.
+        """Plot a metric against the total number of batches in a new figure, one line for each run.
 
         Args:
-            metric: Its name; ``None`` means the one that the newest scored file was judged by.
+            metric: Its name; ``None`` for the monitor of the newest file that has a score.
 
         Returns:
             The matplotlib axes.
@@ -147,7 +148,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
         return runs.values()
 
     def _delete(self, outdated: Iterable[CheckpointInfo]) -> list[str]:
-        went, failures = [], []
+        deleted, failures = [], []
         for info in outdated:
             try:
                 if _is_replaced(info):
@@ -156,15 +157,15 @@ class Checkpoints(Sequence[CheckpointInfo]):
             except (OSError, CheckpointFileError) as error:
                 failures.append((info.path, error))
             else:
-                went.append(info.path)
-        self._found.infos[:] = [info for info in self if info.path not in went]
+                deleted.append(info.path)
+        self._found.infos[:] = [info for info in self if info.path not in deleted]
         if failures:
             each = "".join(f"\n  {path}: {error}" for path, error in failures)
             raise SaveError(
                 f"cannot delete {len(failures)} outdated checkpoints at {self._path}:{each}\n"
-                f"The other {len(went)} are gone. Delete these by hand, or prune again when they can be deleted."
+                f"Delete these by hand, or prune again later. {len(deleted)} others were deleted."
             ) from failures[0][1]
-        return went
+        return deleted
 
 
 def _check(**keep: int) -> None:
@@ -174,20 +175,20 @@ def _check(**keep: int) -> None:
 
 
 def _kept(candidates: list[CheckpointInfo], count: int) -> set[str]:
-    """The first so many that verify, and those before them that do not."""
+    """The paths of the first ``count`` intact candidates, and of the damaged ones before them."""
     if count == -1:
         return {info.path for info in candidates}
-    stays, whole = set(), 0
+    stays, intact = set(), 0
     for info in candidates:
-        if whole == count:
+        if intact == count:
             break
         stays.add(info.path)
-        whole += archive.problem(info.path) is None
+        intact += archive.problem(info.path) is None
     return stays
 
 
 def _is_replaced(info: CheckpointInfo) -> bool:
-    """Whether the file is gone by now, or is another one of the same name."""
+    """Whether the file was deleted, or replaced by another of the same name."""
     try:
         now = read_info(info.path)
     except FileNotFoundError:

@@ -17,29 +17,29 @@ from checkpointable.storage.format import archive
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What a checkpoint file tells about itself, without a tensor being read.
+    """What a checkpoint file states about itself, read without its tensors.
 
     Attributes:
-        path: Where it lies.
+        path: Its path or URL.
         kind: ``"best"``, ``"epoch"``, ``"step"``, ``"time"``, ``"interval"``, ``"last"`` (end of training),
             ``"exception"`` or ``"manual"`` (written by ``trainer.save_checkpoint`` or another callback).
-        reasons: Every condition that it was saved for; ``kind`` is the first of them.
+        reasons: All conditions that it was saved for; ``kind`` is the first of them.
         epoch: Epoch, from 0.
         batch: Batches done in that epoch.
         step: Optimizer steps done.
         batches: Batches done in all epochs together.
         metrics: Logged scalars when it was saved.
-        monitor: The quantity it was judged by, if it was saved for being one of the best.
-        mode: ``"min"`` or ``"max"``, likewise.
-        score: The value of that quantity on exactly these weights.
+        monitor: The quantity that was compared, if it was saved as one of the best.
+        mode: ``"min"`` or ``"max"``, if it was saved as one of the best.
+        score: The value of ``monitor`` on exactly these weights.
         created: Seconds since the epoch of Unix time.
         size: Bytes.
-        run_id: The run it belongs to, the same over all restarts.
-        resumed_from: The file its run had gone on from, if any.
-        exactness: How exactly a run goes on from it; ``None`` where that was not recorded.
+        run_id: The run it belongs to, the same over all resumes.
+        resumed_from: The file its run had resumed from, if any.
+        exactness: How exactly a run resumes from it; ``None`` if unknown.
         weights_only: Whether it lacks what resuming needs.
         lineage: The attempt that wrote it, and those that this descends from.
-        base_name: The name it was given, without version and suffix; ``None`` if it was saved by name.
+        base_name: The name it was given, without version and suffix; ``None`` if the user or another callback named it.
     """
 
     path: str
@@ -68,14 +68,14 @@ class CheckpointInfo:
         return self.lineage.generation
 
     def belongs_to(self, lineage: Lineage) -> bool:
-        """Whether an attempt of this lineage wrote it, and it is no copy under another name."""
+        """Whether an attempt of this lineage wrote it, under the name that the file has now."""
         given = re.escape(self.base_name or "")
         named = re.search(rf"(^|/){given}(-v\d+)?{re.escape(SUFFIX)}$", self.path.replace(os.sep, "/")) is not None
         return self.base_name is not None and named and lineage.includes(self.lineage.attempt, self.batches)
 
     @property
     def at(self) -> Position:
-        """Where its run stood."""
+        """The position of its run."""
         return Position(self.epoch, self.batch, self.step, self.batches)
 
     def to_dict(self) -> dict[str, Any]:

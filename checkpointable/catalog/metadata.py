@@ -1,4 +1,4 @@
-"""The metadata of a checkpoint file: what it states about itself, and whether that can be what was written."""
+"""The metadata of a checkpoint file, and whether metadata that was read is valid."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _Check = Callable[[Any], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Why a file is one of the best.
+    """The score of a file that was saved as one of the best.
 
     Attributes:
-        monitor: The quantity that it was judged by.
+        monitor: The quantity that was compared.
         mode: ``"min"`` or ``"max"``.
         value: The value of that quantity on exactly these weights.
     """
@@ -34,7 +34,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class FileMetadata:
-    """What a file states about itself.
+    """What a checkpoint file states about itself.
 
     Attributes:
         kind: The first of its reasons.
@@ -47,7 +47,7 @@ class FileMetadata:
         batches: Batches done in all epochs together.
         ended: What had just ended; ``None`` if it was not saved at a safe point.
         metrics: Logged scalars when it was saved.
-        score: Why it is one of the best, if it is.
+        score: Its score, if it was saved as one of the best.
         base_name: The name it was given, without version and suffix; ``None`` if the user or another callback named it.
         resumed_from: The file its run had resumed from, if any.
         exactness: How exactly a run resumes from it; ``None`` if unknown.
@@ -82,15 +82,15 @@ class FileMetadata:
         return Position(self.epoch, self.batch, self.step, self.batches)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it goes into the file."""
+        """The metadata as it is written to the file."""
         return as_builtin(self)
 
     @classmethod
     def from_dict(cls, metadata: Mapping[str, Any], path: str) -> FileMetadata:
-        """What ``to_dict`` gave, read from the file at ``path``.
+        """The metadata that ``to_dict`` returned, as read from the file at ``path``.
 
         Raises:
-            CheckpointFileError: If a field is missing, or holds a value of a wrong type. The message names all.
+            CheckpointFileError: If fields are missing or have values of a wrong type. The message names all of them.
         """
         wrong = _wrong_fields(metadata)
         if wrong is not None:
@@ -99,16 +99,16 @@ class FileMetadata:
 
 
 def _wrong_fields(metadata: Mapping[str, Any]) -> str | None:
-    """Which fields are missing, or hold values that they cannot hold; ``None`` if all is well."""
+    """Which fields are missing or have values of a wrong type; ``None`` if the metadata is valid."""
     missing = [repr(name) for name in _REQUIRED if name not in metadata]
     if missing:
         return f"has metadata without {', '.join(missing)}"
     score = metadata.get("score")
-    judged = score if isinstance(score, dict) else {}
+    parts = score if isinstance(score, dict) else {}
     checked = [
         *((name, metadata[name], check) for name, check in _REQUIRED.items()),
         *((name, metadata[name], check) for name, check in _OPTIONAL.items() if name in metadata),
-        *((f"score.{name}", judged.get(name), check) for name, check in _SCORE.items() if score is not None),
+        *((f"score.{name}", parts.get(name), check) for name, check in _SCORE.items() if score is not None),
     ]
     wrong = [f"{name} is {value!r:.60}" for name, value, is_fine in checked if not is_fine(value)]
     return f"has metadata of a wrong type: {', '.join(wrong)}" if wrong else None

@@ -1,4 +1,4 @@
-"""What lies at a path: the checkpoints there in order, and the files that should be checkpoints and cannot be read."""
+"""Finds the checkpoints at a path, puts them in order, and finds the files there that may be damaged checkpoints."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:
-    """Something that should tell what it holds, and does not.
+    """A file that may be a damaged checkpoint, or a folder that cannot be listed.
 
     Attributes:
-        path: The file; or the folder, if that cannot be listed.
+        path: The file or folder.
         problem: What is wrong with it.
-        modified: When it was last changed, in seconds since the epoch of Unix time; infinite where unknown.
+        modified: When it was last changed, in seconds since the epoch of Unix time; infinite if unknown.
     """
 
     path: str
@@ -39,7 +39,13 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What lies at a path: checkpoints of this library, newest last, and what does not tell whether it is one."""
+    """What is at a path.
+
+    Attributes:
+        infos: The checkpoints of this library, newest last.
+        unreadable: Files that may be damaged checkpoints, and folders that cannot be listed.
+        is_file: Whether the path is a file.
+    """
 
     infos: list[CheckpointInfo] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -47,12 +53,12 @@ class Found:
 
 
 def scan(path: str | os.PathLike[str]) -> Found:
-    """Everything at or below a path, by its metadata only; nothing if there is no such path.
+    """Find the checkpoints at or below a path, by their metadata only. A path that does not exist has none.
 
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
-        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
+        RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
     """
     for found in looks(path):
         if all(files.is_there(lost.path) for lost in found.unreadable):
@@ -61,10 +67,10 @@ def scan(path: str | os.PathLike[str]) -> Found:
 
 
 def looks(path: str | os.PathLike[str]) -> Iterator[Found]:
-    """Look at a path once, and again for as long as the caller asks, up to a minute.
+    """What is at a path, looked up again for each item, for at most a minute.
 
-    A file that was deleted between the listing and its reading is no reason to give up: the run that deleted it had
-    saved a newer one before, which the next look finds.
+    A run deletes a file only after it has saved a newer one. So if a file was deleted between listing and reading, the
+    next look finds the newer one.
     """
     place, deadline = normalize_path(path), time.monotonic() + _LOOK_SECONDS
     yield _look(place)
@@ -88,15 +94,15 @@ def _directory(place: str) -> Found:
         unreadable.append(Unreadable(path=str(error.filename), problem=f"cannot be listed: {error.strerror}"))
 
     infos = []
-    for seen in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_gone):
-        if isinstance(seen, Unreadable):
-            unreadable.append(seen)
-        elif seen is not None:
-            infos.append(seen)
+    for inspected in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_deleted):
+        if isinstance(inspected, Unreadable):
+            unreadable.append(inspected)
+        elif inspected is not None:
+            infos.append(inspected)
     return Found(infos=in_order(infos), unreadable=unreadable)
 
 
-def _inspect_or_gone(path: str) -> CheckpointInfo | Unreadable | None:
+def _inspect_or_deleted(path: str) -> CheckpointInfo | Unreadable | None:
     try:
         return inspect(path)
     except FileNotFoundError:
@@ -106,25 +112,25 @@ def _inspect_or_gone(path: str) -> CheckpointInfo | Unreadable | None:
 def _file(place: str) -> Found:
     path = os.path.realpath(place) if os.path.islink(place) else place
     if not files.is_there(path):
-        return Found(unreadable=[Unreadable(path=place, problem=f"it links to {path}, which is not there")])
+        return Found(unreadable=[Unreadable(path=place, problem=f"it links to {path}, which does not exist")])
     if not files.is_file(path) or not may_be_checkpoint(path):
-        raise CheckpointFileError(f"{path} is not a checkpoint, neither whole nor damaged. {_INSTEAD}")
-    seen = inspect(path)
-    if seen is None:
+        raise CheckpointFileError(f"{path} is not a checkpoint, neither an intact nor a damaged one. {_INSTEAD}")
+    inspected = inspect(path)
+    if inspected is None:
         raise CheckpointFileError(
             f"{path} is a checkpoint, but not one that checkpointable wrote."
-            f" Give it to Trainer.fit(ckpt_path=...) itself. Otherwise: {_INSTEAD}"
+            f" Pass it to Trainer.fit(ckpt_path=...) directly. Otherwise: {_INSTEAD}"
         )
-    if isinstance(seen, Unreadable):
-        return Found(unreadable=[seen], is_file=True)
-    return Found(infos=[seen], is_file=True)
+    if isinstance(inspected, Unreadable):
+        return Found(unreadable=[inspected], is_file=True)
+    return Found(infos=[inspected], is_file=True)
 
 
 def inspect(path: str) -> CheckpointInfo | Unreadable | None:
-    """What one file is: a checkpoint of this library, one that does not tell, or (``None``) one that others wrote.
+    """What one file is: a checkpoint of this library, unreadable, or (``None``) a checkpoint of another library.
 
     Raises:
-        FileNotFoundError: If it is gone.
+        FileNotFoundError: If there is no such file.
         RemoteError: If its file system does not answer.
     """
     try:
@@ -141,7 +147,7 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
 
 
 def may_be_checkpoint(path: str) -> bool:
-    """Whether a file is a checkpoint, or what damage could have made of one; a text file is neither.
+    """Whether a file is a checkpoint, or may be a damaged one. A text file is neither.
 
     Raises:
         OSError: If it cannot be opened.
@@ -153,14 +159,14 @@ def may_be_checkpoint(path: str) -> bool:
 
 
 def _names_our_member(path: str) -> bool:
-    """By the bytes at its end: damage can take a member out of the archive's directory, and no checksum covers that."""
+    """Whether the end of a file holds the name of our member, which damage can remove from the archive's directory."""
     with files.open_file(path) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - (1 << 16), 0))
         return archive.MEMBER.encode() in file.read()
 
 
 def _members(path: str) -> set[str] | None:
-    """What is in an archive, or ``None`` if it is not one that can be opened."""
+    """The names of the members of an archive, or ``None`` if it cannot be opened as one."""
     try:
         with files.open_file(path) as file, zipfile.ZipFile(file) as opened:
             return {name.rpartition("/")[2] for name in opened.namelist()}
@@ -171,9 +177,9 @@ def _members(path: str) -> set[str] | None:
 
 
 def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
-    """Newest last: runs by the time of their newest file; in a run what came of a later resume, then by position, time.
+    """Sort checkpoints, newest last: runs by the time of their newest file; files of a run by resume, position, time.
 
-    A run that was taken up again at an older file goes on from there; what had come after that file is older, then.
+    If a run was resumed from an older file, the files that had followed that file come before those of the resume.
     """
     infos = list(infos)
     active: dict[str, float] = {}
@@ -186,20 +192,20 @@ def in_order(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
 
 
 def infos(directory: str | os.PathLike[str], *, below: bool = True) -> Iterator[CheckpointInfo]:
-    """The checkpoints of this library in a directory; links, files of others and unreadable ones are passed over.
+    """The checkpoints of this library in a directory. Links, unreadable files and those of other libraries are skipped.
 
-    So are copies that stand for the newest or the best file, even if that one is gone: they are no files of a run.
+    Copies made in place of links to the newest or the best file are skipped too, even if the original is missing.
 
     Args:
-        directory: Where to look: a local path, or a URL.
-        below: Whether to look in its subdirectories, too.
+        directory: A local path, or a URL.
+        below: Whether to search its subdirectories as well.
 
     Raises:
         RemoteError: If a remote file system does not answer.
     """
     place = os.fspath(directory)
     for info in files.for_each(place, checkpoint_files(place, below=below), _info_or_none):
-        if info is not None and not _stands_for_another(info):
+        if info is not None and not _is_in_place_of_a_link(info):
             yield info
 
 
@@ -215,9 +221,9 @@ def _info_or_none(path: str) -> CheckpointInfo | None:
 def checkpoint_files(
     directory: str | os.PathLike[str], *, below: bool = True, on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[str]:
-    """Every ``*.ckpt`` file in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
+    """The ``*.ckpt`` files in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
 
-    Links, pipes and the like are left out, and copies of our files that stand for one that lies beside or below them.
+    Links, pipes and the like are skipped, and so are copies made in place of links to a file beside or below them.
 
     Raises:
         OSError: If a remote directory cannot be listed.
@@ -240,22 +246,22 @@ def _may_be_file(path: str) -> bool:
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
-        return True  # whoever opens it hears why
+        return True  # opening it raises the reason
 
 
 def _is_copy(path: str, others: Iterable[str]) -> bool:
-    """Whether a file stands for one of the others, as where links are not to be had, or were followed by a copying."""
+    """Whether a file is a copy of one of the others, made where links are not supported, or by copying a link."""
     if not _has_reserved_name(path):
         return False
     copy = _info_or_none(path)
-    if copy is None or not _stands_for_another(copy):
+    if copy is None or not _is_in_place_of_a_link(copy):
         return False
     originals = (_info_or_none(other) for other in others if not _has_reserved_name(other))
     return any(it is not None and replace(it, path=copy.path) == copy for it in originals)
 
 
-def _stands_for_another(info: CheckpointInfo) -> bool:
-    """By its name, which is ours; what users save by hand, and other callbacks, may be called anything."""
+def _is_in_place_of_a_link(info: CheckpointInfo) -> bool:
+    """Whether a file has a name reserved for links. Files that users and other callbacks save may have any name."""
     return _has_reserved_name(info.path) and info.kind != "manual"
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint to resume from, and which is best: the first in order whose bytes verify."""
+"""Chooses the checkpoint to resume from, and the best one: the first in order that is intact."""
 
 from __future__ import annotations
 
@@ -16,85 +16,92 @@ from checkpointable.storage.format import archive
 
 
 def latest(path: str | os.PathLike[str]) -> str | None:
-    """The newest checkpoint that verifies and can be resumed from, as ``Trainer.fit(ckpt_path=latest(...))`` takes it.
+    """The newest intact checkpoint that can be resumed from, for ``Trainer.fit(ckpt_path=latest(...))``.
 
-    The run whose newest file was written last comes first; within a run the position decides, whatever its clocks said.
-    A file saved by name (kind ``"manual"``) comes after one saved at a safe point of the same position. Passed over
-    without a word: files that hold weights only, and those that plain Lightning wrote.
+    The run whose newest file was written last comes first. Within a run, the position decides, not the clock. At the
+    same position, a file saved at a safe point comes before one saved by name (kind ``"manual"``). Files that hold
+    weights only, and those written by plain Lightning, are skipped without a warning.
 
     Args:
-        path: A directory, searched at or below; a checkpoint file, which is judged itself; or a link to either. A
-            local path, or a URL such as ``s3://bucket/runs``.
+        path: A directory, which is searched with its subdirectories; a checkpoint file, which alone is considered; or a
+            link to either. A local path, or a URL such as ``s3://bucket/runs``.
 
     Returns:
-        A file whose bytes were all read and checked; ``None`` if there is none, as before the first save. A newer one
-        that does not verify is passed over with a ``CheckpointableWarning`` that says why.
+        The path of a file whose bytes were all read and checked; ``None`` if there is none, as before the first save.
+        A newer damaged file is skipped with a ``CheckpointableWarning`` that says why.
 
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
-        TimeoutError: If for a minute each file is deleted before it is read.
-        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
+        TimeoutError: If for a minute files are deleted before they can be read, and no other is intact.
+        RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
     """
     return _choose(path, newest)
 
 
 def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None:
-    """The checkpoint with the best score that verifies, of the newest run that has one.
+    """The intact checkpoint with the best score, of the newest run that has a score.
 
-    NaN is never best; among equals the earlier is. A file that holds weights only counts like any other. An older run
-    is asked only if nothing of the newer one verifies.
+    NaN is never best. Of equal scores, the earlier is best. Files that hold weights only count as well. An older run is
+    considered only if no file of the newer one is intact.
 
     Args:
         path: As for ``latest``.
-        monitor: The quantity that decides; ``None``: the one by which the newest scored file was judged.
+        monitor: The quantity to compare; ``None`` for the monitor of the newest file that has a score.
 
     Returns:
-        As for ``latest``: all its bytes were checked, and what is passed over is named in a warning.
+        The path of a file whose bytes were all read and checked; ``None`` if there is none. A better damaged file is
+        skipped with a ``CheckpointableWarning`` that says why.
 
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
-        TimeoutError: If for a minute each file is deleted before it is read.
-        RemoteError: If a remote file system does not answer. It is no reason to start from nothing.
+        TimeoutError: If for a minute files are deleted before they can be read, and no other is intact.
+        RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
     """
     return _choose(path, lambda found: best_of(found, monitor))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The checkpoint chosen, if any, and why those before it were not."""
+    """The result of choosing a checkpoint.
+
+    Attributes:
+        info: The chosen checkpoint, if there is one.
+        skipped: The paths that came before it, each with the reason why it cannot be used.
+    """
 
     info: CheckpointInfo | None
     skipped: dict[str, str]
 
     def warn(self, *, stacklevel: int) -> None:
-        """Name what was passed over; ``stacklevel`` counts from here, as that of ``warnings.warn``."""
-        outcome = "Nothing else there can be used: pass a path where a whole checkpoint lies."
+        """Warn about each skipped file; ``stacklevel`` counts from here, like that of ``warnings.warn``."""
+        outcome = "No other file there can be used. Pass the path of an intact checkpoint."
         if self.info is not None:
-            outcome = f"{self.info.path} comes next. Replace the file by a good copy, or delete it."
+            outcome = f"The next intact one is {self.info.path}. Replace the skipped file by a good copy, or delete it."
         for path, why in self.skipped.items():
-            warnings.warn(f"passed over {path}: {why}. {outcome}", CheckpointableWarning, stacklevel=stacklevel)
+            warnings.warn(f"skipped {path}: {why}. {outcome}", CheckpointableWarning, stacklevel=stacklevel)
 
 
 def newest(found: Found) -> Choice:
-    """The newest that verifies and can be resumed from."""
+    """The newest intact checkpoint that can be resumed from."""
     choice = first_intact((info for info in reversed(found.infos) if not info.weights_only), found.unreadable)
     if found.is_file:
-        weights_only = "it holds weights only, and a run cannot go on from these"
+        weights_only = "it holds weights only, so a run cannot be resumed from it"
         choice.skipped.update({info.path: weights_only for info in found.infos if info.weights_only})
     return choice
 
 
 def best_of(found: Found, monitor: str | None = None) -> Choice:
-    """The best that verifies."""
+    """The best intact checkpoint."""
     return first_intact(by_score(found.infos, monitor), found.unreadable)
 
 
 def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[CheckpointInfo]:
-    """Those judged by a quantity, best first, the newest run before the older ones. Takes them newest last.
+    """The checkpoints scored by ``monitor``, best first, those of newer runs before those of older ones.
 
-    Of a run that has gone back to an older file, those that it left behind do not count.
+    If a run was resumed from an older file, the files that had followed that file do not count. ``infos`` must be
+    sorted, newest last.
     """
     infos = list(infos)
     newest = {info.run_id: info.lineage for info in infos}
@@ -108,7 +115,7 @@ def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[Check
 
 
 def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable] = ()) -> Choice:
-    """The first of them whose bytes verify. What cannot be read counts as before it if it was changed later."""
+    """The first intact candidate. Unreadable files that were changed after it was saved are reported as skipped."""
     chosen, skipped = None, {}
     for info in candidates:
         problem = archive.problem(info.path)
@@ -128,8 +135,8 @@ def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> 
     else:
         if choice.info is None:
             raise TimeoutError(
-                f"cannot choose a checkpoint at {path}: for a minute each was deleted before it was read."
-                " Stop the process that deletes them, or pass the path of one that stays."
+                f"cannot choose a checkpoint at {path}: for a minute, files were deleted before they could be read, and"
+                " no other is intact. Stop the process that deletes them, or pass the path of one that is kept."
             )
     choice.warn(stacklevel=4)
     return None if choice.info is None else choice.info.path

@@ -1,4 +1,4 @@
-"""Checkpoints for the eyes: as text, as HTML, as a plot."""
+"""Shows checkpoints as text, as HTML and as a plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_text(infos: Sequence[CheckpointInfo], root: str) -> str:
 
     Args:
         infos: What to show.
-        root: The names are shown relative to this path.
+        root: The path that names are relative to.
     """
     rows = [_HEADER, *(_row(info, root) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -37,25 +37,25 @@ def as_text(infos: Sequence[CheckpointInfo], root: str) -> str:
 
 
 def as_html(infos: Sequence[CheckpointInfo], root: str) -> str:
-    """The same table as HTML, all text escaped."""
+    """The same table as HTML, with all text escaped."""
     head = _html_row("th", _HEADER)
     body = "".join(_html_row("td", _row(info, root)) for info in infos)
     return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def as_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> Axes:
-    """A metric against the batches done in all, one line for each run.
+    """Plot a metric against the total number of batches, one line for each run.
 
     Args:
         infos: What to show, newest last.
-        metric: Its name; ``None`` means the one that the newest scored file was judged by.
+        metric: Its name; ``None`` for the monitor of the newest file that has a score.
 
     Raises:
         ImportError: If matplotlib is not installed.
         MonitorError: If no checkpoint has that metric.
     """
     try:
-        from matplotlib import pyplot  # an extra, so only those who plot need it
+        from matplotlib import pyplot  # an optional dependency, imported only where it is needed
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "checkpointable[plot]"') from error
     if metric is None:

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.mixing import Mixin
 from checkpointable.storage import local
-from checkpointable.storage.files import read_whole
+from checkpointable.storage.files import read_bytes
 from checkpointable.storage.format import archive
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.remote import RemoteStore
@@ -66,7 +66,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
         """
         text = str(path)
         if is_remote(text) and not _is_left_to_lightning(text):
-            file = io.BytesIO(read_whole(text))
+            file = io.BytesIO(read_bytes(text))
             start, wrong = file.read(2), archive.problem_in(file)
             file.seek(0)
             read = partial(torch.load, file, map_location=map_location, weights_only=weights_only)

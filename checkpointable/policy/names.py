@@ -1,4 +1,4 @@
-"""What a checkpoint file is called: templates with positions and logged metrics as fields."""
+"""The names of checkpoint files: templates with the position and logged metrics as fields."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SUFFIX = ".ckpt"
 TEMPORARY_PREFIX = ".checkpointable-"  # of files that are being written
 POSITION_FIELDS = ("epoch", "batch", "step")
 LAST, BEST = "last", "best"
-_RESERVED = re.compile(rf"({LAST}|{BEST})(-v\d+)?", re.IGNORECASE)  # some file systems do not tell cases apart
+_RESERVED = re.compile(rf"({LAST}|{BEST})(-v\d+)?", re.IGNORECASE)  # some file systems ignore case
 
 
 def problems(template: object, argument: str) -> list[str]:
-    """What is wrong with a template, as far as it can be told before anything is logged."""
+    """What is wrong with a template, as far as can be checked before anything is logged."""
     allowed = f"allowed: a name with fields like {{epoch}}, {{batch:05d}}, {{val_loss:.3f}}, without {SUFFIX!r}"
     if not isinstance(template, str) or not template.strip():
         return [f"{argument}={template!r}: not a template; {allowed}"]
@@ -29,7 +29,7 @@ def problems(template: object, argument: str) -> list[str]:
     if any(not name or not name.strip() or name.isdigit() for name, _, _ in fields):
         found.append(f"{argument}={template!r}: a field without a name; {allowed}")
     if any(conversion for _, _, conversion in fields):
-        found.append(f"{argument}={template!r}: conversions like '!r' are not for file names; {allowed}")
+        found.append(f"{argument}={template!r}: conversions like '!r' are not allowed; {allowed}")
     if (taken := _reserved(template)) is not None:
         link, role = taken[0] + SUFFIX, taken[1].lower()
         found.append(f"{argument}={template!r}: {link} is the link to the {role} file; choose another name")
@@ -40,14 +40,14 @@ def problems(template: object, argument: str) -> list[str]:
     return found
 
 
-def is_reserved(stem: str) -> bool:
-    """Whether a name without its suffix is kept for what stands for the newest or the best file, as ``last-v1`` is."""
-    return _reserved(stem) is not None
+def is_reserved(base_name: str) -> bool:
+    """Whether a name without suffix, such as ``last-v1``, is reserved for a link to the newest or the best file."""
+    return _reserved(base_name) is not None
 
 
-def _reserved(stem: str) -> re.Match[str] | None:
-    """By the last part of a path: in whatever directory, a file of such a name is known to stand for another."""
-    return _RESERVED.fullmatch(posixpath.basename(posixpath.normpath(stem)))
+def _reserved(base_name: str) -> re.Match[str] | None:
+    """Match the last part of a path: such names are reserved in every directory."""
+    return _RESERVED.fullmatch(posixpath.basename(posixpath.normpath(base_name)))
 
 
 def _wrong_spec(shown: str, name: str | None, spec: str | None) -> str | None:
@@ -60,19 +60,19 @@ def _wrong_spec(shown: str, name: str | None, spec: str | None) -> str | None:
 
 
 def unknown_fields(template: str, values: Collection[str]) -> list[str]:
-    """Fields of a template that nothing fills."""
+    """Fields of a template that have no value."""
     return [name for _, name, _, _ in Formatter().parse(template) if name is not None and name not in values]
 
 
 def render(template: str, values: Mapping[str, int | float | str], *, insert_names: bool = False) -> str:
     """The file name without its suffix.
 
-    A field that is not there yet gives ``nan``. A ``/`` in a field's name or value becomes ``_``: a metric called
-    ``val/loss`` does not leave the directory. A name that is reserved gets a ``_`` at its end.
+    A field without a value gives ``nan``. A ``/`` in a field's name or value becomes ``_``, so that a metric called
+    ``val/loss`` makes no subdirectory. A reserved name gets a ``_`` at its end.
 
     Args:
         template: For example ``"epoch_{epoch:02d}_{val/loss:.3f}"``.
-        values: What the fields stand for.
+        values: The value of each field.
         insert_names: ``{epoch:02d}`` becomes ``epoch=02`` (``auto_insert_metric_name``).
 
     Raises:
@@ -88,8 +88,8 @@ def render(template: str, values: Mapping[str, int | float | str], *, insert_nam
         if insert_names and name != "monitor":
             text = f"{name}={text}"
         parts.append(re.sub(r"[/\\\0]", "_", text))
-    stem = "".join(parts)
-    return f"{stem}_" if is_reserved(stem) else stem
+    base_name = "".join(parts)
+    return f"{base_name}_" if is_reserved(base_name) else base_name
 
 
 def _format(template: str, name: str, spec: str, values: Mapping[str, int | float | str]) -> str:
@@ -104,6 +104,6 @@ def _format(template: str, name: str, spec: str, values: Mapping[str, int | floa
         raise PolicyError(f"cannot name a checkpoint with {template!r}: {name} is {value!r}, and {error}.") from error
 
 
-def versioned(stem: str, version: int) -> str:
-    """``stem``, ``stem-v1``, ``stem-v2`` ... as Lightning numbers names that are taken."""
-    return f"{stem}{SUFFIX}" if version == 0 else f"{stem}-v{version}{SUFFIX}"
+def versioned(base_name: str, version: int) -> str:
+    """The file name of a version: ``a.ckpt``, ``a-v1.ckpt``, ``a-v2.ckpt`` ... as Lightning numbers names in use."""
+    return f"{base_name}{SUFFIX}" if version == 0 else f"{base_name}-v{version}{SUFFIX}"

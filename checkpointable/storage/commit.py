@@ -1,7 +1,7 @@
-"""How a file becomes durable, and only then visible.
+"""Makes a file durable before it becomes visible.
 
-A temporary file in the same directory is written, flushed, synced and verified; then it takes its name, and the
-directory is synced. Whatever is killed in between, the name stands for the whole old file or the whole new one.
+A temporary file in the same directory is written, flushed, synced and verified. Then it is renamed, and the directory
+is synced. If the process is killed at any point, the name leads to the intact old file or to the intact new one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ else:
 
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
-_IN_USE: set[str] = set()  # temporary files of this process, in whatever thread
+_IN_USE: set[str] = set()  # temporary files of this process, from all its threads
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
 
 
@@ -41,17 +41,17 @@ def commit(
     problem: Callable[[Path], str | None],
     overwrite: bool,
 ) -> None:
-    """Write a file durably; it appears under its name whole, or not at all.
+    """Write a file durably. It appears under its name intact, or not at all.
 
     Args:
-        path: The final name; its directory is made if it is gone.
+        path: The final name. Its directory is made if it is missing.
         write: Fills an empty file that is open for reading and writing.
-        problem: What is wrong with the written file, or ``None``; asked before it becomes visible.
-        overwrite: Whether a file of that name may be replaced.
+        problem: Returns what is wrong with the written file, or ``None``. Called before the file becomes visible.
+        overwrite: Whether to replace a file of that name.
 
     Raises:
         FileExistsError: If the name is taken and ``overwrite`` is false.
-        SaveError: If the file does not verify.
+        SaveError: If the written file is not intact.
         OSError: If the file system refuses.
     """
     _make(path.parent)
@@ -62,20 +62,20 @@ def commit(
             os.fsync(file.fileno())
         wrong = problem(temporary)
         if wrong is not None:
-            raise SaveError(f"{path} was written, and does not verify: {wrong}. It was not kept; save to another disk.")
+            raise SaveError(f"{path} is damaged after it was written: {wrong}. It was not kept. Save to another disk.")
         _publish(temporary, path, overwrite=overwrite)
     sync_directory(path.parent)
 
 
 def point(link: Path, target: Path) -> None:
-    """Make ``link`` a relative link to ``target``, in one step. Where links are not to be had, a copy.
+    """Make ``link`` a relative link to ``target``, in one step; a copy where the file system has no links.
 
     Raises:
         FileExistsError: If ``link`` is the file itself.
         OSError: If the file system refuses.
     """
     if not link.is_symlink() and link.exists() and link.samefile(target):
-        raise FileExistsError(errno.EEXIST, "a link would take the place of the file that it is to lead to", str(link))
+        raise FileExistsError(errno.EEXIST, "a link would replace the file that it leads to", str(link))
     with _temporary(link.parent) as temporary:
         try:
             os.symlink(os.path.relpath(target, link.parent), temporary)
@@ -86,14 +86,14 @@ def point(link: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, durably. One that is gone already is no error."""
+    """Delete a file durably. If it is missing, do nothing."""
     path.unlink(missing_ok=True)
     if path.parent.exists():
         sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable, where the system can (not on Windows)."""
+    """Make the names in a directory durable. On Windows this is not possible, and does nothing."""
     if os.name == "nt":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -104,11 +104,11 @@ def sync_directory(directory: Path) -> None:
 
 
 def prepare(directory: Path, *, below: bool = False) -> None:
-    """Make the directory, show that it can be written, and sweep what dead processes left half-written.
+    """Make the directory, check that it can be written, and delete temporary files that dead processes left.
 
     Args:
         directory: Where checkpoints will be saved.
-        below: Whether they will be in its subdirectories, too.
+        below: Whether they will also be saved in its subdirectories.
 
     Raises:
         SaveError: If the directory cannot be used; the message says what to do.
@@ -127,16 +127,16 @@ def prepare(directory: Path, *, below: bool = False) -> None:
             " Choose a dirpath that this process can write, or free space there."
         ) from error
     for leftover in directory.glob(f"{'**/' if below else ''}{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's; it stays theirs
-            _sweep(leftover)
+        with contextlib.suppress(OSError):  # another user's file stays
+            _delete_if_abandoned(leftover)
 
 
 def _make(directory: Path) -> None:
-    """Make a directory and what is missing above it, each name durable."""
+    """Make a directory and its missing parents, each of them durably."""
     missing = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # which would say that the name of the file is taken
+    except FileExistsError as error:  # FileExistsError would mean that the file's name is taken
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from error
     for place in missing:
         sync_directory(place.parent)
@@ -157,7 +157,7 @@ def _temporary(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(temporary: Path) -> Iterator[BinaryIO]:
-    """Make a file that stays locked to the end of this, even when it is closed before: it shows that it is in use."""
+    """Make a file and lock it until the end of the block, even if it is closed before. The lock shows it is in use."""
     with contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(open(temporary, "x+b"))
@@ -165,9 +165,9 @@ def _locked(temporary: Path) -> Iterator[BinaryIO]:
                 break
             lock = os.dup(file.fileno())
             stack.callback(os.close, lock)
-            with contextlib.suppress(OSError):  # a file system that knows no locks
+            with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.lexists(temporary):  # else a sweep took it before it was locked
+            if os.path.lexists(temporary):  # else another process deleted it before it was locked
                 break
         yield file
 
@@ -177,8 +177,8 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         os.replace(temporary, path)
         return
     try:
-        os.link(temporary, path)  # fails if the name is taken, even by a run that took it a moment ago; the other way
-        # below, for file systems without hard links, cannot tell that
+        # unlike the check below, which is for file systems without hard links, this cannot miss a name just taken
+        os.link(temporary, path)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
@@ -195,11 +195,11 @@ def _copy(target: Path, temporary: Path) -> None:
         os.fsync(copy.fileno())
 
 
-def _sweep(leftover: Path) -> None:
-    """Delete a temporary file that nobody writes any more.
+def _delete_if_abandoned(leftover: Path) -> None:
+    """Delete a temporary file that no process is writing any more.
 
-    On this host that is one whose process is dead, and that is not locked: a process of another container has the same
-    host name at times, and a number that stands for nobody here. Of other hosts only the age tells.
+    A file of this host is deleted if its process is dead and it is not locked. (The lock protects the files of another
+    container, which can have the same host name and other process numbers.) A file of another host is deleted by age.
     """
     name = _NAME.fullmatch(leftover.name)
     if name is None or leftover.name in _IN_USE:
@@ -215,7 +215,7 @@ def _sweep(leftover: Path) -> None:
 
 @contextlib.contextmanager
 def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
-    """Whether nobody has a file locked; ``None`` where its file system knows no locks. If so, it is locked in here."""
+    """Lock a file for the block if no process has it locked, and give whether that is so; ``None`` without locks."""
     if not _HAS_LOCKS or not stat.S_ISREG(status.st_mode):
         yield True
         return
@@ -234,7 +234,7 @@ def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of this host lives. This one does not count: what it writes now is known by name."""
+    """Whether another process of this host is alive. The files that this one writes are known by name."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

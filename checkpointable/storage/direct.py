@@ -1,7 +1,7 @@
-"""Bytes to disk and back past the page cache: as fast as the disk, nothing pushed out, and read from the disk itself.
+"""Writes and reads files past the page cache: at the speed of the disk, and verified from the disk itself.
 
-Aligned direct writes as in FastPersist (arXiv 2406.13768). Small files, and file systems that refuse (tmpfs, some
-network ones), go through the page cache.
+Writes are direct and aligned, as in FastPersist (arXiv 2406.13768). They leave the cached files of others in the page
+cache. Small files, and those on file systems that refuse (tmpfs, some network ones), go through the page cache.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from checkpointable.storage.store import Content
 
 _BLOCK = 1 << 23
 _BUFFER = 1 << 16
-_UNIT = 1 << 12  # what direct writes are aligned to
+_UNIT = 1 << 12  # what direct reads and writes are aligned to
 _SMALL = 1 << 22
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def write(content: Content, file: BinaryIO) -> None:
-    """Fill an empty file that is open for writing. Making it durable is left to the caller.
+    """Write the content into an empty file that is open for writing. The caller makes it durable.
 
     Raises:
         OSError: If the file system refuses.
@@ -41,7 +41,7 @@ def write(content: Content, file: BinaryIO) -> None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file, open for reading past the page cache where that is allowed.
+    """Open a file for reading: past the page cache if it is large and the file system allows that.
 
     Raises:
         OSError: If it cannot be opened.
@@ -56,13 +56,13 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class DirectReader(io.FileIO):
-    """A file, read past the page cache.
+    """A file that is read past the page cache.
 
     Args:
         path: The file.
 
     Raises:
-        OSError: If it cannot be opened so.
+        OSError: If it cannot be opened, or the file system refuses direct reads.
     """
 
     # both read by way of ``readinto``: direct reads need aligned memory
@@ -75,7 +75,7 @@ class DirectReader(io.FileIO):
         self._start = self._length = 0
 
     def readinto(self, buffer: Any) -> int:
-        """Read some bytes from the current position; none at the end."""
+        """Read into the buffer from the current position, and return the number of bytes; 0 at the end."""
         wanted, at = memoryview(buffer).cast("B"), self.tell()
         if not self._start <= at < self._start + self._length:
             self._load(at // _UNIT * _UNIT)
@@ -91,7 +91,7 @@ class DirectReader(io.FileIO):
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
-            _set_direct(self.fileno(), 0)  # it took the flag, and refuses the read
+            _set_direct(self.fileno(), 0)  # the file system accepted the flag, and refuses the read
             self._length = os.preadv(self.fileno(), [self._block], start)
 
 
@@ -100,7 +100,7 @@ def _past_the_cache(descriptor: int, *, wanted: bool) -> Iterator[None]:
     if not wanted or not _DIRECT:
         yield
         return
-    with contextlib.suppress(OSError):  # a file system that knows no direct writes
+    with contextlib.suppress(OSError):  # a file system without direct writes
         _set_direct(descriptor, _DIRECT)
     try:
         yield
@@ -109,7 +109,7 @@ def _past_the_cache(descriptor: int, *, wanted: bool) -> Iterator[None]:
 
 
 def _set_direct(descriptor: int, flag: int) -> None:
-    import fcntl  # not on Windows, which does not get here
+    import fcntl  # not on Windows, where this is not called
 
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~_DIRECT | flag)
 
@@ -121,25 +121,28 @@ def _write(descriptor: int, block: memoryview) -> None:
         except OSError as error:
             if error.errno not in _REFUSED or not _DIRECT:
                 raise
-            _set_direct(descriptor, 0)  # it took the flag, and refuses the write
+            _set_direct(descriptor, 0)  # the file system accepted the flag, and refuses the write
             block = block[os.write(descriptor, block) :]
 
 
 def _one_behind(work: Callable[[memoryview], None], blocks: Iterable[memoryview]) -> None:
-    """Do the work on each block, in order, while the next one is made. Those before the last one may be overwritten."""
+    """Run ``work(block)`` in a thread while the next block is produced, in order.
+
+    A block's memory may be reused after the following call.
+    """
     with ThreadPoolExecutor(1, "checkpointable-disk") as pool:
         submit: Callable[..., Future[None]] = pool.submit
-        under_way: Future[None] | None = None
+        pending: Future[None] | None = None
         for block in blocks:
-            if under_way is not None:
-                under_way.result()
+            if pending is not None:
+                pending.result()
             try:
-                under_way = submit(work, block)
+                pending = submit(work, block)
             except RuntimeError:  # no more threads, as at the end of the interpreter
                 submit = _at_once
-                under_way = submit(work, block)
-        if under_way is not None:
-            under_way.result()
+                pending = submit(work, block)
+        if pending is not None:
+            pending.result()
 
 
 def _at_once(work: Callable[[memoryview], None], block: memoryview) -> Future[None]:
@@ -150,10 +153,10 @@ def _at_once(work: Callable[[memoryview], None], block: memoryview) -> Future[No
 
 
 def _blocks(content: Content) -> Iterator[memoryview]:
-    """The bytes in aligned blocks, by turns in the same two stretches of memory; the last one is filled up."""
+    """The bytes in aligned blocks, the last one padded. The blocks alternate between the same two pieces of memory."""
     room = min(_BLOCK, -(-content.size // _UNIT) * _UNIT)
-    stretches = itertools.cycle([memoryview(mmap.mmap(-1, room)) for _ in range(2)])
-    block, filled = next(stretches), 0
+    memories = itertools.cycle([memoryview(mmap.mmap(-1, room)) for _ in range(2)])
+    block, filled = next(memories), 0
     for piece in content.pieces():
         while len(piece):
             taken = min(room - filled, len(piece))
@@ -161,13 +164,13 @@ def _blocks(content: Content) -> Iterator[memoryview]:
             piece, filled = piece[taken:], filled + taken
             if filled == room:
                 yield block
-                block, filled = next(stretches), 0
+                block, filled = next(memories), 0
     if filled:
         yield block[: -(-filled // _UNIT) * _UNIT]
 
 
 def _copy(source: memoryview, target: memoryview) -> None:
-    """A copy of many bytes lets go of the GIL, so that training does not stand still for it."""
+    """Copy bytes. The copy of many releases the GIL, so that training goes on meanwhile."""
     if source.readonly or len(source) < _UNIT:
         target[:] = source
         return

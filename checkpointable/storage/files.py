@@ -1,7 +1,7 @@
-"""What the readers ask of a path, answered alike for a local path and for a URL.
+"""Reads files and directories, the same way for a local path and for a URL.
 
-Local paths are asked as ever, by ``os``. A URL's file system raises ``RemoteError`` where it does not answer: that says
-nothing about the files there, so nobody may take them for damaged or gone.
+Where the file system of a URL does not answer, ``RemoteError`` is raised. It says nothing about the files there: they
+must not be treated as damaged or missing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file, open for reading: a remote one by ranges, so that little more is fetched than is read.
+    """Open a file for reading. Of a remote file, little more is fetched than is read.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If it cannot be opened, or is no regular file: a pipe would be waited for.
+        OSError: If it cannot be opened, or is not a regular file. (Opening a pipe could wait forever.)
     """
     if is_remote(path):
         return cast(BinaryIO, io.BufferedReader(RangeReader(os.fspath(path))))
@@ -39,17 +39,17 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 def _open_without_waiting(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a directory Python says so itself
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # for a directory, Python raises the error
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 
 def kind(path: str) -> Literal["file", "directory"] | None:
-    """What lies at a path, ``None`` if nothing does. Of a link: what it leads to; one that leads nowhere is a file.
+    """What is at a path, ``None`` if nothing is. Links are followed; a dangling one counts as a file.
 
     Raises:
-        OSError: If that cannot be told.
+        OSError: If the path cannot be examined.
     """
     try:
         if is_remote(path):
@@ -63,10 +63,10 @@ def kind(path: str) -> Literal["file", "directory"] | None:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether a local path leads to something. Links in a circle lead nowhere.
+    """Whether something is at a local path. Links are followed; a circle of links leads to nothing.
 
     Raises:
-        OSError: If that cannot be told, as where a directory is locked for a while.
+        OSError: If the path cannot be examined, for example because a directory is locked for a while.
     """
     try:
         os.stat(path)
@@ -80,10 +80,10 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def freed_bytes(path: str) -> int:
-    """How much room there will be when a local file is deleted; none where it has another name, too.
+    """How many bytes are freed when a local file is deleted; 0 if it has another hard link.
 
     Raises:
-        OSError: If that cannot be told.
+        OSError: If the file cannot be examined.
     """
     status = os.stat(path)
     if status.st_nlink > 1:
@@ -92,7 +92,7 @@ def freed_bytes(path: str) -> int:
 
 
 def is_there(path: str) -> bool:
-    """Whether there is something at a path, be it a link that leads nowhere.
+    """Whether something is at a path. A dangling link counts.
 
     Raises:
         RemoteError: If a remote file system does not answer.
@@ -110,11 +110,11 @@ def is_file(path: str) -> bool:
 
 
 def modified(path: str) -> float:
-    """When a file was last changed, in seconds since the epoch of Unix time; infinite where that is not known.
+    """When a file was last changed, in seconds since the epoch of Unix time; infinite if unknown.
 
     Raises:
-        FileNotFoundError: If it is gone.
-        OSError: If that cannot be told.
+        FileNotFoundError: If there is no such file.
+        OSError: If the file cannot be examined.
     """
     if not is_remote(path):
         return os.stat(path).st_mtime
@@ -128,11 +128,11 @@ def modified(path: str) -> float:
 
 
 def listed(url: str, *, below: bool) -> list[str]:
-    """The files in a remote directory, as URLs in a fixed order; none if there is no such directory.
+    """The files in a remote directory, as sorted URLs; none if there is no such directory.
 
     Args:
         url: The directory.
-        below: Whether to list those in its subdirectories, too.
+        below: Whether to list its subdirectories as well.
 
     Raises:
         OSError: If it cannot be listed.
@@ -148,8 +148,8 @@ def listed(url: str, *, below: bool) -> list[str]:
     return [normalize_path(url) + name[len(root) :] for name in names]
 
 
-def read_whole(url: str) -> bytes:
-    """The bytes of a remote file, its parts fetched at the same time.
+def read_bytes(url: str) -> bytes:
+    """All bytes of a remote file, its parts fetched concurrently.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -160,10 +160,10 @@ def read_whole(url: str) -> bytes:
         return bytes(files.cat_file(place))
 
 
-def for_each(place: str, paths: Iterable[str], ask: Callable[[str], T]) -> Iterator[T]:
-    """What comes of asking each file of a directory, in order; in a remote one several at a time."""
-    if not is_remote(place):
-        yield from map(ask, paths)
+def for_each(directory: str, paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
+    """The results of ``read(path)`` for files of one directory, in order. Remote files are read several at a time."""
+    if not is_remote(directory):
+        yield from map(read, paths)
         return
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        yield from pool.map(ask, paths)
+        yield from pool.map(read, paths)

@@ -29,23 +29,23 @@ class LocalStore:
         self.directory = os.path.realpath(os.path.expanduser(directory))
 
     def prepare(self, *, below: bool) -> None:
-        """Make the directory, try it, sweep it."""
+        """Make the directory, check that it can be written, and delete temporary files that dead processes left."""
         commit.prepare(Path(self.directory), below=below)
 
     def path(self, name: str) -> str:
-        """The path of a file in it."""
+        """The path of a file in the directory."""
         return os.path.join(self.directory, name)
 
     def contains(self, path: str) -> bool:
-        """Whether a path lies in it."""
+        """Whether a path lies in the directory."""
         return Path(path).is_relative_to(self.directory)
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at that path."""
+        """Whether something is at that path."""
         return exists(path)
 
     def write(self, content: Content, path: str, *, overwrite: bool) -> None:
-        """Commit a file."""
+        """Write a file durably, and verify it before it becomes visible."""
         write(content, Path(path), overwrite=overwrite)
 
     def link(self, link: str, target: str) -> None:
@@ -67,15 +67,15 @@ class LocalStore:
         commit.remove(Path(path))
 
     def metadata(self, path: str) -> dict[str, Any]:
-        """What a file tells about itself."""
+        """The metadata of a file."""
         return archive.read_metadata(path)
 
     def problem(self, path: str) -> str | None:
-        """What is wrong with a file's bytes."""
+        """What is wrong with the bytes of a file, or ``None``."""
         return archive.problem(path)
 
     def free_bytes(self) -> int | None:
-        """Room for new files, as far as this user may use it."""
+        """Free bytes that this user may use."""
         place = next((place for place in (Path(self.directory), *Path(self.directory).parents) if place.exists()), None)
         return None if place is None else shutil.disk_usage(place).free
 
@@ -85,11 +85,11 @@ class LocalStore:
 
 
 def write(content: Content, path: Path, *, overwrite: bool) -> None:
-    """Commit a file, read back from the disk and verified before it becomes visible.
+    """Write a file durably. It is read back from the disk and verified before it becomes visible.
 
     Raises:
         FileExistsError: If the name is taken and ``overwrite`` is false.
-        SaveError: If the file does not verify.
+        SaveError: If the written file is not intact.
         OSError: If the file system refuses.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a path is a URL, and how the file system behind one is reached: through fsspec, nothing of it remembered."""
+"""Local paths and URLs: distinguishes them, and reaches the file system behind a URL through fsspec, without caches."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from checkpointable._errors import RemoteError
 _ONCE_A_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?!/)")
 _LOCAL = {"file", "local"}
 _S3 = {"s3", "s3a"}
-_EXTRA = {*_S3, "gs", "gcs"}  # what the extra named "remote" brings
+_EXTRA = {*_S3, "gs", "gcs"}  # supported by the extra named "remote"
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL of something else than the local file system."""
+    """Whether a path is a URL that does not lead to the local file system."""
     text = os.fspath(path)
     return "://" in text and get_protocol(text) not in _LOCAL
 
 
 def normalize_path(path: str | os.PathLike[str]) -> str:
-    """A path without its ``~`` and ``file://``, a URL without a slash at its end.
+    """A path with ``~`` expanded and without ``file://``; a URL without a slash at its end.
 
-    A URL that was made a ``Path`` has lost a slash: it gets it back, rather than be taken for a local path.
+    A URL that was turned into a ``Path`` has lost a slash, which is put back.
     """
     text = os.fspath(path)
     if not isinstance(path, str):
@@ -47,12 +47,12 @@ def parent(path: str) -> str:
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system that knows a URL, without remembered listings, and the path there.
+    """The file system behind a URL, with its cached listings dropped, and the path in it.
 
-    fsspec keeps one instance for each process and set of options: asking again costs nothing, and is safe after a fork.
+    fsspec keeps one instance for each process and set of options: calling again is cheap, and safe after a fork.
 
     Raises:
-        RemoteError: If there is none, or its package is not installed; the message says what to install.
+        RemoteError: If there is none, or its package is not installed. The message says what to install.
     """
     protocol = get_protocol(url)
     try:
@@ -67,18 +67,18 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Around calls into a file system's package, and nothing else: makes one kind of what these raise.
+    """Turn exceptions raised inside a file system's package into ``RemoteError``. Wrap only calls into that package.
 
-    Each package has exceptions of its own, many not an ``OSError``, and lets those of its HTTP client through. So it is
-    the place that decides: what was raised inside of the package is its failure, whatever its class; what was raised in
-    our own code, such as a call with a wrong argument, stays as it is.
+    Each package has its own exceptions, many of which are no ``OSError``, and passes on those of its HTTP client. So
+    the origin decides, not the class. An exception raised in our own code, such as a call with a wrong argument, is not
+    changed.
 
     Raises:
         FileNotFoundError: As the package raises it.
-        FileExistsError: Likewise.
+        FileExistsError: As the package raises it.
         ImportError: If the package is not installed.
-        PermissionError: If it is not allowed.
-        RemoteError: If anything else went wrong there.
+        PermissionError: If access is denied.
+        RemoteError: For any other failure in the package.
     """
     try:
         yield
@@ -92,7 +92,7 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def advice(error: BaseException) -> str:
-    """What to do, by what the file system's package said."""
+    """What the user can do about an error of a file system's package."""
     if isinstance(error, ValueError):
         return "Correct the path; allowed are directories and URLs such as s3://bucket/run."
     if "credentials" in f"{type(error).__name__} {error}".lower():
@@ -105,13 +105,13 @@ def advice(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "Make the bucket (it is not made here), or correct the path."
     return (
-        "See whether the path is right, and can be reached from this machine (network, proxy; for S3 AWS_ENDPOINT_URL"
+        "Check that the path is right, and can be reached from this machine (network, proxy; for S3 AWS_ENDPOINT_URL"
         " and AWS_REGION)."
     )
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, without a full stop; its class where it says nothing."""
+    """The message of an exception without a full stop; its class if it has no message."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
@@ -123,9 +123,9 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """For S3: no listings are kept, and botocore tries once; between its tries it draws from Python's ``random``.
+    """Options for S3: listings are not cached, and botocore tries once.
 
-    That generator is training's. s3fs itself tries again, and draws nothing.
+    Between its tries, botocore draws from Python's ``random``, which training uses too. The retries of s3fs do not.
     """
     if protocol not in _S3:
         return {}

@@ -1,4 +1,4 @@
-"""A remote file read by ranges: its end in one request, as what it tells about itself is there; else in larger ones."""
+"""Reads a remote file by ranges: its end, which holds the metadata, in one request, the rest in growing ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PART = 1 << 23  # parts of a window are fetched at the same time
 
 
 class RangeReader(io.RawIOBase):
-    """A remote file, open for reading. A read may give less than was asked for: wrap it in an ``io.BufferedReader``.
+    """A remote file, open for reading. A read may return less than requested: wrap it in an ``io.BufferedReader``.
 
     Args:
         url: The file.
@@ -30,26 +30,26 @@ class RangeReader(io.RawIOBase):
         with reaching(url):
             info = self._files.info(self._path)
         if info["type"] != "file":
-            raise FileNotFoundError(f"{url} is no file")
+            raise FileNotFoundError(f"{url} is not a file")
         self._size = int(info["size"])
         self._window = memoryview(b"")
         self._start = self._at = 0
         self._length = _LEAST
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The offset of the next read."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go somewhere else."""
+        """Move to another offset, and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError(f"{self._url} has no byte {base + offset}")
@@ -57,10 +57,10 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Some bytes from here on; none at the end.
+        """Read into the buffer from the current offset, and return the number of bytes; 0 at the end.
 
         Raises:
-            FileNotFoundError: If the file is gone by now.
+            FileNotFoundError: If the file was deleted meanwhile.
             RemoteError: If the file system does not answer.
         """
         wanted = memoryview(buffer).cast("B")
@@ -72,9 +72,9 @@ class RangeReader(io.RawIOBase):
         return len(here)
 
     def _load(self) -> None:
-        """The next window: at the end all that is left, elsewhere twice as much each time that reading goes on."""
-        goes_on = 0 <= self._at - self._start - len(self._window) < _LEAST and self._at > 0
-        self._length = min(2 * self._length, _MOST) if goes_on else _LEAST
+        """Fetch the next window: at the end all that is left; while reading is sequential, twice as much each time."""
+        is_sequential = 0 <= self._at - self._start - len(self._window) < _LEAST and self._at > 0
+        self._length = min(2 * self._length, _MOST) if is_sequential else _LEAST
         start = min(self._at, max(self._size - _LEAST, 0))
         end = min(start + self._length, self._size)
         starts = list(range(start, end, _PART))

@@ -1,4 +1,4 @@
-"""A directory of a remote file system, at any URL that fsspec knows: ``s3://bucket/run``, ``gs://bucket/run``, ..."""
+"""A directory on a remote file system, at any URL that fsspec supports: ``s3://bucket/run``, ``gs://bucket/run`` ..."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from checkpointable.storage.paths import advice, filesystem, is_remote, normaliz
 from checkpointable.storage.store import Content
 from checkpointable.storage.upload import difference, send
 
-_MOST_PARTS = 10_000  # of one upload to S3
-_CHANCE = secrets.SystemRandom()  # not the generators that training uses
+_MAX_PARTS = 10_000  # of one upload to S3
+_RANDOM = secrets.SystemRandom()  # not the generators that training uses
 
 
 class RemoteStore:
-    """A ``Store`` on a remote file system. See there for its methods.
+    """A ``Store`` on a remote file system. ``Store`` describes its methods.
 
-    A file is uploaded in parts, and becomes visible when the upload is completed; then its size and checksum are
-    compared, or all of its bytes where there is no checksum. A try that fails is repeated, with growing pauses.
+    A file is uploaded in parts, and becomes visible when the upload is completed. Then its size and checksum are
+    compared, or all of its bytes where there is no checksum. An upload that fails is tried again after growing pauses.
 
-    A process that is killed leaves the parts of an upload that was not completed. Nobody sees them, but they are stored
-    (and paid for) until a rule of the bucket removes them, on S3 ``AbortIncompleteMultipartUpload``. They are not swept
-    here: nothing tells whether another process is still writing them.
+    A killed process leaves the parts of its incomplete upload. They are invisible, but stored (and paid for) until a
+    rule of the bucket removes them, on S3 ``AbortIncompleteMultipartUpload``. They are not deleted here, because they
+    could belong to another process that is still writing.
 
-    Where two runs write into one directory, a file that appears while another of that name is being uploaded is kept on
-    S3, Google and Azure; other file systems are only asked before.
+    Two runs can write into one directory. On S3, Google and Azure, a file that appears while another of that name is
+    uploaded is kept. On other file systems, the name is only checked before the upload.
 
-    It holds nothing that is open: it can be copied, pickled, used on any thread and after a fork.
+    It holds no open files: it can be copied, pickled, and used on any thread and after a fork.
 
     Args:
         directory: The URL.
         tries: How often an upload is tried.
-        pause_seconds: The pause after the first try; it doubles each time, and is shortened or prolonged by chance.
-        part_size_bytes: Size of the parts of an upload. About three times as much memory is used while one is sent.
+        pause_seconds: The pause after the first try. It doubles each time, and varies randomly by half.
+        part_size_bytes: Size of the parts of an upload. Sending a part takes about three times as much memory.
         timeout_seconds: How long sending a part, or completing the upload, may take.
     """
 
@@ -61,7 +61,7 @@ class RemoteStore:
         self.timeout_seconds = timeout_seconds
 
     def prepare(self, *, below: bool) -> None:
-        """Show that it can be written, by a small object that is made and deleted. A missing bucket is not made."""
+        """Check that files can be written, by writing and deleting a small one. A missing bucket is not made."""
         probe = self.path(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
         try:
             self.exists(probe)
@@ -71,25 +71,25 @@ class RemoteStore:
                     files.makedirs(files._parent(path), exist_ok=True)
                 files.pipe_file(path, b"probe")
             if not self.exists(probe):
-                raise RemoteError(f"{probe} was written, and is not there. Choose another dirpath.")
+                raise RemoteError(f"{probe} is missing after it was written. Choose another dirpath.")
             self.remove(probe)
         except OSError as error:
             raise SaveError(f"cannot save checkpoints in {self.directory}: {_why(error)}") from error
 
     def path(self, name: str) -> str:
-        """The URL of a file in it."""
+        """The URL of a file in the directory."""
         return f"{self.directory}/{name}"
 
     def contains(self, path: str) -> bool:
-        """Whether a URL lies in it."""
+        """Whether a URL lies in the directory."""
         return path.startswith(f"{self.directory}/")
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at that URL."""
+        """Whether something is at that URL."""
         return is_there(path)
 
     def write(self, content: Content, path: str, *, overwrite: bool) -> None:
-        """Upload a file, and check what has arrived."""
+        """Upload a file, and check that it arrived intact."""
         for number in itertools.count(1):
             try:
                 return self._try(content, path, overwrite=overwrite, again=number > 1)
@@ -99,7 +99,7 @@ class RemoteStore:
                 if number >= self.tries or isinstance(error, PermissionError):
                     tried = "one try" if number == 1 else f"{number} tries"
                     raise SaveError(f"cannot save {path} ({tried}): {_why(error)}") from error
-            time.sleep(self.pause_seconds * 2 ** (number - 1) * _CHANCE.uniform(0.5, 1.5))
+            time.sleep(self.pause_seconds * 2 ** (number - 1) * _RANDOM.uniform(0.5, 1.5))
         raise AssertionError("unreachable: numbers do not end")
 
     def link(self, link: str, target: str) -> None:
@@ -110,7 +110,7 @@ class RemoteStore:
         """Do nothing: there are none."""
 
     def remove(self, path: str) -> None:
-        """Delete a file."""
+        """Delete a file. If it is missing, do nothing."""
         files, place = filesystem(path)
         with reaching(path):
             try:
@@ -119,23 +119,23 @@ class RemoteStore:
                 return
 
     def metadata(self, path: str) -> dict[str, Any]:
-        """What a file tells about itself; its end is all that is fetched."""
+        """The metadata of a file. Only the end of the file is fetched."""
         return archive.read_metadata(path)
 
     def problem(self, path: str) -> str | None:
-        """What is wrong with a file's bytes."""
+        """What is wrong with the bytes of a file, or ``None``."""
         return archive.problem(path)
 
     def free_bytes(self) -> int | None:
-        """Nobody can tell."""
+        """``None``: remote file systems do not state it."""
         return None
 
     def _try(self, content: Content, path: str, *, overwrite: bool, again: bool) -> None:
-        part_size = max(self.part_size_bytes, -(-content.size // _MOST_PARTS))
+        part_size = max(self.part_size_bytes, -(-content.size // _MAX_PARTS))
         if again and self._holds(content, path, part_size):
-            return  # it had got through; only the answer was lost
+            return  # the earlier try succeeded, and only the answer was lost
         if not overwrite and self.exists(path):
-            raise FileExistsError(f"{path} is there already")
+            raise FileExistsError(f"{path} exists already")
         try:
             send(
                 content,
@@ -145,13 +145,15 @@ class RemoteStore:
                 timeout_seconds=self.timeout_seconds,
             )
         except FileExistsError:
-            if not self._holds(content, path, part_size):  # s3fs completes once more where the answer was lost
+            if not self._holds(content, path, part_size):  # s3fs completes again if the answer was lost
                 raise
             return
         wrong = difference(content, path, part_size_bytes=part_size)
         if wrong is not None:
             self.remove(path)
-            raise RemoteError(f"what has arrived is not what was sent: {wrong}. It was deleted; save somewhere else.")
+            raise RemoteError(
+                f"the uploaded file differs from what was sent: {wrong}. It was deleted. Save somewhere else."
+            )
 
     def _holds(self, content: Content, path: str, part_size: int) -> bool:
         try:
@@ -161,6 +163,6 @@ class RemoteStore:
 
 
 def _why(error: OSError) -> str:
-    """What the file system said, and what to do."""
-    said = error.__cause__ if isinstance(error, (RemoteError, PermissionError)) else error
-    return str(error) if said is None or isinstance(said, ImportError) else f"{reason(said)}. {advice(said)}"
+    """The message of the file system, and what the user can do."""
+    cause = error.__cause__ if isinstance(error, (RemoteError, PermissionError)) else error
+    return str(error) if cause is None or isinstance(cause, ImportError) else f"{reason(cause)}. {advice(cause)}"

@@ -1,4 +1,4 @@
-"""A call that may never come back is waited for so long, and no longer."""
+"""Puts a time limit on a call that may never return."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What a call gives. It is made on a thread of its own, which is left to itself if it does not come back.
+    """The result of a call. It runs on its own thread, which is abandoned if the call does not return in time.
 
-    For uploads: a server that has stopped to read holds aiohttp, and what is built on it, for ever. Its timeouts begin
-    when a request is sent.
+    Uploads need this: aiohttp, and what is built on it, hangs forever if the server stops reading, as its own timeouts
+    begin when a request is sent.
 
     Raises:
-        TimeoutError: If it did not come back in time.
-        BaseException: What it raised.
+        TimeoutError: If the call did not return in time.
+        BaseException: What the call raised.
     """
     results: list[T] = []
     failures: list[BaseException] = []
@@ -25,13 +25,13 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     def work() -> None:
         try:
             results.append(call())
-        except BaseException as failure:  # noqa: BLE001  # whatever it is, it is raised where it is waited for
+        except BaseException as failure:  # noqa: BLE001  # any exception is raised again in the calling thread
             failures.append(failure)
 
     thread = threading.Thread(target=work, name="checkpointable-upload", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no more threads, as at the end of the interpreter
+    except RuntimeError:  # no thread can be started, for example while the interpreter exits
         work()
     else:
         thread.join(seconds)

@@ -1,9 +1,9 @@
-"""One try at making a file of a remote file system, of which nothing can be seen before it is whole.
+"""Uploads a file to a remote file system so that it becomes visible only when it is complete.
 
-Object stores make an object visible when its upload is completed. fsspec's files complete theirs when they are closed,
-and they are closed by a ``with`` that an exception leaves, and by the garbage collector: so they are opened without
-``autocommit`` here, completed by hand, and marked as closed when they are given up. Other file systems get the file
-under a temporary name, which it then trades for its own.
+Object stores make an object visible when its upload is completed. A file of fsspec completes its upload when it is
+closed, which a ``with`` does even after an exception, and the garbage collector too. So files are opened without
+``autocommit`` here, completed explicitly, and marked as closed when the upload is aborted. On other file systems, the
+file is written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, t
     Args:
         content: Its bytes.
         url: Its name.
-        exclusive: Whether it is to fail if there is a file of that name by then, where the file system can tell.
+        exclusive: Whether to fail if a file of that name exists by then, where the file system supports this.
         part_size_bytes: Size of each part but the last.
         timeout_seconds: How long each part may take.
 
     Raises:
         FileExistsError: If the name is taken and ``exclusive`` is true.
-        OSError: If the file system refuses, or does not answer. Whether the file is there by now is not known, then.
+        OSError: If the file system refuses, or does not answer. The file may exist nevertheless.
     """
     files, path = filesystem(url)
     if not files.async_impl:
-        _send_aside(content, url)
+        _send_and_rename(content, url)
         return
     with reaching(url):
         file = _open(files, path, exclusive=exclusive, part_size_bytes=part_size_bytes)
     try:
         for piece, ends_part in _parts(content.pieces(), part_size_bytes):
             with reaching(url):
-                if ends_part:  # so it is sent
+                if ends_part:  # this write sends the part
                     within(timeout_seconds, partial(file.write, piece))
                 else:
                     file.write(piece)
         with reaching(url):
-            within(timeout_seconds, file.close)  # sends what is left
+            within(timeout_seconds, file.close)  # sends the last part
             within(timeout_seconds, file.commit)
     except BaseException:
-        _give_up(file, url, timeout_seconds)
+        _abort(file, url, timeout_seconds)
         raise
 
 
 def difference(content: Content, url: str, *, part_size_bytes: int) -> str | None:
     """How a remote file differs from what was uploaded, or ``None``.
 
-    By its size and by the checksum that S3 makes of the parts; where there is no such checksum, or it is another one
-    (encryption with own keys changes it), the file is read back and compared.
+    Size and checksum are compared, the checksum being the one that S3 makes of the parts. If there is none, or it
+    differs (encryption with own keys changes it), the file is read back and compared.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -86,43 +86,43 @@ def difference(content: Content, url: str, *, part_size_bytes: int) -> str | Non
 
 
 def _open(files: AbstractFileSystem, path: str, *, exclusive: bool, part_size_bytes: int) -> Any:
-    """By ``_open``: ``open`` would leave the file in the list of a transaction, which completes it once more."""
+    """Open a file for writing. (``files.open`` could add it to a transaction, which would complete it twice.)"""
     options = {"block_size": part_size_bytes, "autocommit": False}
     if exclusive:
-        with contextlib.suppress(ValueError, NotImplementedError):  # knows no exclusive upload
+        with contextlib.suppress(ValueError, NotImplementedError):  # without exclusive uploads
             return files._open(path, "xb", **options)
     return files._open(path, "wb", **options)
 
 
-def _give_up(file: Any, url: str, timeout_seconds: float) -> None:
-    """Take back what was uploaded. If that fails too, parts are left that nobody sees."""
+def _abort(file: Any, url: str, timeout_seconds: float) -> None:
+    """Abort the upload. If that fails too, its parts remain, but no file becomes visible."""
     file.closed = True
     with contextlib.suppress(OSError), reaching(url):
         within(timeout_seconds, file.discard)
 
 
-def _send_aside(content: Content, url: str) -> None:
+def _send_and_rename(content: Content, url: str) -> None:
     temporary = f"{parent(url)}/{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
-    files, aside = filesystem(temporary)
+    files, temporary_path = filesystem(temporary)
     path = files._strip_protocol(url)
     try:
         with reaching(url):
             files.makedirs(files._parent(path), exist_ok=True)
-            file = files.open(aside, "wb")
+            file = files.open(temporary_path, "wb")
         with file:
             for piece in content.pieces():
                 with reaching(url):
                     file.write(piece)
         with reaching(url):
-            files.mv(aside, path)
+            files.mv(temporary_path, path)
     except BaseException:
         with contextlib.suppress(OSError), reaching(url):
-            files.rm_file(aside)
+            files.rm_file(temporary_path)
         raise
 
 
 def _parts(pieces: Iterable[memoryview], part_size: int) -> Iterator[tuple[memoryview, bool]]:
-    """The same bytes, cut where parts end, and whether one does: a file of fsspec sends what is enough for a part."""
+    """The pieces, cut where parts end, each with whether it ends a part. fsspec sends a part when it is complete."""
     room = part_size
     for piece in pieces:
         while len(piece):

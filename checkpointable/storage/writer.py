@@ -1,7 +1,7 @@
-"""The one thread that writes in the background: one save at a time, waited for when it has to be.
+"""The background thread that writes: one save at a time.
 
-The thread lives as long as its save, and the interpreter waits for it at exit. A forked process has none, and a copy of
-a writer is a new one, so loader workers and deep copies of a module are not touched by a save that is under way.
+The thread lives as long as its save, and the interpreter waits for it at exit. A forked process has no such thread, and
+a copy of a writer is idle. So a running save does not affect loader workers and deep copies of a module.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class Writer(Generic[T]):
-    """Does one piece of work in the background, and keeps what came of it.
+    """Runs one piece of work in the background, and keeps its result.
 
     Attributes:
-        last_seconds: How long the last one took; infinite before the first.
+        last_seconds: How long the last work took; infinite before the first.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class Writer(Generic[T]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether work is under way."""
+        """Whether work is running."""
         return self._thread is not None and not self._done.is_set() and self._process == os.getpid()
 
     def start(self, work: Callable[[], T], *, background: bool) -> None:
-        """Begin. What an interrupted caller has left is waited for, and what came of it is dropped.
+        """Start work. If an interrupted caller left earlier work, wait for it first, and drop its result.
 
         Args:
             work: What to do.
             background: Whether to return at once.
 
         Raises:
-            BaseException: What the work that was left raised. Nothing has begun then.
+            BaseException: What the earlier work raised. Nothing was started then.
         """
         if self._thread is not None:
             self.take()
@@ -55,20 +55,20 @@ class Writer(Generic[T]):
             return
         try:
             thread.start()
-        except RuntimeError:  # no more threads, as at the end of the interpreter
+        except RuntimeError:  # no thread can be started, for example while the interpreter exits
             thread.run()
         except BaseException:  # Ctrl-C
-            if thread.ident is None:  # it has not begun, so there is nothing to wait for
+            if thread.ident is None:  # the thread has not started, so there is nothing to wait for
                 self._thread, self._done = None, threading.Event()
             raise
 
     def wait(self, seconds: float | None = None) -> None:
-        """Until the work is done, or so many seconds."""
+        """Wait until the work is done, at most ``seconds``."""
         if self.is_busy:
-            self._done.wait(seconds)  # not join: interrupted by Ctrl-C, it takes the thread for ended (Python < 3.13)
+            self._done.wait(seconds)  # not join: after Ctrl-C it considers the thread ended (Python < 3.13)
 
     def take(self) -> T | None:
-        """What came of the work, once; ``None`` if none was done.
+        """Wait for the work, and return its result once; ``None`` if there was no work.
 
         Raises:
             BaseException: What the work raised.
@@ -84,11 +84,11 @@ class Writer(Generic[T]):
 
     def _do(self, work: Callable[[], T], done: threading.Event) -> None:
         if done is not self._done:
-            return  # given up while this thread was being started; by now other work may be under way
+            return  # abandoned while this thread was starting; other work may be running by now
         begun = time.monotonic()
         try:
             self._result = work()
-        except BaseException as failure:  # noqa: BLE001  # whatever it is, it is raised where it is taken
+        except BaseException as failure:  # noqa: BLE001  # any exception is raised again by ``take``
             self._failure = failure
         finally:
             self.last_seconds = time.monotonic() - begun

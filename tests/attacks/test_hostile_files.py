@@ -121,7 +121,7 @@ def test_newest_of_a_run_that_is_damaged_is_named_and_training_goes_on_from_the_
     if damage == "link to itself":
         ckpt_path = latest(tmp_path)  # links are passed over without a word
     else:
-        with pytest.warns(CheckpointableWarning, match=f"passed over {newest}: .*epoch_0_batch_2.ckpt comes next"):
+        with pytest.warns(CheckpointableWarning, match=f"skipped {newest}: .*is .*epoch_0_batch_2.ckpt. Replace"):
             ckpt_path = latest(tmp_path)
     assert ckpt_path == str(tmp_path / "epoch_0_batch_2.ckpt")
     with warnings.catch_warnings():

@@ -75,7 +75,7 @@ def fill_with_text(path: str) -> None:
 
 DAMAGE = {
     "bit": (flip_a_bit, "checksum of its member"),
-    "truncated": (truncate, "not a whole zip archive"),
+    "truncated": (truncate, "not an intact zip archive"),
     "empty": (empty, "an empty file"),
-    "text": (fill_with_text, "not a whole zip archive"),
+    "text": (fill_with_text, "not an intact zip archive"),
 }

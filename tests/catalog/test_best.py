@@ -76,7 +76,7 @@ def test_best_asks_only_the_newest_run_that_has_a_score(make: Make, tmp_path: Pa
 def test_best_older_run_is_asked_if_nothing_of_the_newer_verifies(make: Make, tmp_path: Path) -> None:
     old = make("old.ckpt", run_id="old", created=1.0, score=0.9)
     flip_a_bit(make("new.ckpt", run_id="new", created=2.0, score=0.1))
-    with pytest.warns(CheckpointableWarning, match=r"new\.ckpt: .*old\.ckpt comes next"):
+    with pytest.warns(CheckpointableWarning, match=r"new\.ckpt: .*is .*old\.ckpt\. Replace"):
         assert best(tmp_path) == old
 
 
@@ -90,7 +90,7 @@ def test_best_better_file_that_does_not_verify_is_named(make: Make, tmp_path: Pa
     flip_a_bit(make("a.ckpt", batch=1, score=0.1))
     second = make("b.ckpt", batch=2, score=0.2)
     flip_a_bit(make("c.ckpt", batch=3, score=0.3))
-    with pytest.warns(CheckpointableWarning, match=r"a\.ckpt: .*b\.ckpt comes next\. Replace the file") as caught:
+    with pytest.warns(CheckpointableWarning, match=r"a\.ckpt: .*is .*b\.ckpt\. Replace the skipped file") as caught:
         assert best(tmp_path) == second
     assert len(caught) == 1
     assert linecache.getline(__file__, caught[0].lineno).strip() == "assert best(tmp_path) == second"
@@ -109,7 +109,7 @@ def test_best_unreadable_file_is_named_if_newer_and_not_if_older(make: Make, tmp
 
 def test_best_nothing_verifies_is_none_after_the_warnings(make: Make, tmp_path: Path) -> None:
     flip_a_bit(make("a.ckpt", score=0.1))
-    with pytest.warns(CheckpointableWarning, match="pass a path where a whole checkpoint lies"):
+    with pytest.warns(CheckpointableWarning, match="Pass the path of an intact checkpoint"):
         assert best(tmp_path) is None
 
 

@@ -55,7 +55,7 @@ def test_read_info_member_that_says_it_is_encrypted_raises_as_damage(make: Make)
     data = bytearray(path.read_bytes())
     data[data.rindex(b"PK\1\2") + 8] ^= 1  # bit 0 of the general purpose flags of the last member, our metadata
     path.write_bytes(data)
-    with pytest.raises(CheckpointFileError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointFileError, match="not an intact checkpoint"):
         read_info(path)
 
 

@@ -110,7 +110,7 @@ def test_latest_newer_file_that_does_not_verify_is_named_with_why(make: Make, tm
     good = make("good.ckpt", batch=1)
     spoil, why = DAMAGE[damage]
     spoil(make("bad.ckpt", batch=2))
-    with pytest.warns(CheckpointableWarning, match=rf"bad\.ckpt: .*{why}.*good\.ckpt comes next\. Replace") as caught:
+    with pytest.warns(CheckpointableWarning, match=rf"bad\.ckpt: .*{why}.*is .*good\.ckpt\. Replace") as caught:
         assert latest(tmp_path) == good
     assert len(caught) == 1
 
@@ -135,7 +135,7 @@ def test_latest_two_damaged_newer_files_give_a_warning_each(make: Make, tmp_path
 
 def test_latest_nothing_verifies_is_none_after_the_warnings(make: Make, tmp_path: Path) -> None:
     flip_a_bit(make("bad.ckpt"))
-    with pytest.warns(CheckpointableWarning, match="pass a path where a whole checkpoint lies"):
+    with pytest.warns(CheckpointableWarning, match="Pass the path of an intact checkpoint"):
         assert latest(tmp_path) is None
 
 
@@ -190,7 +190,7 @@ def test_latest_link_to_a_directory_is_searched(make: Make, tmp_path: Path) -> N
 
 def test_latest_link_that_leads_nowhere_is_none_with_a_warning(tmp_path: Path) -> None:
     os.symlink("gone.ckpt", tmp_path / "last.ckpt")
-    with pytest.warns(CheckpointableWarning, match=r"links to .*gone\.ckpt, which is not there.*pass a path"):
+    with pytest.warns(CheckpointableWarning, match=r"links to .*gone\.ckpt, which does not exist.*Pass the path"):
         assert latest(tmp_path / "last.ckpt") is None
 
 
@@ -199,12 +199,12 @@ def test_latest_damaged_file_is_none_with_a_warning(make: Make, damage: str) -> 
     path = make("bad.ckpt")
     spoil, why = DAMAGE[damage]
     spoil(path)
-    with pytest.warns(CheckpointableWarning, match=f"{why}.*pass a path where a whole checkpoint lies"):
+    with pytest.warns(CheckpointableWarning, match=f"{why}.*Pass the path of an intact checkpoint"):
         assert latest(path) is None
 
 
 def test_latest_weights_only_file_is_none_with_a_warning(make: Make) -> None:
-    with pytest.warns(CheckpointableWarning, match="weights only.*pass a path where a whole checkpoint lies"):
+    with pytest.warns(CheckpointableWarning, match="weights only.*Pass the path of an intact checkpoint"):
         assert latest(make("weights.ckpt", weights_only=True)) is None
 
 
@@ -229,9 +229,9 @@ def test_latest_pipe_raises_and_does_not_wait(tmp_path: Path) -> None:
         latest(tmp_path / "pipe.ckpt")
 
 
-def test_latest_file_of_plain_lightning_raises_and_says_where_to_give_it(tmp_path: Path) -> None:
+def test_latest_file_of_plain_lightning_raises_and_says_where_to_pass_it(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
-    with pytest.raises(CheckpointFileError, match=r"Give it to Trainer\.fit\(ckpt_path=\.\.\.\) itself"):
+    with pytest.raises(CheckpointFileError, match=r"Pass it to Trainer\.fit\(ckpt_path=\.\.\.\) directly"):
         latest(tmp_path / "plain.ckpt")
 
 

@@ -157,16 +157,16 @@ def test_load_of_a_truncated_file_is_refused_with_the_cure_at_every_length(tmp_p
     whole = path.read_bytes()
     for length in sorted({2, 3, 4, 100, len(whole) - 1, *(rng.randrange(2, len(whole)) for _ in range(40))}):
         path.write_bytes(whole[:length])
-        assert_refused_with_advice(path, "not a whole zip archive" if length < len(whole) - 30 else "")
+        assert_refused_with_advice(path, "not an intact zip archive" if length < len(whole) - 30 else "")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "an empty file"),
-        (b"hello, this is no checkpoint", "not a whole zip archive (28 bytes"),
-        (bytes(4096), "not a whole zip archive (4,096 bytes"),
-        (b"PK\x03\x04" + bytes(4096), "not a whole zip archive (4,100 bytes"),
+        (b"hello, this is no checkpoint", "not an intact zip archive (28 bytes"),
+        (bytes(4096), "not an intact zip archive (4,096 bytes"),
+        (b"PK\x03\x04" + bytes(4096), "not an intact zip archive (4,100 bytes"),
     ],
     ids=["empty", "text", "zeros", "zip signature only"],
 )
@@ -202,7 +202,7 @@ def test_load_of_a_malicious_archive_executes_nothing(tmp_path, weights_only):
 def test_load_of_a_malicious_bare_pickle_executes_nothing(tmp_path):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
     path.write_bytes(pickle.dumps(Evil(trace), protocol=2))
-    assert_refused_with_advice(path, "not a whole zip archive")
+    assert_refused_with_advice(path, "not an intact zip archive")
     assert not trace.exists()
     pickle.loads(path.read_bytes())
     assert trace.exists()

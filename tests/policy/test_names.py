@@ -152,7 +152,7 @@ def test_field_without_a_name_is_refused_showing_what_is_allowed(template):
 
 @pytest.mark.parametrize("template", ["{epoch!r}", "{val_loss!s:5}"])
 def test_field_with_a_conversion_is_refused_showing_what_is_allowed(template):
-    assert re.search(r"conversions like '!r' are not for file names; allowed:", wrong(template))
+    assert re.search(r"conversions like '!r' are not allowed; allowed:", wrong(template))
 
 
 @pytest.mark.parametrize(

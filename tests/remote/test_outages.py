@@ -87,7 +87,7 @@ def test_outage_that_ends_before_the_last_try_is_not_noticed(s3, store_at, wire)
 def test_killed_server_that_is_started_again_takes_the_next_save(s3, store_at, server):
     store = store_at(s3, tries=1)
     content = Bytes(checkpoint(LARGE), lambda number: number == 8 and server.kill())
-    with pytest.raises(SaveError, match=r"one try.* See whether the path is right, and can be reached"):
+    with pytest.raises(SaveError, match=r"one try.* Check that the path is right, and can be reached"):
         store.write(content, store.path("a.ckpt"), overwrite=False)
     server.start()
     make_bucket(s3.rpartition("/runs/")[0])  # its memory died with it
@@ -99,7 +99,7 @@ def test_killed_server_that_is_started_again_takes_the_next_save(s3, store_at, s
 def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_goes_on(s3, store_at, server):
     store = store_at(s3, tries=1, timeout_seconds=1)
     content = Bytes(checkpoint(LARGE), lambda number: server.stop() if number == 8 else None)
-    with pytest.raises(SaveError, match=r"one try\): no answer for 1 s\. See whether"):
+    with pytest.raises(SaveError, match=r"one try\): no answer for 1 s\. Check that"):
         store.write(content, store.path("a.ckpt"), overwrite=False)
     server.go_on()
     assert names(s3) == []
@@ -161,7 +161,9 @@ def test_file_that_arrives_otherwise_is_uploaded_again(place, store_at):
 
 def test_file_that_never_arrives_as_it_was_sent_raises_and_is_deleted(place, store_at):
     store = store_at(place)
-    with pytest.raises(SaveError, match=r"\(3 tries\): what has arrived is not what was sent: .* save somewhere else"):
+    with pytest.raises(
+        SaveError, match=r"\(3 tries\): the uploaded file differs from what was sent: .* Save somewhere else"
+    ):
         store.write(Changing(checkpoint(PART), 100), store.path("a.ckpt"), overwrite=False)
     assert names(place) == []
 

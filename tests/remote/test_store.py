@@ -130,7 +130,7 @@ def test_pointers_in_a_remote_directory_are_not_made(place, store_at):
 
 def test_metadata_of_what_is_no_checkpoint_is_refused(place, store_at):
     store = store_at(place)
-    with pytest.raises(CheckpointFileError, match=r"a\.ckpt is not a whole checkpoint"):
+    with pytest.raises(CheckpointFileError, match=r"a\.ckpt is not an intact checkpoint"):
         store.metadata(put(store.path("a.ckpt"), b"these are no weights"))
     with pytest.raises(FileNotFoundError):
         store.metadata(store.path("gone.ckpt"))

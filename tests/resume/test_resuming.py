@@ -221,8 +221,8 @@ def test_checkpoint_of_another_architecture_is_refused_with_what_to_do(tmp_path)
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-300]), "not a whole zip archive"),
-        (lambda path: path.write_text("hello"), "not a whole zip archive"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-300]), "not an intact zip archive"),
+        (lambda path: path.write_text("hello"), "not an intact zip archive"),
         (lambda path: path.write_bytes(b""), "an empty file"),
     ],
     ids=["truncated", "text", "empty"],

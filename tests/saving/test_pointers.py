@@ -69,7 +69,7 @@ def test_commit_point_over_the_target_itself_is_refused(store, how):
     if how == "other name":
         link = target.with_name("last.ckpt")
         os.link(target, link)  # as where names are told apart by nothing but their case
-    with pytest.raises(FileExistsError, match="would take the place of the file that it is to lead to"):
+    with pytest.raises(FileExistsError, match="would replace the file that it leads to"):
         commit.point(link, target)
     assert not link.is_symlink()
 

@@ -141,7 +141,7 @@ def test_commit_that_does_not_verify_says_why_and_leaves_everything_as_it_was(tm
     path = tmp_path / "a.ckpt"
     (tmp_path / "b.ckpt").write_bytes(b"other")
     with pytest.raises(
-        SaveError, match=r"a\.ckpt was written, and does not verify: a bit is wrong\. .*save to another disk"
+        SaveError, match=r"a\.ckpt is damaged after it was written: a bit is wrong\. .*Save to another disk"
     ) as caught:
         commit(path, fill, problem=lambda _: "a bit is wrong", overwrite=overwrite)
     assert isinstance(caught.value, OSError)

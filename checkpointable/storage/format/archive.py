@@ -1,7 +1,7 @@
-"""A checkpoint file: the archive that ``torch.save`` writes, and one member that tells what it is.
+"""A checkpoint file: the archive that ``torch.save`` writes, and one more member that holds metadata.
 
-The member lies after torch's own, so every offset that torch computes still holds. It is read with the standard
-library, no tensor touched. The archive's CRC-32 of each member is the integrity check; ``torch.load`` ignores it.
+That member follows those of torch, so the offsets that torch computes hold. It is read with the standard library,
+without reading a tensor. The CRC-32 of each member shows whether the file is intact; ``torch.load`` ignores it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:
-    """The member that tells what a file is: plain numbers, strings, lists and mappings, as JSON."""
+    """The bytes of the metadata member: JSON of plain numbers, strings, lists and mappings."""
     return json.dumps(_encode(metadata), allow_nan=False).encode()
 
 
@@ -34,7 +34,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of a checkpoint file, local or remote.
 
     Raises:
-        CheckpointFileError: If the file is no archive, or has no readable metadata.
+        CheckpointFileError: If the file is not an archive, or has no readable metadata.
         OSError: If the file cannot be opened.
         RemoteError: If its file system does not answer.
     """
@@ -46,7 +46,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     """The metadata of an open checkpoint file.
 
     Raises:
-        CheckpointFileError: If the file is no archive, or has no readable metadata.
+        CheckpointFileError: If the file is not an archive, or has no readable metadata.
         RemoteError: If its file system does not answer.
     """
     try:
@@ -56,7 +56,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     except RemoteError:
         raise
     except _DAMAGE as error:
-        raise CheckpointFileError(f"{path} is not a whole checkpoint: {error}.") from error
+        raise CheckpointFileError(f"{path} is not an intact checkpoint: {error}.") from error
     if decoded is None:
         raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
     if not isinstance(decoded, dict):
@@ -65,7 +65,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
 
 
 def problem(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads the whole file.
+    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads all of it.
 
     Raises:
         RemoteError: If its file system does not answer.
@@ -82,7 +82,7 @@ def problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def problem_in(file: BinaryIO) -> str | None:
-    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads the whole file.
+    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it.
 
     Raises:
         RemoteError: If its file system does not answer.
@@ -96,11 +96,11 @@ def problem_in(file: BinaryIO) -> str | None:
             names = archive.namelist()
             directory = _directory(file, archive.start_dir, size)
     except zipfile.BadZipFile as error:
-        return f"not a whole zip archive ({size:,} bytes; {error})"
+        return f"not an intact zip archive ({size:,} bytes; {error})"
     except RemoteError:
         raise
     except _DAMAGE as error:
-        return f"cannot be read through: {type(error).__name__}: {error}"
+        return f"cannot be read to its end: {type(error).__name__}: {error}"
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
     ours = any(name.endswith(f"/{MEMBER}") for name in names) or zip_layout.is_sealed(archive.comment)
@@ -114,9 +114,9 @@ def problem_in(file: BinaryIO) -> str | None:
 
 
 def _directory(file: BinaryIO, start: int, size: int) -> bytes:
-    """An archive from its directory to its end, without the seal."""
+    """The bytes from the directory of an archive to its end, without the seal."""
     file.seek(start)
-    return file.read(max(size - start - zip_layout.SEAL_SIZE, 0))  # nothing: of a file that has shrunk meanwhile
+    return file.read(max(size - start - zip_layout.SEAL_SIZE, 0))  # 0 if the file has shrunk meanwhile
 
 
 def _encode(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What a checkpoint consists of when it is pickled as ``torch.save`` does: named records, tensors' bytes apart.
+"""A checkpoint as named records, as ``torch.save`` makes them: the pickled objects, and the storage of each tensor.
 
-Pickling freezes everything that is not a tensor. The bytes of tensors are not touched: they stay in their storages.
+Everything that is not a tensor is pickled, so it no longer changes. The bytes of tensors stay in their storages.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import serialization
 Record: TypeAlias = tuple[str, bytes | torch.UntypedStorage]
 _PROTOCOL = 2  # torch.save's
 _TYPED: Any = torch.storage.TypedStorage
-_UNTYPED = torch.storage._new_dtypes()  # they go by another function
+_UNTYPED = torch.storage._new_dtypes()  # these are rebuilt by another function
 
 
 def records(checkpoint: Mapping[str, Any]) -> list[Record]:
-    """The records of a checkpoint in the order of the archive, without those that torch's writer adds at its end.
+    """The records of a checkpoint in the order of the archive, without those that torch's writer appends.
 
-    Storages of other devices are copied to the CPU, as ``torch.save`` does.
+    Storages on other devices are copied to the CPU, as by ``torch.save``.
     """
     collector = _Collector()
     pickling = SimpleNamespace(Pickler=_Pickler)
@@ -36,7 +36,7 @@ def records(checkpoint: Mapping[str, Any]) -> list[Record]:
 
 
 def alignment() -> int:
-    """The multiple of bytes that data starts at."""
+    """The number of bytes that the offset of each member's data is a multiple of."""
     return int(serialization._get_storage_alignment())
 
 
@@ -50,7 +50,7 @@ def version() -> bytes:
 
 
 def _reduce(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What torch's own ``__reduce_ex__`` gives for plain tensors, which nearly all are; others are left to it."""
+    """The result of ``Tensor.__reduce_ex__``, computed faster for plain tensors, which nearly all are."""
     special = tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized or tensor.dtype in _UNTYPED
     if special or not tensor.is_cpu or tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or tensor._backward_hooks:
         return tensor.__reduce_ex__(_PROTOCOL)  # type: ignore[no-any-return,no-untyped-call]
@@ -60,19 +60,19 @@ def _reduce(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 class _Pickler(pickle.Pickler):
-    """Python's, with a quicker way to reduce plain tensors."""
+    """Python's pickler, with a faster reduction of plain tensors."""
 
     dispatch_table: Any = ChainMap({torch.Tensor: _reduce}, copyreg.dispatch_table)
 
 
 class _Collector:
-    """In the place of torch's writer: keeps what it is given."""
+    """Replaces torch's writer, and keeps the records."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
 
     def write_record(self, name: str, data: str | bytes | torch.UntypedStorage, size: int) -> None:
-        """As ``torch._C.PyTorchFileWriter.write_record``."""
+        """Like ``torch._C.PyTorchFileWriter.write_record``."""
         if not isinstance(data, torch.UntypedStorage):
             data = data.encode() if isinstance(data, str) else data
             assert len(data) == size

@@ -1,8 +1,8 @@
 """Every byte of a checkpoint file: a zip archive as ``torch.save`` writes it, sealed by a checksum of its directory.
 
-Offsets that torch computes without reading must hold (``calculate_storage_offsets`` of ``torch.utils.serialization``
-and loads of fake tensors trust them), so alignment, padding and the places where zip goes over to 64 bits are torch's
-own (``caffe2/serialize/inline_container.cc`` and its copy of miniz); ``tests/storage/test_layout.py`` compares.
+Torch computes offsets without reading the file (``calculate_storage_offsets`` of ``torch.utils.serialization``, loads
+of fake tensors). So alignment, padding and the limits from which zip uses 64 bits are those of torch
+(``caffe2/serialize/inline_container.cc`` and its copy of miniz). ``tests/storage/format/test_zip_layout.py`` compares.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-ROOT = "archive"  # torch's own name for an archive that it writes to a buffer
-ID = ".data/serialization_id"  # the member whose bytes follow from the checksums of those before it
+ROOT = "archive"  # as torch names an archive that it writes to a buffer
+ID = ".data/serialization_id"  # the member that is computed from the checksums of those before it
 ID_SIZE = 40
 _SEAL = b"checkpointable crc32 "
 SEAL_SIZE = len(_SEAL) + 8
 _PIECE = 1 << 23
 _SMALL = 1 << 16  # pieces below this are joined
 _JOINED = 1 << 20
-_LIMIT = 0xFFFFFFFF  # from here on a number takes 64 bits
-_PADDING = b"FB"  # torch's mark of the extra field that moves data to its alignment
+_LIMIT = 0xFFFFFFFF  # numbers from here on take 64 bits
+_PADDING = b"FB"  # how torch marks the extra field that moves data to its alignment
 _ZIP64 = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One member of the archive.
+    """Where one member of the archive lies.
 
     Attributes:
-        name: With the archive's root.
+        name: Its name, with the root of the archive.
         size: Bytes of data.
         start: Offset of its header.
         data: Offset of its data.
-        end: Offset behind its descriptor, which has the checksum.
+        end: Offset behind its descriptor, which holds the checksum.
     """
 
     name: bytes
@@ -46,11 +46,11 @@ class Place:
 
     @property
     def is_large(self) -> bool:
-        """Whether a number of it takes 64 bits."""
+        """Whether its size or offset takes 64 bits."""
         return self.size >= _LIMIT or self.start >= _LIMIT
 
     def header(self) -> bytes:
-        """The bytes between ``start`` and ``data``: sizes and checksum are left to the descriptor and the directory."""
+        """The bytes between ``start`` and ``data``. The descriptor and the directory hold sizes and checksum."""
         large = _large(self.size, self.start, packed=0)
         padding = self.data - self.start - 30 - len(self.name) - len(large) - 4
         extra = large + _PADDING + struct.pack("<H", padding) + b"Z" * padding
@@ -58,13 +58,13 @@ class Place:
         return fixed + self.name + extra
 
     def descriptor(self, crc: int) -> bytes:
-        """The bytes between the data and ``end``."""
+        """The bytes between the data and ``end``: checksum and sizes."""
         if not self.size:
             return b""
         return struct.pack("<4sIQQ" if self.is_large else "<4sIII", b"PK\7\10", crc, self.size, self.size)
 
     def entry(self, crc: int) -> bytes:
-        """What the archive's directory says of it."""
+        """Its entry in the directory of the archive."""
         large = _large(self.size, self.start)
         size, start = min(self.size, _LIMIT), min(self.start, _LIMIT)
         lengths = (len(self.name), len(large), 0)
@@ -75,7 +75,7 @@ class Place:
 
 
 def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> list[Place]:
-    """The place of each member, in order.
+    """Place the members one after another.
 
     Args:
         members: Names without the root, and sizes in bytes.
@@ -97,7 +97,7 @@ def pieces(places: Sequence[Place], data: Sequence[bytes | memoryview], *, seale
 
     Args:
         places: Where the members lie.
-        data: The bytes of each member. Those of the member ``ID`` do not matter.
+        data: The bytes of each member. Those of the member ``ID`` are computed here instead.
         sealed: Whether the archive ends with the checksum of its directory.
     """
     small: list[bytes | memoryview] = []
@@ -142,23 +142,23 @@ def size(places: Sequence[Place], *, sealed: bool) -> int:
 
 
 def seal(directory: bytes) -> bytes:
-    """The archive's comment: a checksum of its directory, which zip has none for."""
+    """The comment of a sealed archive: a checksum of its directory. Zip has checksums for members alone."""
     return _SEAL + f"{zlib.crc32(directory):08x}".encode()
 
 
 def is_sealed(comment: bytes) -> bool:
-    """Whether an archive's comment is a seal, of whatever directory."""
+    """Whether the comment of an archive is a seal, right or wrong."""
     return comment.startswith(_SEAL)
 
 
 def _identity(places: Sequence[Place], crcs: Sequence[int]) -> bytes:
-    """As torch's writer does: 20 digits for the names of the records, 20 for what is in them."""
+    """The content of the member ``ID``: like torch, 20 digits for the names of the members and 20 for their data."""
     names = zlib.crc32(b"\0".join(place.name for place in places))
     return f"{names:020d}{zlib.crc32(json.dumps(crcs).encode()):020d}".encode()
 
 
 def directory(places: Sequence[Place], crcs: Sequence[int], *, comment_size: int) -> bytes:
-    """The end of the archive, all but its comment."""
+    """The end of the archive without its comment."""
     entries = b"".join(place.entry(crc) for place, crc in zip(places, crcs, strict=True))
     start, count = places[-1].end, len(places)
     numbers = (count, count, len(entries), start)
@@ -177,11 +177,11 @@ def directory_size(places: Sequence[Place]) -> int:
 
 
 def _large(size: int, start: int, *, packed: int | None = None) -> bytes:
-    """The extra field for numbers that take 64 bits; empty if none does. Torch's headers do not know ``packed`` yet."""
+    """The extra field for numbers that take 64 bits; empty if none does. ``packed`` is 0 in the headers of torch."""
     numbers = [size, size if packed is None else packed] * (size >= _LIMIT) + [start] * (start >= _LIMIT)
     return struct.pack(f"<HH{len(numbers)}Q", _ZIP64, 8 * len(numbers), *numbers) if numbers else b""
 
 
 def _flags(size: int) -> int:
-    """Names are UTF-8; a descriptor follows the data, if there is any."""
+    """Names are UTF-8. A descriptor follows the data unless there is no data."""
     return 0x808 if size else 0x800

@@ -109,7 +109,7 @@ def test_metadata_that_is_not_plain_is_refused_when_written(tmp_path):
         written(tmp_path / "a.ckpt", {"path": tmp_path})
 
 
-def test_file_that_is_lost_while_it_is_read_cannot_be_read_through(tmp_path):
+def test_file_that_is_lost_while_it_is_read_cannot_be_read_to_its_end(tmp_path):
     data = written(tmp_path / "a.ckpt").read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as opened:
         directory = opened.start_dir
@@ -123,7 +123,7 @@ def test_file_that_is_lost_while_it_is_read_cannot_be_read_through(tmp_path):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             return super().seek(offset, whence)
 
-    assert "cannot be read through: OSError: " in archive.problem_in(Lost(data))
+    assert "cannot be read to its end: OSError: " in archive.problem_in(Lost(data))
 
 
 def test_member_is_the_last_of_the_archive_and_stored_plainly(tmp_path):
@@ -221,7 +221,7 @@ def test_truncated_file_is_found_at_every_length(tmp_path):
     for length in sorted(lengths):
         short.write_bytes(whole[:length])
         assert re.search(
-            rf"not a whole zip archive \({length:,} bytes|checksum of its directory", archive.problem(short)
+            rf"not an intact zip archive \({length:,} bytes|checksum of its directory", archive.problem(short)
         )
 
 
@@ -235,14 +235,14 @@ def test_block_of_zeros_in_a_tensor_is_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "an empty file"), (b"hello", "not a whole zip archive (5 bytes"), (bytes(9999), "(9,999 bytes")],
+    [(b"", "an empty file"), (b"hello", "not an intact zip archive (5 bytes"), (bytes(9999), "(9,999 bytes")],
     ids=["empty", "text", "zeros"],
 )
 def test_file_that_is_no_archive_is_found(tmp_path, content, expected):
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)
     assert expected in str(archive.problem(path))
-    with pytest.raises(CheckpointFileError, match=re.escape(f"{path} is not a whole checkpoint: ")):
+    with pytest.raises(CheckpointFileError, match=re.escape(f"{path} is not an intact checkpoint: ")):
         archive.read_metadata(path)
 
 
@@ -289,7 +289,7 @@ def test_metadata_that_does_not_parse_names_the_file(tmp_path, stored):
     path = written(tmp_path / "a.ckpt", None)
     with zipfile.ZipFile(path, "a") as opened:
         opened.writestr("archive/checkpointable.json", stored)
-    with pytest.raises(CheckpointFileError, match=re.escape(f"{path} is not a whole checkpoint: ")):
+    with pytest.raises(CheckpointFileError, match=re.escape(f"{path} is not an intact checkpoint: ")):
         archive.read_metadata(path)
 
 
@@ -305,7 +305,7 @@ def test_metadata_of_another_kind_names_the_file_and_the_kind(tmp_path, stored):
 def test_metadata_with_a_flipped_bit_is_refused(tmp_path):
     path = written(tmp_path / "a.ckpt")
     damaged = flipped(path, spans(path)["archive/checkpointable.json"].start + 10, 1)
-    with pytest.raises(CheckpointFileError, match=r"is not a whole checkpoint: Bad CRC-32"):
+    with pytest.raises(CheckpointFileError, match=r"is not an intact checkpoint: Bad CRC-32"):
         archive.read_metadata(damaged)
 
 

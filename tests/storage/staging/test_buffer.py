@@ -1,4 +1,4 @@
-"""The memory of the snapshots: one stretch, used again, that grows when it has to."""
+"""The memory of the snapshots: one block that is reused, and grows when it has to."""
 
 from __future__ import annotations
 
@@ -110,6 +110,6 @@ def test_reserve_of_more_than_there_is_says_how_much_and_can_be_tried_again() ->
     if sys.platform != "linux":
         pytest.skip("asks Linux")
     child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False, timeout=120)
-    assert child.stdout.splitlines() == ["no room in memory for a copy of 80,000,000 bytes", "True", "True"], (
+    assert child.stdout.splitlines() == ["not enough memory for a copy of 80,000,000 bytes", "True", "True"], (
         child.stderr
     )
