@@ -1,4 +1,4 @@
-"""What ``best`` gives, and what it says about the files it passes over."""
+"""What ``best`` gives, and what it says about the files it skips."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_best_nothing_verifies_is_none_after_the_warnings(make: Make, tmp_path: 
         assert best(tmp_path) is None
 
 
-def test_best_files_of_plain_lightning_are_passed_over_silently(tmp_path: Path) -> None:
+def test_best_files_of_plain_lightning_are_skipped_silently(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
     assert best(tmp_path) is None
 

@@ -152,7 +152,7 @@ def test_plot_of_a_named_metric_shows_it(make: Make, tmp_path: Path) -> None:
     assert axes.get_legend() is None
 
 
-def test_plot_of_an_unknown_metric_raises_and_names_those_there_are(make: Make, tmp_path: Path) -> None:
+def test_plot_of_an_unknown_metric_raises_and_names_those_that_exist(make: Make, tmp_path: Path) -> None:
     make("a.ckpt", metrics={"val_loss": 0.5, "accuracy": 0.25})
     with pytest.raises(MonitorError, match=r"has 'f1'\. Choose one of 'accuracy', 'val_loss'\."):
         Checkpoints(tmp_path).plot("f1")

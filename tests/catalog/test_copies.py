@@ -1,4 +1,4 @@
-"""Copies that stand for another file, as last.ckpt and best.ckpt do where links are not to be had."""
+"""Copies of another file, as last.ckpt and best.ckpt are where links are not supported."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_file_of_such_a_name_that_is_another_save_is_listed(make: Make, tmp_path
     assert names(tmp_path) == ["epoch.ckpt", "last.ckpt"]
 
 
-def test_file_of_such_a_name_that_somebody_saved_by_it_is_listed(make: Make, tmp_path: Path) -> None:
+def test_file_of_such_a_name_that_was_saved_by_name_is_listed(make: Make, tmp_path: Path) -> None:
     make("epoch.ckpt")
     make("last.ckpt", kind="manual")
     torch.save({"state_dict": {}}, tmp_path / "best.ckpt")
@@ -86,6 +86,6 @@ def test_file_of_such_a_name_that_somebody_saved_by_it_is_listed(make: Make, tmp
 
 
 def test_copy_of_another_name_is_listed(make: Make, tmp_path: Path) -> None:
-    """The twin: it is the name that tells who made it."""
+    """The twin: only reserved names mark a copy."""
     shutil.copy(make("epoch.ckpt"), tmp_path / "backup.ckpt")
     assert names(tmp_path) == ["backup.ckpt", "epoch.ckpt"]

@@ -1,4 +1,4 @@
-"""Things among the checkpoints that are none, and metadata that says what it cannot."""
+"""Files among the checkpoints that are none, and metadata with invalid values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from checkpointable.catalog.scan import Unreadable, infos, inspect
 from checkpointable.storage.files import open_file
 
 
-def test_pipe_among_the_checkpoints_is_passed_over_without_waiting(make: Make, tmp_path: Path) -> None:
+def test_pipe_among_the_checkpoints_is_skipped_without_waiting(make: Make, tmp_path: Path) -> None:
     good = make("a.ckpt")
     os.mkfifo(tmp_path / "z.ckpt")
     assert latest(tmp_path) == good
@@ -28,7 +28,7 @@ def test_pipe_among_the_checkpoints_is_passed_over_without_waiting(make: Make, t
         latest(tmp_path / "z.ckpt")
 
 
-def test_socket_among_the_checkpoints_is_passed_over(make: Make, tmp_path: Path, monkeypatch) -> None:
+def test_socket_among_the_checkpoints_is_skipped(make: Make, tmp_path: Path, monkeypatch) -> None:
     good = make("a.ckpt")
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     with socket.socket(socket.AF_UNIX) as bound:

@@ -1,4 +1,4 @@
-"""What ``latest`` gives, and what it says about the files it passes over."""
+"""What ``latest`` gives, and what it says about the files it skips."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_latest_run_order_counts_its_newest_file_not_its_furthest(make: Make, tm
     assert latest(tmp_path) == furthest
 
 
-def test_latest_weights_only_is_passed_over(make: Make, tmp_path: Path) -> None:
+def test_latest_weights_only_is_skipped(make: Make, tmp_path: Path) -> None:
     make("weights.ckpt", batch=9, weights_only=True)
     whole = make("whole.ckpt", batch=1)
     assert latest(tmp_path) == whole
@@ -90,7 +90,7 @@ def test_latest_manual_file_comes_after_a_safe_point_of_the_same_position(make: 
     assert latest(tmp_path) == safe
 
 
-def test_latest_files_of_plain_lightning_are_passed_over_silently(make: Make, tmp_path: Path) -> None:
+def test_latest_files_of_plain_lightning_are_skipped_silently(make: Make, tmp_path: Path) -> None:
     ours = make("ours.ckpt", created=0.0)
     torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
     assert latest(tmp_path) == ours
@@ -98,7 +98,7 @@ def test_latest_files_of_plain_lightning_are_passed_over_silently(make: Make, tm
     assert latest(tmp_path) is None
 
 
-def test_latest_links_in_a_directory_are_passed_over(make: Make, tmp_path: Path) -> None:
+def test_latest_links_in_a_directory_are_skipped(make: Make, tmp_path: Path) -> None:
     path = make("a.ckpt")
     os.symlink("a.ckpt", tmp_path / "z_last.ckpt")
     os.symlink("gone.ckpt", tmp_path / "dangling.ckpt")
@@ -116,9 +116,7 @@ def test_latest_newer_file_that_does_not_verify_is_named_with_why(make: Make, tm
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_latest_older_file_that_does_not_verify_is_passed_over_silently(
-    make: Make, tmp_path: Path, damage: str
-) -> None:
+def test_latest_older_file_that_does_not_verify_is_skipped_silently(make: Make, tmp_path: Path, damage: str) -> None:
     bad, good = make("bad.ckpt", batch=1), make("good.ckpt", batch=2, created=FUTURE)
     DAMAGE[damage][0](bad)
     assert latest(tmp_path) == good
@@ -247,7 +245,10 @@ def test_latest_folder_that_cannot_be_listed_is_named(
     make("runs/private/b.ckpt")
     (tmp_path / "runs" / "private").chmod(0)
     monkeypatch.chdir(tmp_path)
-    with _nobody(tmp_path), pytest.warns(CheckpointableWarning, match=r"private: cannot be listed: Permission denied"):
+    with (
+        _without_privileges(tmp_path),
+        pytest.warns(CheckpointableWarning, match=r"private: cannot be listed: Permission denied"),
+    ):
         assert latest("runs") == "runs/a.ckpt"
 
 
@@ -257,7 +258,7 @@ def test_latest_file_that_cannot_be_opened_is_named(
     make("runs/a.ckpt", batch=1)
     os.chmod(make("runs/b.ckpt", batch=2), 0)
     monkeypatch.chdir(tmp_path)
-    with _nobody(tmp_path), pytest.warns(CheckpointableWarning, match=r"b\.ckpt: .*Permission denied"):
+    with _without_privileges(tmp_path), pytest.warns(CheckpointableWarning, match=r"b\.ckpt: .*Permission denied"):
         assert latest("runs") == "runs/a.ckpt"
 
 
@@ -267,7 +268,7 @@ def test_latest_directory_that_cannot_be_listed_raises(
     make("runs/a.ckpt")
     (tmp_path / "runs").chmod(0)
     monkeypatch.chdir(tmp_path)
-    with _nobody(tmp_path), pytest.raises(PermissionError, match="runs"):
+    with _without_privileges(tmp_path), pytest.raises(PermissionError, match="runs"):
         latest("runs")
 
 
@@ -341,8 +342,8 @@ def _save_and_delete(directory: Path, data: bytes, stop: threading.Event) -> Non
 
 
 @contextlib.contextmanager
-def _nobody(tmp_path: Path) -> Iterator[None]:
-    """As a user who is not allowed everything, also where the tests run as root."""
+def _without_privileges(tmp_path: Path) -> Iterator[None]:
+    """Run as a user without privileges, also where the tests run as root."""
     tmp_path.chmod(0o755)
     root = os.geteuid() == 0
     if root:

@@ -1,4 +1,4 @@
-"""What ``Checkpoints.prune`` deletes, and above all what it does not."""
+"""What ``Checkpoints.prune`` deletes, and what it never deletes."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def test_prune_file_replaced_since_it_was_listed_stays(make: Make, run: Path) ->
     assert went(found) == ["2.ckpt", "3.ckpt"]
 
 
-def test_prune_file_gone_since_it_was_listed_is_no_failure(run: Path) -> None:
+def test_prune_file_deleted_since_it_was_listed_is_no_failure(run: Path) -> None:
     found = Checkpoints(run)
     os.remove(run / "0.ckpt")
     assert went(found) == ["2.ckpt", "3.ckpt"]
 
 
-def test_prune_failures_raise_after_the_rest_is_gone_and_name_all(run: Path) -> None:
+def test_prune_failures_raise_after_the_rest_is_deleted_and_name_all(run: Path) -> None:
     found = Checkpoints(run)
     for name in ("0.ckpt", "2.ckpt"):
         os.remove(run / name)

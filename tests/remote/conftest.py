@@ -32,7 +32,7 @@ def _wire(_server: Server) -> Iterator[Wire]:
 
 @pytest.fixture
 def wire(_wire: Wire) -> Iterator[Wire]:
-    """The wire to the server, whole again after the test."""
+    """The wire to the server, mended after the test."""
     _wire.reset()
     yield _wire
     _wire.reset()
@@ -79,7 +79,7 @@ def make_bucket(url: str) -> None:
 
 
 def put(url: str, data: bytes) -> str:
-    """Make a file by other means than ours."""
+    """Make a file without this library."""
     files, path = filesystem(url)
     files.pipe_file(path, data)
     return url

@@ -1,4 +1,4 @@
-"""Whatever happens while a file is uploaded: it is whole, or nobody sees it."""
+"""Whatever happens while a file is uploaded: it is intact, or invisible."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def test_killed_server_that_is_started_again_takes_the_next_save(s3, store_at, s
     assert get(store.path("a.ckpt")) == content.data
 
 
-def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_goes_on(s3, store_at, server):
+def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_continues(s3, store_at, server):
     store = store_at(s3, tries=1, timeout_seconds=1)
     content = Bytes(checkpoint(LARGE), lambda number: server.stop() if number == 8 else None)
     with pytest.raises(SaveError, match=r"one try\): no answer for 1 s\. Check that"):
         store.write(content, store.path("a.ckpt"), overwrite=False)
-    server.go_on()
+    server.resume()
     assert names(s3) == []
     store_at(s3).write(content, store.path("a.ckpt"), overwrite=False)
     assert get(store.path("a.ckpt")) == content.data

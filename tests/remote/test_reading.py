@@ -70,7 +70,7 @@ def test_latest_of_a_neighbour_with_the_same_beginning_is_not_taken(place):
     assert latest(place) is None
 
 
-def test_damaged_remote_file_is_passed_over_with_a_warning(runs):
+def test_damaged_remote_file_is_skipped_with_a_warning(runs):
     put(f"{runs}/b2.ckpt", flipped(get(f"{runs}/b2.ckpt")))
     with pytest.warns(
         CheckpointableWarning, match=r"skipped .*/b2\.ckpt: the checksum of its member.*is .*b1\.ckpt\. Replace"
@@ -78,7 +78,7 @@ def test_damaged_remote_file_is_passed_over_with_a_warning(runs):
         assert latest(runs) == f"{runs}/b1.ckpt"
 
 
-def test_truncated_remote_file_is_passed_over_with_a_warning(runs):
+def test_truncated_remote_file_is_skipped_with_a_warning(runs):
     put(f"{runs}/b2.ckpt", get(f"{runs}/b2.ckpt")[:-3000])
     with pytest.warns(CheckpointableWarning, match=r"skipped .*/b2\.ckpt: "):
         assert latest(runs) == f"{runs}/b1.ckpt"

@@ -91,7 +91,7 @@ def test_remove_deletes_the_file_and_nothing_else(place, store_at):
     assert names(place) == ["b.ckpt"]
 
 
-def test_remove_of_a_file_that_is_gone_is_no_error(place, store_at):
+def test_remove_of_a_missing_file_is_no_error(place, store_at):
     store_at(place).remove(f"{place}/gone.ckpt")
 
 

@@ -36,7 +36,7 @@ def test_training_keeps_the_newest_and_the_best_there_and_nothing_else(place, tm
     assert [info.kind for info in Checkpoints(place)] == ["interval", "best"]
 
 
-def test_training_goes_on_from_there_as_the_run_that_was_not_stopped(place, tmp_path):
+def test_training_resumed_from_there_equals_the_run_that_was_not_stopped(place, tmp_path):
     L.seed_everything(1)
     straight = Net(dirpath=place, save_interval=3, save_last_k=-1, save_top_k=0)
     trainer(tmp_path, max_epochs=2).fit(straight, loader(5, shuffle=True))

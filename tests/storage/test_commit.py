@@ -1,4 +1,4 @@
-"""A file appears under its name whole and durable, or not at all."""
+"""A file appears under its name intact and durable, or not at all."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_commit_to_a_free_name_writes_the_file_and_nothing_else(tmp_path, overwr
     assert names(tmp_path) == ["a.ckpt"]
 
 
-def test_commit_into_a_directory_that_is_gone_makes_it(tmp_path):
+def test_commit_into_a_missing_directory_makes_it(tmp_path):
     commit(tmp_path / "a" / "b" / "c.ckpt", fill, problem=fine, overwrite=False)
     assert (tmp_path / "a" / "b" / "c.ckpt").read_bytes() == NEW
 
@@ -89,7 +89,7 @@ def test_commit_with_overwrite_replaces_the_file(tmp_path):
     assert names(tmp_path) == ["a.ckpt"]
 
 
-def test_commit_while_writing_shows_the_old_file_whole(tmp_path):
+def test_commit_while_writing_shows_the_old_file_intact(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(b"old")
 
@@ -253,6 +253,6 @@ def test_commit_gives_the_permissions_that_the_umask_leaves(tmp_path, umask, mod
     assert stat.S_IMODE((tmp_path / "a.ckpt").stat().st_mode) == mode
 
 
-def test_sync_directory_that_is_gone_raises(tmp_path):
+def test_sync_directory_that_is_missing_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         storage.sync_directory(tmp_path / "gone")

@@ -13,7 +13,7 @@ import pytest
 import checkpointable
 from checkpointable.storage.commit import prepare
 
-OLD = b"the old file, whole"
+OLD = b"the old file, intact"
 
 _BARE = f"""
 import sys, types
@@ -127,7 +127,7 @@ def test_commit_killed_while_writing_leaves_no_file_of_that_name(tmp_path):
     assert len(temporaries(tmp_path)) == 1
 
 
-def test_commit_killed_while_writing_leaves_the_old_file_whole(tmp_path):
+def test_commit_killed_while_writing_leaves_the_old_file_intact(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(OLD)
     killed_half_way(path, "commit")
@@ -151,7 +151,7 @@ def test_commit_left_alone_finishes(tmp_path):
     assert temporaries(tmp_path) == []
 
 
-def test_prepare_sweeps_what_a_dead_process_left(tmp_path):
+def test_prepare_deletes_what_a_dead_process_left(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(OLD)
     killed_half_way(path, "commit")

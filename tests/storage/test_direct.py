@@ -1,4 +1,4 @@
-"""Bytes to disk and back past the page cache: whatever the size and the file system, they are the bytes."""
+"""Writing and reading past the page cache gives the same bytes, whatever the size and the file system."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_write_of_a_large_file_is_direct_and_of_a_small_one_is_not(tmp_path, sys
     assert set(system.direct) == {expected}
 
 
-def test_write_leaves_the_file_as_one_that_anybody_may_write(tmp_path):
+def test_write_leaves_the_file_without_the_flag_for_direct_writes(tmp_path):
     with open(tmp_path / "a", "x+b") as file:
         direct.write(Bytes(NOISE[:SMALL]), file)
         assert not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT
@@ -192,7 +192,7 @@ def test_write_where_no_thread_can_be_started_gives_the_bytes(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_reader_reads_the_whole(tmp_path, size):
+def test_reader_reads_all_bytes(tmp_path, size):
     (tmp_path / "a").write_bytes(NOISE[:size])
     with direct.open_file(tmp_path / "a") as file:
         assert file.readable()

@@ -64,7 +64,7 @@ def test_commit_that_does_not_fit_raises_and_leaves_no_temporary(small_disk, ove
     assert names(small_disk) == []
 
 
-def test_commit_that_does_not_fit_beside_the_old_file_leaves_it_whole(small_disk):
+def test_commit_that_does_not_fit_beside_the_old_file_leaves_it_intact(small_disk):
     path, old = small_disk / "a.ckpt", os.urandom(SIZE // 2 + 4096)
     path.write_bytes(old)
     with pytest.raises(OSError, match="No space left on device"):
@@ -101,7 +101,7 @@ def test_prepare_on_a_full_disk_says_to_free_space(small_disk):
 
 
 @pytest.mark.parametrize("size_bytes", [SIZE, 2 * SIZE])
-def test_save_of_a_checkpoint_that_does_not_fit_raises_and_leaves_the_old_one_whole(small_disk, size_bytes):
+def test_save_of_a_checkpoint_that_does_not_fit_raises_and_leaves_the_old_one_intact(small_disk, size_bytes):
     path, ours = small_disk / "a.ckpt", durable_io()
     ours.save_checkpoint(checkpoint(1000), path)
     before = path.read_bytes()

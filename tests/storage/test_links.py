@@ -1,4 +1,4 @@
-"""The links that stand for the newest and the best file, and deleting."""
+"""The links to the newest and the best file, and deleting."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_point_syncs_the_directory_after_the_link_has_its_name(tmp_path, monkeyp
     assert seen == [True]
 
 
-def test_point_where_links_are_not_to_be_had_copies_durably(tmp_path, monkeypatch):
+def test_point_where_links_are_not_supported_copies_durably(tmp_path, monkeypatch):
     content = os.urandom(100_000)
     target, synced = target_in(tmp_path, content=content), []
 
@@ -114,7 +114,7 @@ def test_remove_deletes_the_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == [other.name]
 
 
-def test_remove_of_a_file_that_is_gone_is_no_error(tmp_path):
+def test_remove_of_a_missing_file_is_no_error(tmp_path):
     remove(tmp_path / "gone.ckpt")
     remove(tmp_path / "gone" / "gone.ckpt")
 
@@ -126,7 +126,7 @@ def test_remove_of_a_link_leaves_the_file_behind_it(tmp_path):
     assert names(tmp_path) == ["a.ckpt"]
 
 
-def test_remove_syncs_the_directory_after_the_file_is_gone(tmp_path, monkeypatch):
+def test_remove_syncs_the_directory_after_the_file_is_deleted(tmp_path, monkeypatch):
     target, seen = target_in(tmp_path), []
     real = os.fsync
 

@@ -1,4 +1,4 @@
-"""What is a URL, and whose failure is whose."""
+"""What is a URL, and which failures are the file system's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from checkpointable.storage.upload import _parts_etag
         ("s3:/a", False, "s3:/a"),
     ],
 )
-def test_path_is_plain_and_a_url_or_not(path, remote, expected):
+def test_path_is_normalized_and_a_url_or_not(path, remote, expected):
     assert is_remote(path) is remote
     assert normalize_path(path) == expected
 

@@ -1,4 +1,4 @@
-"""A directory that cannot be used is refused in the first second; what dead processes left is swept."""
+"""A directory that cannot be used is refused at the start; temporary files of dead processes are deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def without_privileges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody in particular, in a directory of the one who runs the tests; paths are relative to it."""
+    """Run as a user without privileges, in a directory of the tests' user; paths are relative to it."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     if os.geteuid() != 0:
@@ -48,8 +48,8 @@ def dead_process() -> int:
 
 
 @pytest.fixture
-def process_of_somebody() -> Iterator[int]:
-    """The number of a living process that belongs neither to the tests nor to nobody."""
+def process_of_another_user() -> Iterator[int]:
+    """The number of a living process of a user that is neither that of the tests nor NOBODY."""
     if os.geteuid() != 0:
         yield 1
         return
@@ -103,7 +103,7 @@ def test_prepare_where_nothing_can_be_written_names_the_reason_and_the_cure(tmp_
     assert isinstance(caught.value, CheckpointableError)
 
 
-def test_prepare_where_everybody_can_write_is_fine_for_nobody_too(tmp_path, request):
+def test_prepare_where_all_users_can_write_is_fine_without_privileges(tmp_path, request):
     """The twin: it is the permission that the test above is about."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
@@ -116,13 +116,13 @@ def test_prepare_with_a_name_that_is_too_long_names_the_reason_and_the_cure(tmp_
         prepare(tmp_path / ("x" * 300))
 
 
-def test_prepare_sweeps_the_temporary_of_a_dead_process(tmp_path, dead_process):
+def test_prepare_deletes_the_temporary_of_a_dead_process(tmp_path, dead_process):
     leftover = temporary(tmp_path, dead_process)
     prepare(tmp_path)
     assert not leftover.exists()
 
 
-def test_prepare_sweeps_what_this_process_left(tmp_path):
+def test_prepare_deletes_what_this_process_left(tmp_path):
     leftover = temporary(tmp_path, os.getpid())
     prepare(tmp_path)
     assert not leftover.exists()
@@ -137,7 +137,7 @@ def test_prepare_leaves_the_temporary_of_a_living_process(tmp_path):
 def test_prepare_leaves_the_temporary_of_a_living_process_of_another_user(tmp_path, request):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    other = temporary(tmp_path / "open", request.getfixturevalue("process_of_somebody"))
+    other = temporary(tmp_path / "open", request.getfixturevalue("process_of_another_user"))
     request.getfixturevalue("without_privileges")
     prepare(Path("open"))
     assert Path("open", other.name).exists()
@@ -155,7 +155,7 @@ def age(path: Path, hours: float) -> None:
 
 
 @pytest.mark.parametrize("whose", ["of another host", "of a living process", "a link"])
-def test_prepare_sweeps_a_temporary_of_anybody_once_it_is_more_than_a_day_old(tmp_path, dead_process, whose):
+def test_prepare_deletes_any_temporary_once_it_is_more_than_a_day_old(tmp_path, dead_process, whose):
     """As in containers, where every restart has another host name."""
     process, host = (os.getppid(), None) if whose == "of a living process" else (dead_process, "pod-a")
     old, young = temporary(tmp_path, process, host), temporary(tmp_path, process, f"{host or socket.gethostname()}-b")
@@ -188,7 +188,7 @@ def test_prepare_leaves_a_locked_temporary_of_a_process_that_seems_dead(tmp_path
         assert other.read_bytes() == b"half"
 
 
-def test_prepare_sweeps_a_link_and_leaves_what_it_leads_to(tmp_path, dead_process):
+def test_prepare_deletes_a_link_and_leaves_what_it_leads_to(tmp_path, dead_process):
     (tmp_path / "a.ckpt").write_bytes(b"kept")
     link = temporary(tmp_path, dead_process)
     link.unlink()
@@ -206,14 +206,14 @@ def without_locks(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_commit_where_no_locks_are_to_be_had_is_as_ever(tmp_path):
+def test_commit_without_locks_writes_the_file(tmp_path):
     commit(tmp_path / "a.ckpt", lambda file: file.write(b"new"), problem=lambda _: None, overwrite=False)
     assert (tmp_path / "a.ckpt").read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_prepare_where_no_locks_are_to_be_had_goes_by_the_age(tmp_path, dead_process):
+def test_prepare_without_locks_goes_by_the_age(tmp_path, dead_process):
     old, young = temporary(tmp_path, dead_process, "pod-a"), temporary(tmp_path, dead_process)
     age(old, hours=25)
     prepare(tmp_path)
@@ -221,25 +221,25 @@ def test_prepare_where_no_locks_are_to_be_had_goes_by_the_age(tmp_path, dead_pro
     assert young.exists()
 
 
-def test_commit_whose_temporary_is_swept_before_it_is_locked_makes_it_again(tmp_path, monkeypatch):
-    real, swept = fcntl.flock, []
+def test_commit_whose_temporary_is_deleted_before_it_is_locked_makes_it_again(tmp_path, monkeypatch):
+    real, deleted = fcntl.flock, []
 
     def flock(descriptor: int, operation: int) -> None:
-        if not swept:
+        if not deleted:
             [made] = tmp_path.glob(".checkpointable-*")
-            swept.append(made)
+            deleted.append(made)
             made.unlink()
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
     commit(tmp_path / "a.ckpt", lambda file: file.write(b"new"), problem=lambda _: None, overwrite=False)
-    assert len(swept) == 1
+    assert len(deleted) == 1
     assert (tmp_path / "a.ckpt").read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
 @pytest.mark.parametrize("host", ["node-3", "node-3-17", "a.b-c"])
-def test_prepare_on_a_host_with_dashes_in_its_name_sweeps_its_own(tmp_path, monkeypatch, dead_process, host):
+def test_prepare_on_a_host_with_dashes_in_its_name_deletes_its_own(tmp_path, monkeypatch, dead_process, host):
     monkeypatch.setattr(socket, "gethostname", lambda: host)
     mine, other = temporary(tmp_path, dead_process), temporary(tmp_path, dead_process, host="node")
     prepare(tmp_path)
@@ -249,6 +249,6 @@ def test_prepare_on_a_host_with_dashes_in_its_name_sweeps_its_own(tmp_path, monk
 
 @pytest.mark.parametrize("name", [".checkpointable-", ".checkpointable-x", ".checkpointable-a-b-c.tmp"])
 def test_prepare_leaves_files_that_only_look_like_temporaries(tmp_path, name):
-    (tmp_path / name).write_bytes(b"somebody's")
+    (tmp_path / name).write_bytes(b"of another program")
     prepare(tmp_path)
-    assert (tmp_path / name).read_bytes() == b"somebody's"
+    assert (tmp_path / name).read_bytes() == b"of another program"

@@ -1,4 +1,4 @@
-"""The thread that writes: one piece of work at a time, and what came of it is taken once."""
+"""The thread that writes: one piece of work at a time, and its result is taken once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fail(error: BaseException) -> Callable[[], None]:
     return work
 
 
-def test_work_in_the_background_goes_on_while_the_caller_does(gate):
+def test_work_in_the_background_runs_beside_the_caller(gate):
     writer = Writer()
     writer.start(gate, background=True)
     assert gate.entered.wait(60)
@@ -157,7 +157,7 @@ def test_ctrl_c_before_the_thread_begins_leaves_nothing_under_way(interrupted):
     assert seen == ["second"], "one that begins after all does nothing"
 
 
-def test_ctrl_c_after_the_thread_has_begun_leaves_what_came_of_it(interrupted, gate):
+def test_ctrl_c_after_the_thread_has_begun_leaves_its_result(interrupted, gate):
     writer = Writer()
     interrupted(after=gate.entered)
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +167,7 @@ def test_ctrl_c_after_the_thread_has_begun_leaves_what_came_of_it(interrupted, g
     assert writer.take() == "done"
 
 
-def test_wait_for_a_while_returns_though_work_goes_on(gate):
+def test_wait_for_a_while_returns_though_work_is_running(gate):
     writer = Writer()
     writer.start(gate, background=True)
     writer.wait(0.01)

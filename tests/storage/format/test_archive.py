@@ -180,7 +180,7 @@ def test_file_with_metadata_loads_with_calculated_offsets(tmp_path, mmap):
         assert same(torch.load(written(tmp_path / "a.ckpt"), weights_only=True, mmap=mmap))
 
 
-def test_whole_file_has_no_problem(tmp_path):
+def test_intact_file_has_no_problem(tmp_path):
     assert archive.problem(written(tmp_path / "a.ckpt")) is None
     assert archive.problem(written(tmp_path / "b.ckpt", None)) is None
 

@@ -79,7 +79,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_whole_archive_has_no_damaged_member(kind):
+def test_intact_archive_has_no_damaged_member(kind):
     data = WHOLE[kind]()
     assert found(data) is None
     assert found_by_testzip(data) is None
@@ -132,7 +132,7 @@ def test_archive_that_ends_within_a_member_is_found():
             first_damaged(io.BytesIO(data), archive)
 
 
-def test_member_with_a_name_of_an_old_code_page_is_whole():
+def test_member_with_a_name_of_an_old_code_page_is_intact():
     """Not marked as UTF-8, as old tools write it."""
     data = zipped(gr__e=b"abc")
     old = data.replace(b"gr__e", "größe".encode("cp437"))

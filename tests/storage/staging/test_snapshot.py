@@ -1,4 +1,4 @@
-"""A snapshot is what the state was: whatever training changes afterwards, the file has the moment it was taken."""
+"""A snapshot keeps the state of its moment, whatever training changes afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGE = 100_000  # elements: more than what is copied at once
 
 
 class Copying:
-    """Stands before ``memmove`` and counts what is copied: a real copy, and a look at it."""
+    """Replaces ``memmove``: counts what is copied, and copies it."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -176,7 +176,7 @@ def test_parameter_that_is_only_used_is_not_reported() -> None:
     assert now.fill()
 
 
-def test_failed_copy_lets_training_go_on_all_the_same(copying: Copying) -> None:
+def test_failed_copy_does_not_hold_training_up(copying: Copying) -> None:
     checkpoint, changed_only_by_steps = state()
     now = taken(checkpoint, changed_only_by_steps)
 
@@ -236,7 +236,7 @@ def test_copied_and_not_copied_give_the_same_bytes() -> None:
 
 
 class MakesItsState:
-    """Gives tensors that nobody else holds when it is pickled."""
+    """Creates tensors while it is pickled, and keeps no reference to them."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"made": torch.full((LARGE * 20,), 3.0)}
