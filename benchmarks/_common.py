@@ -18,7 +18,7 @@ def parser(description, *, params, rounds):
     """The arguments that every script has.
 
     Args:
-        description: Its docstring.
+        description: The docstring of the script.
         params: Default numbers of parameters.
         rounds: Default number of rounds.
     """
@@ -77,7 +77,7 @@ def machine(directory):
 
 @contextlib.contextmanager
 def workspace(directory):
-    """A new directory, below the one given; gone afterwards, whatever happened."""
+    """A new directory below the one given. It is deleted afterwards, also after an exception."""
     if directory is not None:
         os.makedirs(directory, exist_ok=True)
     path = tempfile.mkdtemp(prefix="checkpointable-benchmark-", dir=directory)
@@ -88,7 +88,7 @@ def workspace(directory):
 
 
 def turns(names, rounds):
-    """Every name once a round; another one begins each time, so that none always follows the same.
+    """Every name once a round. Each round begins with another one, so that none always follows the same.
 
     Yields:
         The number of the round, from 0, and a name.
@@ -109,7 +109,7 @@ def spread(values, digits=0):
 
 
 def ratios(mine, theirs):
-    """What each round found, divided by what it found for another; a round counts with its median.
+    """Divide the values of each round by the other's values of the same round. A round counts with its median.
 
     Args:
         mine: For each round a list of values.
@@ -128,7 +128,7 @@ def table(head, rows):
 
 
 def targets(rows):
-    """Print what was aimed at, beside what was found.
+    """Print each target beside what was found.
 
     Args:
         rows: What, the most it should be, and its values: the ratios of the rounds.
@@ -139,6 +139,6 @@ def targets(rows):
 
 
 def _verdict(most, found):
-    """Noise may settle nothing, and then this says so."""
+    """Whether a target was met: in all rounds, in none, or in how many of them."""
     met = sum(value <= most for value in found)
     return {0: "not met", len(found): "met"}.get(met, f"met in {met} of {len(found)} rounds")

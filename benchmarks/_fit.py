@@ -1,4 +1,4 @@
-"""A training of any size, and everybody who can save it while it runs: each peer as its own manual has it, and ours.
+"""A training of any size, and every way to save it while it runs: each library as its manual says, and ours.
 
 All save the whole training state (weights, Adam, loops) after the same batches and keep the newest file.
 """
@@ -27,13 +27,13 @@ MARKS = ("begin", "backward", "update", "step")
 
 
 class Net(L.LightningModule):
-    """Residual layers of equal width, Adam, and a note of when each part of a batch was over.
+    """Residual layers of equal width, Adam, and the time at which each part of a batch ended.
 
     Args:
         params: About how many parameters.
-        layers: Into how many layers they go; ``None`` = wide layers, as in real networks of this size.
-        batch_size: Rows per batch: sets what a batch computes, beside the parameters.
-        options: Of the class that comes next.
+        layers: The number of layers; ``None`` = few wide ones, as in real networks of this size.
+        batch_size: Rows per batch. Sets how much a batch computes.
+        options: Arguments of the next base class.
     """
 
     def __init__(self, params, layers=None, batch_size=64, **options):
@@ -44,7 +44,7 @@ class Net(L.LightningModule):
         self.rows = torch.randn(batch_size, width)
         self.clock = {mark: [] for mark in MARKS}
         self.processor_time = time.thread_time
-        self.at_step = None  # called after the optimizer's step, before anybody saves; with the number of steps
+        self.at_step = None  # called after the optimizer's step, before any save, with the number of steps
 
     def training_step(self, batch, batch_idx):
         self.mark("begin")
@@ -57,7 +57,7 @@ class Net(L.LightningModule):
         self.mark("backward")
 
     def configure_gradient_clipping(self, *args, **kwargs):
-        self.mark("update")  # after everybody's on_before_optimizer_step
+        self.mark("update")  # after every on_before_optimizer_step
 
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.parameters(), lr=1e-5)
@@ -82,14 +82,14 @@ class Net(L.LightningModule):
 
 
 class Ours(CheckpointingMixin, Net):
-    """The same, and it saves itself."""
+    """The same module, saved by this library."""
 
 
 class Every(L.Callback):
-    """Calls ``save`` after every so many batches; keeps what it returned.
+    """Calls ``save`` after every so many batches.
 
     Args:
-        batches: Between two saves.
+        batches: Batches between two saves.
         save: Called with the trainer and the step.
         close: Called when training is over.
     """
@@ -106,9 +106,9 @@ class Every(L.Callback):
 
 
 class TrainingThreads:
-    """The threads that compute a training: this one, and torch's own for it. Whatever starts later is somebody else's.
+    """The threads that compute the training: this one and torch's own. Threads that start later are not counted.
 
-    A call gives their seconds of processor time.
+    A call returns their processor time in seconds.
     """
 
     def __init__(self):
@@ -149,8 +149,8 @@ def save_checkpoint(net, interval, directory):
 
 
 def dcp_async_save(net, interval, directory):
-    """What ``AsyncCheckpointIO`` is given; one save at a time; the older one is removed by the thread that saved."""
-    import torch.distributed.checkpoint as dcp  # here, so that it is no part of a resume
+    """Saves what ``AsyncCheckpointIO`` is given, one save at a time. The saving thread deletes the older one."""
+    import torch.distributed.checkpoint as dcp  # here, so that a resume does not import it
 
     pending = []
 
@@ -197,12 +197,12 @@ CONTESTANTS = {
 
 
 def files(directory):
-    """The saves that are to be seen under their names: asked at every step, none is missed."""
+    """The saves that are visible under their names. Asked at every step, so none is missed."""
     return {entry for entry in os.listdir(directory) if entry.startswith("step")}
 
 
 def fit(module, batches, directory, ckpt_path=None, enable_checkpointing=False, **options):
-    """One epoch of so many batches. Returns when everything that was to be saved is saved."""
+    """Train one epoch of so many batches. Returns when all saves are done."""
     trainer = L.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -218,7 +218,7 @@ def fit(module, batches, directory, ckpt_path=None, enable_checkpointing=False, 
 
 
 def clear_up(directory):
-    """Leave nothing that would burden the next fit: memory, files, or bytes that are still on their way to disk."""
+    """Free memory, sync and delete files, so that nothing slows down the next fit."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     for parent, _, names in os.walk(directory):

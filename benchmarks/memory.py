@@ -1,17 +1,17 @@
-"""How much memory saving takes above training, in states, and whether it stays the same over many saves.
+"""How much memory saving takes beyond training, in states, and whether it stays the same over many saves.
 
-Each contestant trains and saves in a process of its own; so does a control that saves nothing. The kernel keeps the
-peak of a process's resident memory (``VmHWM``), exactly, without a thread that samples it; it is read and set back
-right before each save, so each save has its own peak. A contestant's is the largest of all, minus the
-control's of the same round, divided by the state (weights and Adam's moments). The page cache, where files lie before
-and after they are written, is not resident memory of a process and does not count: the kernel takes it back at will.
+Each contestant trains and saves in a process of its own, and so does a control that saves nothing. The kernel records
+the exact peak of a process's resident memory (``VmHWM``). The benchmark reads and resets it right before each save, so
+each save has its own peak. A contestant's peak is the largest of all, minus the control's of the same round, divided by
+the state (weights and Adam's moments). The page cache, where files lie before and after they are written, is not
+resident memory of a process and does not count: the kernel takes it back when it needs to.
 
-What training itself needs for a moment (gradients, activations) is in both, so a save that needs its memory only while
-training does not need its own is counted with the difference: what the machine must have more than it has for training.
+What training itself needs for a moment (gradients, activations) is in both. So a save that needs its memory only while
+training does not need its own counts with the difference: what the machine must have beyond what training needs.
 
-"first" and "last" are the peaks over the first and the last quarter of the saves: a queue that grows shows there. One
-save after every batch is more than anybody should order, and shows who keeps a limit; mind that the queue of
-``AsyncCheckpointIO`` then has as many states as there are saves, so choose ``--saves`` with ``--params`` accordingly.
+"first" and "last" are the peaks over the first and the last quarter of the saves: a growing queue shows there. One save
+after every batch is more than is sensible, and shows which library limits its memory. The queue of
+``AsyncCheckpointIO`` then holds as many states as there are saves, so choose ``--saves`` with ``--params`` accordingly.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from _fit import CONTROL, OURS
 
 
 def peak_bytes():
-    """The largest resident memory of this process since it was last asked for."""
+    """The largest resident memory of this process since the previous call."""
     with open("/proc/self/status") as status:
         peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     with open("/proc/self/clear_refs", "w") as control:
@@ -36,7 +36,7 @@ def peak_bytes():
 
 
 def train(name, net, interval, saves, directory):
-    """In a child: a fit with so many saves. Prints the peaks, one per save, and how many files were seen."""
+    """In a child process: a fit with so many saves. Prints the peak of each save, and how many files were seen."""
     torch.set_num_threads(_common.cores())
     place = os.path.join(directory, "fit")
     os.makedirs(place)

@@ -1,9 +1,9 @@
 """What the mixin adds to every batch when no save is due, in microseconds, beside what Lightning itself takes.
 
-Three modules, equal but for their checkpointing, take turns in one process: bare Lightning, bare Lightning without its
-default ``ModelCheckpoint``, and the mixin. One parameter and no real work, so that nothing hides the difference. A
-batch lasts from one ``training_step`` to the next, and a fit counts with the median of its batches: its set-up is not
-in it, and what else the machine does hardly is.
+Three modules that differ only in their checkpointing take turns in one process: Lightning, Lightning without its
+default ``ModelCheckpoint``, and the mixin. They have one parameter and no real work, so that the difference shows. A
+batch lasts from one ``training_step`` to the next, and the time of a fit is the median of its batches. So the set-up of
+a fit is not in it, and other work of the machine hardly is.
 """
 
 import itertools

@@ -1,7 +1,8 @@
 """What it costs to return to a position in the data, and to seed worker processes for every batch.
 
-Positioning: a shuffled loader of ten million samples goes to the middle of its epoch, beside a plain loop over as many
-batches of indices. Seeding: a loader with two workers delivers images with and without a LoaderPosition, alternately.
+Positioning: a shuffled loader of ten million samples moves to the middle of its epoch, compared with a plain loop over
+as many batches of indices. Seeding: a loader with two workers delivers images as it is and made resumable; the two take
+turns.
 """
 
 import itertools
@@ -20,7 +21,7 @@ POSITIONING_ROUNDS, IMAGE_ROUNDS = 7, 30
 
 
 class Numbers(Dataset):
-    """As many samples as there are numbers."""
+    """Ten million samples: their indices."""
 
     def __len__(self):
         return SAMPLES
@@ -30,7 +31,7 @@ class Numbers(Dataset):
 
 
 class Images(Dataset):
-    """Pictures of 3 x 64 x 64, each with a random brightness: less work for a worker than any real picture."""
+    """Images of 3 x 64 x 64 with a random brightness. They are less work for a worker than any real image."""
 
     def __init__(self):
         self.images = torch.rand(64, 3, 64, 64)
@@ -88,7 +89,7 @@ def main():
     print(f"torch {torch.__version__}\n")
     print(f"seconds to batch {middle:,} of {SAMPLES // BATCH:,}{'':9}    median  interquartile range")
     row("plain loop over the batch sampler", plain, 2)
-    row("our way back, with the first batch", ours, 2)
+    row("our return, with the first batch", ours, 2)
 
     without, within = [], []
     contenders = [(lambda loader: loader, without), (LoaderPosition, within)]
@@ -99,7 +100,7 @@ def main():
                 values.append(rate)
     print(f"\nimages per second, {WORKERS} workers{'':14}    median  interquartile range")
     row("DataLoader as it is", without, 0)
-    row("through a LoaderPosition, seeded per batch", within, 0)
+    row("made resumable, seeded per batch", within, 0)
     shares = [100 * (mine / theirs - 1) for mine, theirs in zip(within, without, strict=True)]
     first, median, third = statistics.quantiles(shares, n=4)
     print(f"\nseeding changes the rate by {median:+.1f} % ({first:+.1f} to {third:+.1f})")

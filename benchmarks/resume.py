@@ -1,14 +1,14 @@
-"""How long it takes to be training again: from the start of the process to the end of the first resumed step.
+"""How long it takes until a killed run trains again: from the start of the process to the end of the first step.
 
-A training is saved in the middle of an epoch and left. A new process imports, builds the module, calls ``fit`` with
-``ckpt_path``, and ends as soon as the first batch's optimizer step is done: an earlier end would leave out what lazy
-loading puts off. Ours resumes our file, Lightning's ``ModelCheckpoint`` its own; a third process starts anew, which is
-the least that any of them can take. Each has its turn in every round, once with the file out of the page cache (synced
-and dropped with ``posix_fadvise``; what lies below this machine's own cache is beyond it) and once with it in there.
+A training is saved in the middle of an epoch and stopped. A new process imports, builds the module, calls ``fit`` with
+``ckpt_path``, and ends as soon as the optimizer step of the first batch is done. An earlier end would leave out what
+lazy loading postpones. Ours resumes our file, Lightning's ``ModelCheckpoint`` its own. A third process starts anew,
+which is the least that a resume can take. Each has its turn in every round: once with the file dropped from the page
+cache (synced, then ``posix_fadvise``; caches below this machine's own are out of reach), and once with it in there.
 
-"from `fit`" begins at the call of ``fit``: without the imports and the making of the module, which are the same for all
-(our own import is part of "process"). Ours verifies every checksum before it loads a byte, and goes back to the same
-sample with the same random states; Lightning's does neither.
+"from `fit`" begins at the call of ``fit``. It leaves out the imports and building the module, which are the same for
+all (our own import is part of "process"). Ours verifies every checksum before it loads a byte, and returns to the same
+sample with the same random states. Lightning's does neither.
 """
 
 import argparse
@@ -26,8 +26,8 @@ BATCHES, SAVED = 8, 4
 
 
 def child(given):
-    """One process: train and save, or resume. Prints what it took."""
-    import _fit  # what it takes to import is part of what is measured
+    """One process: train and save, or resume. Prints the seconds it took."""
+    import _fit  # here, because the import is part of what is measured
 
     torch.set_num_threads(given.threads)
     build = _fit.ours_async if given.child == OURS else _fit.model_checkpoint
@@ -38,7 +38,7 @@ def child(given):
     def end(_):
         now = time.perf_counter()
         print(json.dumps({"process": now - given.started, "fit": now - called}), flush=True)
-        os._exit(0)  # what follows is not measured
+        os._exit(0)  # the rest is not measured
 
     if given.checkpoint is not None:
         module.at_step = end

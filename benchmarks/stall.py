@@ -1,27 +1,29 @@
-"""What saving costs a training: how long a save holds the loop, what it slows down, and the processor time it takes.
+"""What saving costs a training: how long a save holds the loop, how much it slows down, and its processor time.
 
-A real ``Trainer.fit`` saves several times; everybody's fit has its turn in every round, and so has one that saves
+A real ``Trainer.fit`` saves several times. In every round each contestant runs one fit, and so does one that saves
 nothing. Each batch is cut where training itself does nothing:
 
     training_step begins .. backward done | gap | update begins .. update done | gap | the next training_step begins
 
-**direct**: what lies in the two gaps from a save to the next one, above what lies there in quiet batches. Every call of
-a hook, copy, wait, or deletion that the loop has to stand still for is in one of them: callbacks and plugins work in
-the second, a wait for the snapshot before the update is in the first. Nothing that the training computes is.
-**3 batches**: the batch that the save follows and the two after it, above three quiet ones: direct, and how much slower
-forward, backward and update are while a background thread takes memory bandwidth, a core, or the interpreter.
+**direct**: the time in the two gaps from a save to the next one, minus the time in the gaps of quiet batches. Every
+hook, copy, wait or deletion that the loop has to stand still for is in one of them: callbacks and plugins work in the
+second, a wait for the snapshot before the update is in the first. Nothing that training computes is in them.
+**3 batches**: the batch that the save follows and the two after it, minus three quiet ones. It includes direct, and how
+much slower forward, backward and update are while a background thread takes memory bandwidth, a core, or the
+interpreter.
 **to the next save**: the same over all batches until the next save.
 **whole fit**: from the call of ``fit`` to its return, minus the control's of the same round, divided by the saves. It
-has everything: set-up, the wait for the last background write, also what is not to be seen in single batches. It is the
-difference of two long times, so it is the noisiest: the control's own line says how far its fits stray from each other.
-**CPU**: the processor time of all threads but those that train, and of those in the gaps: noise in the training is not
-in it (the control's line shows what is left of it), nor what the kernel writes back later. From the second save on.
+includes everything: set-up, the wait for the last background write, and what single batches don't show. It is the
+difference of two long times, so it is the noisiest: the control's own line says how much its fits differ.
+**CPU**: the processor time of all threads except those that train, and of those in the gaps. Noise in the training is
+not in it (the control's line shows what is left of it), nor is what the kernel writes back later. From the second save
+on.
 
-Quiet is a batch in the last third before a save; a save is measured against those before and after it. The first save
-of a fit stands by itself: it has to allocate. A fit counts as many saves as files were seen, so that nobody gains by
-leaving one out. Only ours and DCP sync their files; the others' are not on the disk yet when their fit is over, and
-those bytes are synced before the next contestant's turn, on nobody's account. All keep one file and delete the older.
-DCP's is deleted in the background, Lightning's by the loop, as Lightning does it.
+A batch in the last third before a save is quiet; a save is measured against those before and after it. The first save
+of a fit stands by itself because it allocates memory. The saves of a fit are the files that were seen, so that leaving
+one out gains nothing. Only ours and DCP sync their files. The others' files are not on the disk yet when their fit
+ends; they are synced before the next contestant's turn, and that time is not counted. All keep one file and delete the
+older one. DCP's is deleted in the background, Lightning's by the loop, as Lightning does it.
 """
 
 import itertools
@@ -39,12 +41,12 @@ MEASURES = {"direct": "direct", "near": "3 batches", "all": "to the next save", 
 
 
 class Measured:
-    """One fit, by its clock.
+    """One fit and its times.
 
     Attributes:
-        direct, near, all: Seconds per save, the first one left out: standing still; lost in three batches; in all.
+        direct, near, all: Seconds per save without the first one: standing still; lost in three batches; lost in all.
         first: Seconds that the first save of the fit held the loop.
-        seconds: Of the whole fit.
+        seconds: Seconds of the whole fit.
         cpu: Seconds of processor time per save, the first one left out.
         saves, orders: Files seen, and saves ordered.
     """
@@ -103,7 +105,7 @@ def per_save(clock, interval, saves):
 
 
 def seconds_of_copy(params):
-    """One thread copies a state of that size into a buffer that is there: the least that a snapshot can take."""
+    """One thread copies a state of that size into an allocated buffer: the least that a snapshot can take."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     state, buffer = torch.ones(3 * params), torch.ones(3 * params)
@@ -124,12 +126,14 @@ def main():
     arguments.add_argument("--batch-size", type=int, default=64, help="sets what a batch computes")
     given = arguments.parse_args()
     if given.saves < 2 or given.interval < 6:
-        arguments.error("at least 2 saves (the first is set apart), 6 batches apart (the quiet ones are among them)")
+        arguments.error(
+            "at least 2 saves (the first is set apart), at least 6 batches apart (the quiet ones are among them)"
+        )
     if given.quick:
         given.params, given.threads, given.rounds, given.saves, given.interval = [10_000_000], [1], 2, 2, 8
     with _common.workspace(given.directory) as directory:
         print(_common.machine(directory))
-        for name in _fit.CONTESTANTS:  # imports, and whatever else is done once in a process
+        for name in _fit.CONTESTANTS:  # imports, and everything else that is done once in a process
             Measured(name, {"params": 1000}, 6, 2, directory)
         for params in given.params:
             for threads in given.threads:
@@ -179,7 +183,7 @@ def report(found, state):
 
 
 def whole(fits, control):
-    """Seconds that each round's fit took longer than the control's, per save. The control's own: how far it strays."""
+    """Seconds per save that each fit took longer than its round's control. For the control: than its median fit."""
     if fits is control:
         usual = statistics.median(fit.seconds for fit in control)
         return [(fit.seconds - usual) / fit.orders for fit in control]

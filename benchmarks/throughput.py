@@ -1,14 +1,14 @@
-"""How long a state takes to become a durable file, beside the bare writing of as many bytes.
+"""How long a state takes to become a file that is safe on disk, compared with writing as many bytes.
 
-One state of a real training (weights, Adam, loops, and what we add) is saved by everybody in turn, each time to a new
-name, each time until its bytes are on the disk. Nothing else runs. The bare writes take the bytes of ``torch.save``'s
-file from memory, in pieces of 16 MB: through the page cache, and past it (``O_DIRECT``), each with one ``fsync``. One
-also reads its bytes back past the page cache, as ours does to verify them, and compares nothing.
+Every contestant saves one state of a real training (weights, Adam, loops, and what we add) in its turn, each time to a
+new name, until its bytes are on the disk. Nothing else runs. The bare writes take the bytes of ``torch.save``'s file
+from memory, in pieces of 16 MB: through the page cache, and past it (``O_DIRECT``), each with one ``fsync``. One of
+them also reads its bytes back past the page cache, as ours does to verify them, and compares nothing.
 
-Ours is one call of the ``CheckpointIO``: everything from the order to the return, so snapshot, checksums, writing, two
-``fsync``, the check of what was written, and the renaming. DCP syncs by itself. ``torch.save`` and Lightning's atomic
-save do not; their files are synced after them, in their time, since a file that a power cut takes away was not saved;
-"returned" is when their own call was over. A first round is not counted: it allocates.
+Ours is one call of the ``CheckpointIO``, from the call to the return: snapshot, checksums, writing, two ``fsync``, the
+check of what was written, and the rename. DCP syncs by itself. ``torch.save`` and Lightning's atomic save do not: their
+files are synced after the call, and that time is included, because a file that a power cut destroys was not saved.
+"returned" is when their own call ended. The first round allocates and is not counted.
 """
 
 import mmap
@@ -32,7 +32,7 @@ DIRECT_BACK = f"{DIRECT}, read back"
 
 
 def state_of(params, directory):
-    """What Lightning hands to a ``CheckpointIO`` in the middle of a training of ours."""
+    """What Lightning hands to a ``CheckpointIO`` in the middle of one of our trainings."""
     taken = []
     options = {"save_interval": None, "monitor": None, "save_top_k": 0, "save_last": False, "dirpath": directory}
     take = _fit.Every(2, lambda trainer, _: taken.append(trainer._checkpoint_connector.dump_checkpoint()))
@@ -41,7 +41,7 @@ def state_of(params, directory):
 
 
 class Bytes:
-    """The bytes of a file, in memory that ``O_DIRECT`` takes."""
+    """The bytes of a file, in memory that ``O_DIRECT`` accepts."""
 
     def __init__(self, checkpoint, directory):
         path = os.path.join(directory, "bytes")
@@ -84,7 +84,7 @@ def sync(path):
 
 
 def contestants(checkpoint, content):
-    """Who saves, how, and whether the file has to be synced after it."""
+    """For each contestant: how it saves, and whether the file has to be synced afterwards."""
     io, lightning = combined(DurableCheckpointIO, TorchCheckpointIO)(), TorchCheckpointIO()
     return {
         DIRECT: (lambda path: content.write(path, os.O_DIRECT), False),
@@ -98,7 +98,7 @@ def contestants(checkpoint, content):
 
 
 def measure(save, to_be_synced, directory):
-    """Seconds to the bytes on the disk, seconds to the return of the call, seconds of processor time."""
+    """Seconds until the bytes are on the disk, seconds until the call returns, seconds of processor time."""
     path = os.path.join(directory, "state.ckpt")
     busy, start = time.process_time(), time.perf_counter()
     save(path)
@@ -118,16 +118,16 @@ def compare(params, given, directory):
     place = os.path.join(directory, "fit")
     checkpoint = state_of(params, place)
     content = Bytes(checkpoint, directory)
-    everybody = contestants(checkpoint, content)
+    savers = contestants(checkpoint, content)
     try:
-        measure(*everybody[DIRECT], directory)
+        measure(*savers[DIRECT], directory)
     except OSError as error:
         print(f"\nNo O_DIRECT here ({error.strerror}): compared with the page cache.")
-        del everybody[DIRECT], everybody[DIRECT_BACK]
-    bare = next(iter(everybody))
-    found = {name: [] for name in everybody}
-    for round_number, name in _common.turns(everybody, given.rounds + 1):
-        result = measure(*everybody[name], directory)
+        del savers[DIRECT], savers[DIRECT_BACK]
+    bare = next(iter(savers))
+    found = {name: [] for name in savers}
+    for round_number, name in _common.turns(savers, given.rounds + 1):
+        result = measure(*savers[name], directory)
         if round_number > 0:
             found[name].append(result)
     gigabytes = content.size / _common.GB
@@ -154,7 +154,7 @@ def compare(params, given, directory):
 
 
 def ratios(found, name, peer):
-    """What each round's way to the disk took, divided by another's of the same round."""
+    """The seconds to the disk of each round, divided by the other's of the same round."""
     return _common.ratios(*([[result[0]] for result in found[of]] for of in (name, peer)))
 
 

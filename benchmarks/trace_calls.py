@@ -1,8 +1,8 @@
 """How many functions and files of the package one save and one resume pass, and how often a call crosses a file border.
 
-A measure of structure, not of speed: fewer files and crossings are easier to follow. One interval save is traced from
-the end of its batch to the fetch of the next one, the file being durable by then; a resume from the call of ``fit`` to
-the first resumed step. A crossing is a call whose nearest caller inside the package is in another file. ``--pairs``
+This measures structure, not speed: fewer files and crossings are easier to follow. One interval save is traced from the
+end of its batch to the fetch of the next one; the file is on disk by then. A resume is traced from the call of ``fit``
+to the first resumed step. A crossing is a call whose nearest caller inside the package is in another file. ``--pairs``
 lists which files call which.
 """
 
