@@ -1,7 +1,7 @@
-"""Every condition at once: when to save, which files to keep, what goes in, where and under which name.
+"""Every condition at once: when to save, which files to keep, what they contain, and what they are called.
 
-You learn that conditions combine by *or*, that one file serves all that are due at the same moment, and how to read
-from the files themselves why each was kept.
+You learn that conditions combine by *or*, that one file serves all conditions that are due at the same moment, and that
+each file says why it was kept.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Kill a training with SIGKILL inside an epoch, run it again, and compare it with a run that was never stopped.
 
-You learn what lies on disk after a crash that no program can react to, that going on takes one argument
-(``ckpt_path=latest(directory)``, which is ``None`` the first time), and that every loss from there on and the final
-state are those of the run without a stop, to the last bit: with shuffled images, dropout, random noise in the dataset,
-and another random seed in the process that goes on.
+You learn what is on disk after a crash that no program can react to, and that resuming takes one argument:
+``ckpt_path=latest(directory)``, which is ``None`` the first time. Every loss after the resume and the final state equal
+those of the run without a stop, to the last bit. This holds with shuffled images, dropout, random noise in the data
+set, and another random seed in the resumed process.
 """
 
 import ast
@@ -78,14 +78,14 @@ def main(directory):
     print(Checkpoints(directory))
     resumed, *results = train(directory, seed=2)
     epoch, first = min(resumed)
-    print(f"\nrun again under another seed: it went on in epoch {epoch} at batch {first}\n")
-    whole, *expected = train(f"{directory}/whole", seed=1)
+    print(f"\nrun again under another seed: resumed in epoch {epoch} at batch {first}\n")
+    straight, *expected = train(f"{directory}/straight", seed=1)
 
     print(f"batch  {'loss without a stop':19}  {'until the kill':19}  {'run again':19}  equal")
     for batch in range(first - 2, KILL_AT[1] + 4):
-        losses = [run.get((epoch, batch), "") for run in (whole, killed, resumed)]
+        losses = [run.get((epoch, batch), "") for run in (straight, killed, resumed)]
         print(f"{batch:5}", *(f"{loss:<19}" for loss in losses), len({*losses, ""}) == 2, sep="  ")
-    equal = sum(resumed[position] == whole[position] for position in resumed)
+    equal = sum(resumed[position] == straight[position] for position in resumed)
     print(f"losses after the resume equal to those without a stop: {equal} of {len(resumed)}\n\nat the end")
     for name, (accuracy, digest) in {"without a stop": expected, "killed, run again": results}.items():
         print(f"{name:17}  accuracy on held-out images {accuracy}  SHA-256 of the state {digest}")

@@ -1,7 +1,7 @@
 """A GAN with two optimizers and its own ``training_step``, interrupted in the middle of an epoch and resumed.
 
 You learn that ``CheckpointingMixin`` is one word in the class line of a module that you already have, and that saves
-are counted in batches: ``trainer.global_step`` counts every call of every optimizer, so here it runs twice as fast.
+are counted in batches. ``trainer.global_step`` counts every step of every optimizer, so here it counts twice per batch.
 """
 
 import logging
@@ -53,7 +53,7 @@ class GAN(CheckpointingMixin, L.LightningModule):
 
 
 class PowerCut(Callback):
-    """Says where training starts, and stops it in the middle of an epoch."""
+    """Prints where training starts, and stops it in the middle of an epoch."""
 
     def __init__(self, epoch=None, batch=None):
         self.at = (epoch, batch)

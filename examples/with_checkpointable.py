@@ -1,8 +1,8 @@
 """The same training as ``without_checkpointable.py``, with ``CheckpointingModule``. Compare the two.
 
-You learn what is left to write: the layers and ``compute_loss``. The steps, the optimizer, the safety net every 10
-batches and the best weights come with the base class. ``latest`` finds the file to go on from; here that is the state
-at the exception itself, and the epoch goes on with the images it has not had yet.
+You learn what is left to write: the layers and ``compute_loss``. The steps, the optimizer, a save every 10 batches and
+the best weights come with the base class. ``latest`` finds the file to resume from. Here that is the state at the
+exception itself, and the epoch continues with the images it has not seen yet.
 """
 
 import logging
@@ -35,7 +35,7 @@ class LitDigits(CheckpointingModule):
 
 
 class PowerCut(Callback):
-    """Says where training starts, stops it in the middle of an epoch, and notes the images trained on in that epoch."""
+    """Prints where training starts, stops it in an epoch, and records the images trained on in that epoch."""
 
     def __init__(self, seen, at=None):
         self.seen, self.at = seen, at

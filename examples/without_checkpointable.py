@@ -1,7 +1,7 @@
 """Checkpoints with Lightning alone, as a careful user sets them up. Compare with ``with_checkpointable.py``.
 
-You learn what there is to write and know: two steps, an optimizer, callbacks for the safety net and the best weights,
-the trick that keeps only the newest file, the search for it; and that a resumed epoch never sees some of its images.
+You learn what there is to write: two steps, an optimizer, callbacks for regular saves and the best weights, the trick
+that keeps only the newest file, and the search for it. And you see that a resumed epoch never sees some of its images.
 """
 
 import logging
@@ -43,7 +43,7 @@ class LitDigits(L.LightningModule):
 
 
 class PowerCut(Callback):
-    """Says where training starts, stops it in the middle of an epoch, and notes the images trained on in that epoch."""
+    """Prints where training starts, stops it in an epoch, and records the images trained on in that epoch."""
 
     def __init__(self, seen, at=None):
         self.seen, self.at = seen, at

@@ -1,6 +1,6 @@
 """Runs every notebook of this folder, and fails with the traceback of the cell that failed.
 
-Nothing is stored: the notebooks stay as they are, and what they write goes into a temporary directory.
+Nothing is stored: the notebooks stay unchanged, and their output goes into a temporary directory.
 """
 
 import sys
