@@ -8,14 +8,14 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
 test = ["pytest>=8", "pytest-xdist>=3", "scikit-learn>=1.4", "jsonargparse[signatures]>=4.35", "matplotlib>=3.8"]
-test += ["torchdata>=0.11"]  # a loader that keeps its own place
+test += ["torchdata>=0.11"]  # a loader that saves its own position
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 setup(
     name="checkpointable",
     version=version.group(1) if version else "0",
-    description="The best checkpointing there is, for PyTorch Lightning: subclass, write compute_loss, kill it, go on.",
+    description="Exact, durable checkpoints for PyTorch Lightning: subclass, write compute_loss, kill it, resume.",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -23,7 +23,7 @@ setup(
     package_data={"checkpointable": ["py.typed"]},
     python_requires=">=3.11,<3.14",
     # lightning: 2.6.2 and 2.6.3 carried malware, and below 2.6.6 a checkpoint can execute code when it is loaded
-    # (GHSA-qqmf-gpg7-g8gw); the safe points stand on loops that are private, so a new minor version is looked at first.
+    # (GHSA-qqmf-gpg7-g8gw). The safe points depend on private loops, so each new minor version has to be tested first.
     install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
     extras_require={
         "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
