@@ -31,6 +31,7 @@ class LitDigits(CheckpointingModule):
             every_n_train_steps=50,  # optimizer steps, counted over the whole training
             train_time_interval=timedelta(seconds=1),
             every_n_epochs=2,
+            keep_every_n_epochs=3,  # these files are never deleted
             # which
             monitor="val_accuracy",
             mode="max",
@@ -67,10 +68,10 @@ def main(directory):
     trainer.fit(LitDigits(directory), *loaders)
 
     checkpoints = Checkpoints(directory)
-    print(f"{'file':50} {'saved because of':20} val_accuracy")
+    print(f"{'file':50} {'saved because of':30} val_accuracy")
     for info in checkpoints:
         accuracy = f"{info.score:.4f}" if info.score is not None else ""
-        print(f"{Path(info.path).name:50} {', '.join(info.reasons):20} {accuracy}")
+        print(f"{Path(info.path).name:50} {', '.join(info.reasons):30} {accuracy}")
     for link in ("last.ckpt", "best.ckpt"):
         print(f"{link} points at {Path(directory, link).resolve().name}")
 
