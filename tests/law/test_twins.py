@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from runs import Config, misses
 
-from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import combined_loader, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
 from checkpointable.resume import accumulated_gradients, index_batches, loader_position, owned_rng, restorer
@@ -102,7 +102,7 @@ def without_ends(patch: Patch) -> None:
 
 
 def without_ends_of_cycles(patch: Patch) -> None:
-    patch.setattr(internals, "set_consumed", nothing)
+    patch.setattr(combined_loader, "set_consumed", nothing)
 
 
 TWINS: list[tuple[Callable[[Patch], None], Config]] = [
