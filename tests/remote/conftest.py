@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from remote.server import Server, Wire, environment
+from s3fs import S3FileSystem
 
 from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
@@ -22,10 +23,12 @@ def _server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def _wire(_server: Server) -> Iterator[Wire]:
-    wire = Wire(_server.port)
+    wire = Wire(_server)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(wire.port).items():
             patch.setenv(name, value)
+        for name in ("connect_timeout", "read_timeout"):  # a busy machine is no outage
+            patch.setattr(S3FileSystem, name, 300)
         yield wire
     wire.cut()
 

@@ -10,35 +10,39 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 
 _REQUEST = re.compile(rb"(?:GET|PUT|POST|HEAD|DELETE) (\S+) HTTP/1\.1\r\n")
 _SERVE = """
-import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with its parent
-from moto.server import main
-main(sys.argv[1:])
+import os, sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()  # ends with the process that started it
+os._exit(0)
 """
 
 
 class Server:
-    """moto's S3, in a process of its own. What it stores dies with it."""
+    """moto's S3, in a process of its own. What it stores dies with it.
+
+    Attributes:
+        port: Where it listens; another one after each start.
+    """
 
     def __init__(self) -> None:
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port: int = unused.getsockname()[1]
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", _SERVE, "-H", "127.0.0.1", "-p", str(self.port)]
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
-        while not self._answers():
-            assert self._process.poll() is None, "the server has ended"
-            time.sleep(0.05)
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-W", "ignore", "-c", _SERVE]
+        pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet)
+        assert self._process.stdout is not None
+        port = self._process.stdout.readline()
+        assert port, "the server has ended"
+        self.port = int(port)
 
     def kill(self) -> None:
         assert self._process is not None
@@ -58,13 +62,6 @@ class Server:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/", timeout=10).close()
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        return True
-
 
 class Wire:
     """What lies between a client and the server: forwards, counts, and can be cut and mended.
@@ -75,10 +72,11 @@ class Wire:
         requests: What the client has asked for.
         lose_answer_to: A pattern; the wire is cut when the server answers the next request that it matches.
         cut_after: The wire is cut once the client has received so many bytes.
+        mend_after_seconds: The next cut is mended after so many seconds.
     """
 
-    def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = _listening(0)
@@ -91,6 +89,7 @@ class Wire:
         self.requests: list[str] = []
         self.lose_answer_to: re.Pattern[str] | None = None
         self.cut_after: int | None = None
+        self.mend_after_seconds: float | None = None
 
     def cut(self) -> None:
         """End every connection; new ones are refused."""
@@ -99,13 +98,17 @@ class Wire:
             for connection in self._open:
                 _close(connection)
             self._open.clear()
+            if self.mend_after_seconds is not None:
+                threading.Timer(self.mend_after_seconds, self.mend).start()
+                self.mend_after_seconds = None
 
     def mend(self) -> None:
         """Let connections through again, if it was cut."""
-        if self._listener.fileno() != -1:
-            return
-        self._listener = _listening(self.port)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        with self._lock:
+            if self._listener.fileno() != -1:
+                return
+            self._listener = _listening(self.port)
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -114,7 +117,7 @@ class Wire:
             except OSError:
                 return  # it was cut
             try:
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                server = socket.create_connection(("127.0.0.1", self._server.port))
             except OSError:
                 _close(client)
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import threading
 
 import pytest
 from remote.conftest import get, make_bucket, names, put, unfinished
@@ -15,6 +14,7 @@ from checkpointable import SaveError
 from checkpointable.storage.paths import filesystem
 
 LARGE = 3 * PART
+TRIES_FOR_A_MINUTE = 13  # at least, with the pauses of ``store_at``
 
 
 def failing_at(number: int):
@@ -70,17 +70,11 @@ def test_outage_while_a_file_is_overwritten_leaves_the_old_one(s3, store_at, wir
 
 
 def test_outage_that_ends_before_the_last_try_is_not_noticed(s3, store_at, wire):
-    store = store_at(s3, tries=8)
-    timer = threading.Timer(0.5, wire.mend)
-
-    def interrupt(number: int) -> None:
-        if number == 8:
-            wire.cut()
-            timer.start()
-
-    content = Bytes(checkpoint(LARGE), interrupt)
+    store = store_at(s3, tries=TRIES_FOR_A_MINUTE)
+    wire.mend_after_seconds = 0.5
+    content = Bytes(checkpoint(LARGE), lambda number: number == 8 and wire.cut())
     store.write(content, store.path("a.ckpt"), overwrite=False)
-    timer.join()
+    assert wire.mend_after_seconds is None, "it was cut"
     assert get(store.path("a.ckpt")) == content.data
 
 
@@ -103,18 +97,16 @@ def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_continues
         store.write(content, store.path("a.ckpt"), overwrite=False)
     server.resume()
     assert names(s3) == []
-    store_at(s3).write(content, store.path("a.ckpt"), overwrite=False)
+    store_at(s3).write(Bytes(content.data), store.path("a.ckpt"), overwrite=False)
     assert get(store.path("a.ckpt")) == content.data
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_lost_answer_to_the_completion_is_no_failure_and_no_taken_name(s3, store_at, wire, overwrite):
-    store = store_at(s3, tries=8)
+    store, content = store_at(s3, tries=TRIES_FOR_A_MINUTE), Bytes(checkpoint(PART))
     wire.lose_answer_to = re.compile(r"POST .*a\.ckpt\?uploadId=")
-    timer = threading.Timer(1.0, wire.mend)
-    content = Bytes(checkpoint(PART), lambda number: timer.start() if number == 0 else None)
+    wire.mend_after_seconds = 1.0
     store.write(content, store.path("a.ckpt"), overwrite=overwrite)
-    timer.join()
     assert wire.lose_answer_to is None
     assert get(store.path("a.ckpt")) == content.data
     assert len([request for request in wire.requests if request.startswith("PUT")]) <= 4, "it was uploaded only once"
