@@ -1,4 +1,7 @@
-"""Trains to the end, resuming from the newest file, and appends a line for each batch. A test kills it.
+"""Trains to the end, resuming from the newest file, and writes a line for each batch; for a test that kills it.
+
+Each line is appended to ``record.txt`` and printed, and training goes on when a line has come in reply: so the test is
+never late for a kill.
 
 Argument: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -26,7 +30,8 @@ from torch.utils.data import DataLoader
 from checkpointable import CheckpointingModule, latest
 
 BATCHES, EPOCHS = 8, 3
-PAUSE_SECONDS = 0.02  # a batch takes long enough that a kill can strike anywhere in it
+DEADLINE_SECONDS = 600
+PAUSE_SECONDS = 0.02  # so that a moment chosen at random falls anywhere in a batch
 
 
 class Killable(CheckpointingModule):
@@ -52,6 +57,8 @@ class Killable(CheckpointingModule):
     def write(self, line: str) -> None:
         self.file.write(f"{line}\n")
         self.file.flush()
+        print(line, flush=True)
+        sys.stdin.readline()
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.net.parameters(), lr=0.05)
@@ -73,6 +80,7 @@ def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
 
 
 def main(where: Path) -> None:
+    signal.alarm(DEADLINE_SECONDS)
     warnings.simplefilter("ignore")
     ckpt_path = latest(where)
     L.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)

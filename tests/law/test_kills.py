@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "killable.py"
-DEADLINE_SECONDS = 120
 
 Moment = Callable[[list[str]], bool]
 
@@ -26,24 +25,23 @@ def lines_of(where: Path) -> list[str]:
 
 
 def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0) -> bool:
-    """Run the script, and kill it soon after its record shows the moment. Returns whether it was killed."""
-    before = len(lines_of(where))
-    with (where / "stderr.txt").open("w") as errors:
-        child = subprocess.Popen([sys.executable, str(SCRIPT), str(where)], stdout=errors, stderr=errors)
-    try:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while child.poll() is None:
-            assert time.monotonic() < deadline, (where / "stderr.txt").read_text()[-3000:]
-            if moment is not None and moment(lines_of(where)[before:]):
+    """Run the script; kill it soon after its lines say that the moment has come. Returns whether it was killed."""
+    command, pipe, lines = [sys.executable, str(SCRIPT), str(where)], subprocess.PIPE, []
+    with (
+        (where / "stderr.txt").open("w") as errors,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as child,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.append(line)
+            print(file=child.stdin, flush=True)
+            if moment is not None and moment(lines):
                 time.sleep(delay_seconds)
                 child.kill()
                 break
-            time.sleep(0.002)
-    finally:
-        child.kill()
-        code = child.wait()
-    assert code in (0, -signal.SIGKILL), (where / "stderr.txt").read_text()[-3000:]
-    return code != 0
+    assert child.returncode in (0, -signal.SIGKILL), (where / "stderr.txt").read_text()[-3000:]
+    return child.returncode != 0
 
 
 def merged(lines: list[str]) -> dict[str, str]:
