@@ -45,7 +45,7 @@ class Gate:
     def memmove(self, target: int, source: int, size: int) -> None:
         at_once = threading.current_thread() is threading.main_thread()
         if not at_once and not self._is_first:
-            assert self.opened.wait(60)
+            assert self.opened.wait(300)
         self._is_first &= at_once
         self.copied.append((at_once, size))
         ctypes.memmove(target, source, size)

@@ -15,7 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from checkpointable import CheckpointingMixin, CheckpointingModule
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.mixing import combined
+from checkpointable.saving import saver
 from checkpointable.storage.staging.snapshot import Snapshot
+
+SOON_SECONDS = saver._SOON_SECONDS  # after which a save that is due gives way to one that is under way
+saver._SOON_SECONDS = 300.0  # here none does, however busy the machine is: each file that a test expects is saved
 
 QUIET: dict[str, Any] = {
     "enable_progress_bar": False,

@@ -10,11 +10,12 @@ import time
 
 import pytest
 from attacks.programs import At, writing_is_over
-from nets import Net, Scripted, files, links, load, loader, trainer
+from nets import SOON_SECONDS, Net, Scripted, files, links, load, loader, trainer
 
+from checkpointable.saving import saver
 from checkpointable.storage.staging.snapshot import Snapshot
 
-LONG_SECONDS = 20
+LONG_SECONDS = 300
 
 
 class Disk:
@@ -22,12 +23,14 @@ class Disk:
 
     def __init__(self, monkeypatch):
         self.sync, self.asked, self.gave_up = os.fsync, 0, False
-        self.released = threading.Event()
+        self.released, self.reached = threading.Event(), threading.Event()
         monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(saver, "_SOON_SECONDS", SOON_SECONDS)
 
     def fsync(self, descriptor):
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             self.asked += 1
+            self.reached.set()
             self.gave_up |= not self.released.wait(LONG_SECONDS)
         self.sync(descriptor)
 
@@ -52,11 +55,14 @@ def snapshots() -> int:
 def test_interval_saves_that_find_the_disk_busy_are_left_out_and_the_next_one_comes(tmp_path, disk):
     net = Net(dirpath=tmp_path, save_interval=2, save_last_k=3)
     seen = []
-    look = {
-        number: lambda: seen.append((disk.asked, snapshots())) for number in (5, 10, 20)
-    }  # after the first wait for the disk
+
+    def look():
+        assert disk.reached.wait(LONG_SECONDS)
+        seen.append((disk.asked, snapshots()))
+
+    looks = dict.fromkeys((5, 10, 20), look)  # after the first wait for the disk
     over = {25: writing_is_over, 26: writing_is_over}  # so that no save is left out by a disk that is slow by itself
-    trainer(tmp_path, callbacks=[At({**look, 24: disk.release, **over})]).fit(net, loader(27))
+    trainer(tmp_path, callbacks=[At({**looks, 24: disk.release, **over})]).fit(net, loader(27))
     assert seen == [(1, 1)] * 3, "one save under way, one copy of the state"
     assert files(tmp_path) == ["epoch_0_batch_24.ckpt", "epoch_0_batch_26.ckpt", "epoch_0_batch_27.ckpt"]
     assert snapshots() == 0

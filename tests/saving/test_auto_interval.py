@@ -89,7 +89,7 @@ def test_auto_says_one_line(tmp_path, caplog, clock, quick_disk):
     assert said(caplog) == [6]
 
 
-def test_auto_by_the_real_clock_saves_and_says_so(tmp_path, caplog):
+def test_auto_by_the_real_clock_saves_and_says_so(tmp_path, caplog, quick_disk):
     with caplog.at_level("INFO"):
         trainer(tmp_path, max_epochs=3).fit(Net(dirpath=tmp_path, **ALL), loader(40))
     assert next(iter(saved(tmp_path))) == 1
