@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import random
 import resource
@@ -85,12 +86,14 @@ class Calls:
         return counted
 
 
-def in_place(path: Path, write: Callable[..., None], **_: Any) -> None:
-    """The twin of the commit: without a temporary file, and slowly."""
+def in_place(path: Path, write: Callable[..., None], *, seen: Path | None = None, **_: Any) -> None:
+    """The twin of the commit: without a temporary file, and slowly. Half a file stays until ``seen`` is there."""
     with open(path, "w+b") as file:
         write(file)
         size = file.truncate(file.seek(0, os.SEEK_END) // 2)
         time.sleep(0.02)
+        while seen is not None and not seen.exists():
+            time.sleep(0.001)
         file.truncate(0)
         file.seek(0)
         write(file)
@@ -146,6 +149,7 @@ def train(
     record: str | None = None,
     strike: int = 0,
     twin: str | None = None,
+    seen: str | None = None,
     epochs: int = 2,
     batches: int = 6,
     validates: bool = True,
@@ -155,7 +159,7 @@ def train(
     """Go on from the newest file, to the end. With ``start``: once that file is there."""
     warnings.simplefilter("ignore")
     if twin == "in place":
-        commit.commit = in_place
+        commit.commit = functools.partial(in_place, seen=seen and Path(seen))
     elif twin == "delete first":
         SaveTask._make_room = delete_first
     place = Path(where)
@@ -192,8 +196,11 @@ def locked(where: str, lock_at: int, unlock_at: int, batches: int) -> list[str]:
     return messages
 
 
-def read(where: str, until: str) -> dict[str, Any]:
-    """Load every checkpoint that is seen, again and again. A file may go; none may be damaged."""
+def read(where: str, until: str, seen: str | None = None) -> dict[str, Any]:
+    """Load every checkpoint that is seen, again and again. A file may go; none may be damaged.
+
+    With ``seen``: that file is made once a damaged one was seen.
+    """
     done, damaged, missing = 0, [], 0
     while not os.path.exists(until):
         for path in Path(where).glob("*.ckpt"):
@@ -207,6 +214,8 @@ def read(where: str, until: str) -> dict[str, Any]:
             if problem not in (None, "there is no such file"):
                 damaged.append(f"{path.name}: {problem}")
             done += 1
+        if damaged and seen is not None:
+            Path(seen).touch()
         missing += done > 0 and latest(where) is None
     return {"done": done, "damaged": damaged, "missing": missing}
 
@@ -269,13 +278,21 @@ def leave(where: str, how: str) -> None:
 
 def fork_workers(where: str, workers: int) -> dict[str, Any]:
     """Start worker processes for validation while a save is under way."""
-    busy = []
+    busy, forked, sync = [], threading.Event(), os.fsync
+
+    def held(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            assert forked.wait(300)
+        sync(descriptor)
 
     class Noting(L.Callback):
         def on_validation_start(self, *args: Any) -> None:
             busy.append(any(thread.name == "checkpointable-writer" for thread in threading.enumerate()))
 
-    slow_sync(0.3)
+        def on_validation_batch_start(self, *args: Any) -> None:
+            forked.set()
+
+    os.fsync = held
     warnings.simplefilter("ignore")
     validation = DataLoader(loader(2).dataset, batch_size=4, num_workers=workers)
     net = Net(dirpath=where, save_interval=1, save_last_k=-1, save_top_k=0)

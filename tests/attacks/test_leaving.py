@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -70,17 +71,27 @@ def test_process_that_ends_with_a_save_under_way_leaves_it_finished(forge, place
 
 
 def test_second_ctrl_c_while_the_end_is_waited_for_still_leaves_the_file(tmp_path, slow_disk):
+    timers = []
+
     def press_later():
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        timers.append(threading.Timer(0.1, press))
+        timers[-1].start()
+
+    def train():
+        try:
+            trainer(tmp_path, callbacks=[At({2: press_later, 3: press_later})]).fit(net, loader(1000))
+        finally:
+            for timer in timers:
+                with contextlib.suppress(KeyboardInterrupt):
+                    timer.join()
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         net = Net(dirpath=tmp_path, save_interval=2)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            trainer(tmp_path, callbacks=[At({2: press_later, 3: press_later})]).fit(net, loader(1000))
+            train()
         writing_is_over()
     finally:
-        time.sleep(0.15)
         signal.signal(signal.SIGINT, before)
     assert latest(tmp_path) is not None
     assert_whole(tmp_path)
@@ -88,7 +99,7 @@ def test_second_ctrl_c_while_the_end_is_waited_for_still_leaves_the_file(tmp_pat
 
 
 class Disk:
-    """Holds up the writing of files, from the second one on, until it is let go on; at the latest after a minute."""
+    """Holds up the writing of files, from the second one on, until it is let go on; at the latest after minutes."""
 
     def __init__(self, monkeypatch, held):
         self.held, self.files, self.free = held, 0, threading.Event()
@@ -105,7 +116,7 @@ class Disk:
         self._sync(descriptor)
 
     def held_up(self):
-        self.free.wait(60)
+        self.free.wait(300)
 
 
 @pytest.fixture
@@ -123,7 +134,7 @@ def test_second_ctrl_c_does_not_wait_for_the_save_that_is_under_way(tmp_path, mo
     disk = Disk(monkeypatch, held=1)
 
     def press_twice():
-        assert disk.waits.wait(60)
+        assert disk.waits.wait(300)
         press()
         press()
 
@@ -143,7 +154,7 @@ def test_second_ctrl_c_ends_the_wait_for_the_save_that_the_first_asked_for(tmp_p
         """Presses again when the training has ended, and only that save is waited for."""
 
         def held_up(self):
-            for _ in range(6000):
+            for _ in range(30_000):
                 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                     press()
                     break

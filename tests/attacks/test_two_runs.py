@@ -100,10 +100,10 @@ def test_reader_never_sees_a_damaged_file_while_two_runs_write_and_delete(forge,
 
 
 def test_twin_that_writes_in_place_shows_the_reader_a_damaged_file(forge, place):
-    where, until = place / "own", place / "until"
+    where, until, seen = place / "own", place / "until", str(place / "seen")
     where.mkdir()
-    reader = forge.start("attacks.programs:read", where=str(where), until=str(until))
-    ended = forge.run(TRAIN, where=str(where), twin="in place", epochs=4, save_interval=1)
+    reader = forge.start("attacks.programs:read", where=str(where), until=str(until), seen=seen)
+    ended = forge.run(TRAIN, where=str(where), twin="in place", seen=seen, epochs=1, save_interval=1)
     assert ended.code == 0, ended.errors
     until.touch()
     seen = reader.end()
