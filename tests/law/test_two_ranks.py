@@ -18,7 +18,7 @@ def trained(where: Path, seed: int, *ckpt_path: str) -> list[dict[str, Any]]:
     """What each rank did in a training in two new processes."""
     where.mkdir()
     command = [sys.executable, str(SCRIPT), str(where), str(seed), *ckpt_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 

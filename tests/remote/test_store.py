@@ -181,7 +181,7 @@ store.write(Content(), store.path("after.ckpt"), overwrite=False)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_store_works_after_a_fork_in_both_processes(s3, pytestconfig):
     package = str(pytestconfig.rootpath / "checkpointable")
-    subprocess.run([sys.executable, "-W", "ignore", "-c", _FORKS, s3, package], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", _FORKS, s3, package], check=True, timeout=600)
     assert names(s3) == ["after.ckpt", "before.ckpt", "child.ckpt"]
 
 

@@ -255,9 +255,9 @@ def test_directory_that_is_not_writable_is_refused_before_training(tmp_path):
 def test_killed_run_goes_on_from_what_is_on_disk(tmp_path):
     """A real process, killed with SIGKILL in the middle of an epoch, run again by the same script."""
     script = HERE / "killed.py"
-    first = subprocess.run([sys.executable, script, tmp_path, "13"], capture_output=True, text=True, timeout=120)
+    first = subprocess.run([sys.executable, script, tmp_path, "13"], capture_output=True, text=True, timeout=600)
     assert first.returncode == -signal.SIGKILL, first.stderr
     assert files(tmp_path) == ["epoch_1_batch_4.ckpt"]
-    second = subprocess.run([sys.executable, script, tmp_path, "-1"], capture_output=True, text=True, timeout=120)
+    second = subprocess.run([sys.executable, script, tmp_path, "-1"], capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stderr
     assert second.stdout.split() == ["4", "5", "6", "7", "0", "1", "2", "3", "4", "5", "6", "7"]

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parent / "two_ranks.py"
 
 def run(where, epochs, interval="2"):
     command = [sys.executable, SCRIPT, str(where), str(epochs), interval]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 

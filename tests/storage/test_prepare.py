@@ -53,7 +53,7 @@ def process_of_another_user() -> Iterator[int]:
     if os.geteuid() != 0:
         yield 1
         return
-    with subprocess.Popen(["sleep", "60"], user=NOBODY - 1) as sleeping:
+    with subprocess.Popen(["sleep", "600"], user=NOBODY - 1) as sleeping:
         yield sleeping.pid
         sleeping.kill()
 

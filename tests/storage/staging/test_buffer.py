@@ -109,7 +109,7 @@ def test_copy_is_a_new_one(way) -> None:
 def test_reserve_of_more_than_there_is_says_how_much_and_can_be_tried_again() -> None:
     if sys.platform != "linux":
         pytest.skip("asks Linux")
-    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False, timeout=120)
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False, timeout=600)
     assert child.stdout.splitlines() == ["not enough memory for a copy of 80,000,000 bytes", "True", "True"], (
         child.stderr
     )
