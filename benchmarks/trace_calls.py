@@ -2,8 +2,8 @@
 
 This measures structure, not speed: fewer files and crossings are easier to follow. One interval save is traced from the
 end of its batch to the fetch of the next one; the file is on disk by then. A resume is traced from the call of ``fit``
-to the first resumed step. A crossing is a call whose nearest caller inside the package is in another file. ``--pairs``
-lists which files call which.
+to the fetch of the first resumed batch. A crossing is a call whose nearest caller inside the package is in another
+file. ``--pairs`` lists which files call which.
 """
 
 import argparse
@@ -62,13 +62,12 @@ class Trace:
 
 
 class Net(CheckpointingModule):
-    def __init__(self, directory, on_step=lambda: None, on_batch_end=lambda batch_idx: None):
+    def __init__(self, directory, on_batch_end=lambda batch_idx: None):
         super().__init__(save_interval=3, dirpath=directory, save_last=False, async_save=False)
         self.net = torch.nn.Linear(4, 1)
-        self.on_step, self.on_batch_end = on_step, on_batch_end
+        self.on_batch_end = on_batch_end
 
     def compute_loss(self, batch):
-        self.on_step()
         return self.net(batch).square().mean()
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
@@ -104,8 +103,9 @@ def traced_save(root):
 def traced_resume(root):
     trace = Trace()
     path = str(next(Path(root, "save").glob("*.ckpt")))
+    net = Net(f"{root}/save")
     trace.start()
-    fit(Net(f"{root}/save", on_step=trace.stop), Samples(), root, ckpt_path=path)
+    fit(net, Samples(on_fetch=trace.stop), root, ckpt_path=path)
     return trace
 
 
