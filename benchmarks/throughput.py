@@ -24,7 +24,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.lightning_internals.mixing import combined
+from checkpointable.lightning_internals.tree import combined
 
 PIECE, BLOCK = 16 << 20, 4096
 DIRECT, OURS = "bare write, `O_DIRECT`", "**ours**, verified and renamed"

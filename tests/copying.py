@@ -69,7 +69,7 @@ def note_states(patch: pytest.MonkeyPatch) -> dict[int, Any]:
         module = trainer.lightning_module
         optimizers = [optimizer.state_dict() for optimizer in trainer.strategy.optimizers]
         state = {"state_dict": module.state_dict(), "optimizer_states": optimizers}
-        states.setdefault(session.position.batches, clone(state))
+        states.setdefault(session.progress.position.batches, clone(state))
         original(session, trainer, **options)
 
     patch.setattr(Session, "_save", noting)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from checkpointable import CheckpointingMixin, CheckpointingModule
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.lightning_internals.mixing import combined
+from checkpointable.lightning_internals.tree import combined
 from checkpointable.saving import saver
 from checkpointable.storage.staging.snapshot import Snapshot
 

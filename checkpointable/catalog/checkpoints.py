@@ -12,8 +12,8 @@ from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import scan
 from checkpointable.storage.format import archive
+from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import normalize_path, parent
-from checkpointable.storage.stores import store_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

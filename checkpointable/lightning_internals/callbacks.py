@@ -24,6 +24,13 @@ def callbacks(trainer: Trainer) -> list[Callback]:
     return attached
 
 
+def of_session(trainer: Trainer, session: object) -> Any:
+    """Our callback for a session, if it is attached now: not in a dry run, nor in a tuner's trial. Else ``None``."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set where mypy does not look
+        return None
+    return next((it for it in callbacks(trainer) if getattr(it, "session", None) is session), None)
+
+
 def detach(trainer: Trainer, callback: Callback) -> None:
     """Remove a callback. The list is a new one, since Lightning may be iterating over the old one."""
     trainer.callbacks = [other for other in callbacks(trainer) if other is not callback]  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.lightning_internals.mixing import Mixin
+from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.storage import local
 from checkpointable.storage.files import read_bytes
 from checkpointable.storage.format import archive

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from checkpointable.lightning_internals.mixing import Mixin, put_before
-from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities import CombinedLoader

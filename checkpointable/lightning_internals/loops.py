@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from checkpointable.lightning_internals import hidden_step
-from checkpointable.lightning_internals.listener import Listener
-from checkpointable.lightning_internals.mixing import Mixin, put_before
-from checkpointable.lightning_internals.tree import find
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import Mixin, find, put_before
 from checkpointable.policy.position import Ended
 
 if TYPE_CHECKING:
@@ -26,8 +24,65 @@ if TYPE_CHECKING:
     from lightning.pytorch.loops.fit_loop import _FitLoop
     from lightning.pytorch.loops.loop import _Loop
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+    from lightning.pytorch.utilities import CombinedLoader
 else:  # at run time, the base is the class of the loop that is observed
     _EvaluationLoop = _FitLoop = _TrainingEpochLoop = object
+
+
+class Restoring(Protocol):
+    """Restores a run that resumes; does nothing for a new one."""
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        """Before the fit loop looks whether anything is left to train."""
+
+    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
+        """After the training loaders are made, before their iterators are; returns whether it restores their state."""
+
+    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
+        """After the validation loaders are made."""
+
+
+class Listener(Protocol):
+    """Hears the events of a fit, in the order in which they are listed here.
+
+    Attributes:
+        restorer: Hears of the run's start and of its loaders.
+        resumes_after: What had ended when the checkpoint being resumed was saved. The loop sets it to ``None`` once the
+            resumed epoch has begun.
+    """
+
+    restorer: Restoring
+    resumes_after: Ended | None
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Before the first hook of training."""
+
+    def before_first(self, trainer: Trainer, what: Ended) -> bool:
+        """Before an epoch begins, and before its first batch is fetched; returns whether the run resumes right here."""
+
+    def on_batch_start(self) -> None:
+        """Before each batch is fetched."""
+
+    def on_batch_trained(self) -> None:
+        """After each batch is trained, before the validation that it may trigger."""
+
+    def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
+        """The safe point after each batch. If ``terminating``, SIGTERM ends the training right here."""
+
+    def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
+        """After the last batch of an epoch, before the hooks of its end. If ``early``, the training stops inside it."""
+
+    def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
+        """The safe point after each epoch. If ``terminating``, SIGTERM ends the training right here."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last epoch, before the hooks of the training's end."""
+
+    def on_run_end(self, trainer: Trainer) -> None:
+        """After the fit loop has returned, also if nothing was left to train."""
+
+    def on_run_failed(self) -> None:
+        """When an exception leaves the fit loop, before any callback hears of it."""
 
 
 def observe(trainer: Trainer) -> None:
@@ -72,7 +127,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not None:
-            listener.on_batch_trained(self.trainer)
+            listener.on_batch_trained()
         try:
             super().on_advance_end(data_fetcher)
         except find(self, "SIGTERMException"):
@@ -90,7 +145,7 @@ class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
         super().setup_data()
         listener = _listener(self)
         if listener is not None and self._combined_loader is not None:
-            listener.on_validation_loaders(self.trainer, self._combined_loader)
+            listener.restorer.on_validation_loaders(self.trainer, self._combined_loader)
 
 
 class _ObservedFitLoop(Mixin, _FitLoop):
@@ -101,7 +156,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         if listener is None:
             super().run()
             return
-        listener.on_run_start(self.trainer)
+        listener.restorer.on_run_start(self.trainer)
         try:
             super().run()
         except BaseException:
@@ -120,7 +175,8 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         """Lightning calls it after the loaders are made and before their iterators are."""
         listener = _listener(self)
         loader = self._combined_loader
-        if listener is not None and loader is not None and listener.on_training_loaders(self.trainer, loader):
+        restores = None if listener is None else listener.restorer.on_training_loaders
+        if restores is not None and loader is not None and restores(self.trainer, loader):
             self._combined_loader_states_to_load = []
         super()._load_combined_loader_states()
 
@@ -131,7 +187,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         super().on_advance_start()
 
     def teardown(self) -> None:
-        hidden_step.show_validation_step(self.trainer.lightning_module)
+        internals.show_validation_step(self.trainer.lightning_module)
         super().teardown()
 
     def reset(self) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from checkpointable.lightning_internals.mixing import combined
-from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.lightning_internals.tree import combined, find, is_a
 from checkpointable.policy.position import Ended, Position
 from checkpointable.storage.paths import is_remote, normalize_path
 
@@ -19,6 +18,13 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities import CombinedLoader
 
     from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+
+
+from types import MethodType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 _SEED = "PL_GLOBAL_SEED"
 
@@ -245,3 +251,32 @@ def resume_path(trainer: Trainer) -> str | None:
 def set_resume_path(trainer: Trainer, path: str) -> None:
     """Let the fit resume from another file than the one it was given."""
     trainer._checkpoint_connector._ckpt_path = path
+
+
+_HIDDEN = "_checkpointing_hidden_step"
+
+
+def has_val_loader(trainer: Trainer) -> bool:
+    """Whether a validation loader was given, to ``fit``, in the module or in a data module."""
+    return bool(trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined())
+
+
+def hide_validation_step(module: LightningModule) -> None:
+    """Hide ``validation_step`` from Lightning until ``show_validation_step``.
+
+    Where a base class defines it and there is no loader, Lightning warns that the loader is missing, and its batch size
+    finder asks for it.
+    """
+    attributes = module.__dict__
+    attributes.setdefault(_HIDDEN, attributes.get("validation_step"))
+    attributes["validation_step"] = MethodType(find(module, "LightningModule").validation_step, module)
+
+
+def show_validation_step(module: LightningModule) -> None:
+    """Undo ``hide_validation_step``. A step that ``torch.compile`` had set on the instance is set again."""
+    attributes = module.__dict__
+    if _HIDDEN in attributes:
+        compiled = attributes.pop(_HIDDEN)
+        del attributes["validation_step"]
+        if compiled is not None:
+            attributes["validation_step"] = compiled

@@ -8,13 +8,21 @@ is asked for.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from importlib import import_module
-from typing import Any
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import LightningVersionError
-from checkpointable.lightning_internals.names import IMPORTED
+from checkpointable.lightning_internals.names import IMPORTED, METADATA_FIELDS, OF_CLASSES, OF_TRAINER
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+from collections.abc import Callable
+from typing import SupportsIndex, TypeVar, cast
 
 _PLACES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in IMPORTED}
 
@@ -102,3 +110,99 @@ def _tree_of(cls: Any) -> Tree | None:
             if f"{base.__module__}.".startswith((f"{tree.pytorch}.", f"{tree.fabric}.")):
                 return tree
     return None
+
+
+_ABSENT = object()
+
+
+def check(trainer: Trainer) -> None:
+    """Look for every name in ``names``, on this trainer and in the tree that it is of.
+
+    Raises:
+        LightningVersionError: If one is missing, or if Lightning logs something that the library doesn't save.
+    """
+    tree = tree_of(trainer)
+    for path in OF_TRAINER:
+        if not _has(trainer, path):
+            raise missing(tree, f"Trainer.{path}")
+    _check_classes(tree)
+
+
+@cache
+def _check_classes(tree: Tree) -> None:
+    """The part that is the same for every trainer of a tree. Done once; an exception is not remembered."""
+    for path in IMPORTED:
+        load(tree, path.rpartition(".")[2])
+    try:
+        examples = _examples(tree)
+    except TypeError as error:
+        raise unsuitable(tree, f"takes other arguments than checkpointable gives: {error}") from error
+    for path in OF_CLASSES:
+        name, _, attribute = path.partition(".")
+        if not _has(examples[name], attribute):
+            raise missing(tree, path)
+    fields_now = {field.name for field in fields(examples["_Metadata"])}
+    differing = sorted(fields_now ^ {*METADATA_FIELDS, "reduce_fx", "_sync"})
+    if differing:
+        raise unsuitable(tree, f"logs values with other fields than checkpointable saves ({', '.join(differing)})")
+
+
+def _examples(tree: Tree) -> dict[str, Any]:
+    """An instance of each class in ``OF_CLASSES``: many attributes are set by ``__init__``."""
+    metadata = load(tree, "_Metadata")("on_step", "name")
+    return {
+        "CombinedLoader": load(tree, "CombinedLoader")([]),
+        "LightningModule": load(tree, "LightningModule")(),
+        "ModelCheckpoint": load(tree, "ModelCheckpoint")(),
+        "TorchCheckpointIO": load(tree, "TorchCheckpointIO")(),
+        "_MaxSizeCycle": load(tree, "_MaxSizeCycle")([]),
+        "_Metadata": metadata,
+        "_ResultMetric": load(tree, "_ResultMetric")(metadata, is_tensor=True),
+        "_Sync": load(tree, "_Sync")(),
+    }
+
+
+def _has(owner: Any, path: str) -> bool:
+    """Whether ``owner`` has the attribute at the end of a dotted path. That last attribute is not evaluated."""
+    *between, last = path.split(".")
+    for name in between:
+        if not hasattr(owner, name):
+            return False
+        owner = getattr(owner, name)
+    return getattr_static(owner, last, _ABSENT) is not _ABSENT
+
+
+T = TypeVar("T", bound="Mixin")
+
+_combined: dict[tuple[type, type], type] = {}
+
+
+class Mixin:
+    """Base of the classes that ``combined`` puts in front of others. What it makes can be pickled and copied."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """As usual, but with the two classes in place of the combined one, which has no name to import it by."""
+        cls = type(self)
+        reduced: Any = super().__reduce_ex__(protocol)
+        function, arguments, *state = reduced
+        if arguments[0] is not cls:  # a user's class that pickles in a way of its own
+            return reduced
+        mixin, base = cls.__bases__
+        return (_rebuild, (mixin, base, function, arguments[1:]), *state)
+
+
+def combined(mixin: type[T], base: type) -> type[T]:
+    """Return the subclass of both, with ``mixin`` first. It has the name of ``base``, which profilers print."""
+    if (mixin, base) not in _combined:
+        _combined[mixin, base] = type(base.__name__, (mixin, base), {})
+    return cast(type[T], _combined[mixin, base])
+
+
+def put_before(mixin: type[Mixin], thing: object) -> None:
+    """Let ``mixin`` override methods of this one instance. Doing it again changes nothing."""
+    if not isinstance(thing, mixin):
+        thing.__class__ = combined(mixin, type(thing))
+
+
+def _rebuild(mixin: type[Mixin], base: type, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(combined(mixin, base), *arguments)

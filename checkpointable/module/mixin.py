@@ -18,8 +18,8 @@ from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.policy.position import Ended
 from checkpointable.resume.state import KEY
-from checkpointable.saving import attach
-from checkpointable.saving.capture import make_arguments_loadable
+from checkpointable.saving import callback
+from checkpointable.saving.progress import make_arguments_loadable
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
@@ -135,11 +135,11 @@ class CheckpointingMixin(_Base):
     @property
     def best_val_loss(self) -> float:
         """Lowest ``val_loss`` so far; ``inf`` before the first validation. Restored on resume."""
-        return _session(self).best_val_loss
+        return _session(self).progress.best_val_loss
 
     @best_val_loss.setter
     def best_val_loss(self, loss: float) -> None:
-        _session(self).best_val_loss = float(loss)
+        _session(self).progress.best_val_loss = float(loss)
 
     @property
     def best_model_path(self) -> str:
@@ -231,13 +231,13 @@ def _attach_saving(module: Any) -> None:
     session = _session(module)
     trainer = _trainer(module)
     if trainer is not None:
-        attach.attach(trainer, session)
+        callback.attach(trainer, session)
 
 
 def _note_val_loss(module: Any) -> None:
     trainer = internals.fitting_trainer(module)
     if trainer is not None and not trainer.sanity_checking:
-        _session(module).note_val_loss(trainer)
+        _session(module).progress.note_val_loss(trainer)
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 
 from checkpointable._errors import PolicyError
-from checkpointable.lightning_internals import hidden_step
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.compiling import compiled_inside
 from checkpointable.module.evaluation import Means, log_evaluation, log_overall, log_training
@@ -26,11 +25,11 @@ def _prepare(module: CheckpointingModule) -> None:
     cls = type(module)
     if cls.compute_loss is CheckpointingModule.compute_loss and cls.training_step is CheckpointingModule.training_step:
         raise missing(cls)
-    hidden_step.show_validation_step(module)
+    internals.show_validation_step(module)
     trainer = internals.fitting_trainer(module)
     ours = cls.validation_step is CheckpointingModule.validation_step
-    if trainer is not None and ours and not hidden_step.has_val_loader(trainer):
-        hidden_step.hide_validation_step(module)
+    if trainer is not None and ours and not internals.has_val_loader(trainer):
+        internals.hide_validation_step(module)
 
 
 class CheckpointingModule(CheckpointingMixin, LightningModule):

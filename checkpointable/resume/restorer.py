@@ -7,22 +7,30 @@ fetched or the next epoch starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import ref
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable._errors import ResumeError
+from checkpointable._errors import CheckpointableWarning, CheckpointFileError, ResumeError
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import scan
+from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.position import Ended
-from checkpointable.resume import accumulated_gradients, loaders, module_modes, report, rng, settings
+from checkpointable.resume import loaders, module_state, report, rng
 from checkpointable.resume.state import RankState, RunState
+from checkpointable.storage.paths import parent
 
 
 class Restorer:
-    """Restores from a checkpoint what is needed to resume the same run.
+    """Restores from a checkpoint what is needed to resume the same run. Without a checkpoint it restores nothing.
 
     Args:
         state: Of the run.
@@ -30,16 +38,20 @@ class Restorer:
         ended: What had just ended, by Lightning's counters.
     """
 
-    def __init__(self, state: RunState, saved: RankState | None, ended: Ended) -> None:
+    def __init__(
+        self, state: RunState | None = None, saved: RankState | None = None, ended: Ended | None = None
+    ) -> None:
         self._state = state
         self._saved = saved
-        self._ended: Ended | None = None if saved is None else ended
+        self._ended = None if saved is None else ended
         self._rng_pending = self._validation_pending = saved is not None
         self._has_started = False
         self._between_passes = ended == Ended.EPOCH
 
-    def on_run(self, trainer: Trainer) -> None:
+    def on_run_start(self, trainer: Trainer) -> None:
         """Before the loop checks what is left to train: restore Lightning's seed, and whether it had stopped early."""
+        if self._state is None:
+            return
         if self._state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._between_passes = True  # saved by another callback after a pass's last batch
         if self._saved is not None:
@@ -47,14 +59,23 @@ class Restorer:
         if self._state.stopped_early:
             trainer.should_stop = True
 
-    def on_training_loaders(self, loader: CombinedLoader, epoch: int) -> None:
-        """When the training loaders are made, and not yet their iterators: set them to where they stood."""
+    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
+        """Track the positions in the training loaders, whose iterators are not made yet, and restore them.
+
+        Returns:
+            Whether the run resumes, so that Lightning has nothing to restore.
+        """
+        loaders.track_positions(loader)
         if self._ended is not None and not self._has_started:
-            between = self._between_passes
+            epoch, between = internals.epochs_done(trainer), self._between_passes
             loaders.resume_at(loader, self._here.training, epoch, between_passes=between)
+        return self._state is not None
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
-        """When the validation loaders are made: restore their generators, and the workers that were running."""
+        """Track the positions in the validation loaders; restore their generators and their persistent workers."""
+        loaders.track_positions(loader)
+        if self._state is None or trainer.sanity_checking:
+            return
         if not self._rng_pending and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
             self._validation_pending = False  # the uninterrupted run made new ones here, too
         if self._validation_pending:
@@ -62,12 +83,12 @@ class Restorer:
             if not self._rng_pending:
                 self._restore_validation(loader)
 
-    def on_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
+    def on_train_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
         """Before the first hook of training: restore a window's gradients, running means, shown values and metrics.
 
         Args:
             trainer: Of the fit.
-            initial_modes: The modes in which the script made the module; see ``module_modes``.
+            initial_modes: The modes in which the script made the module; see ``module_state``.
             strict: Whether to refuse a resume that is not exact.
 
         Returns:
@@ -77,17 +98,20 @@ class Restorer:
             ResumeError: If ``strict`` and the resume is not exact, if the file's counters disagree, or if its
                 optimizers are of other classes.
         """
-        self._check_position(trainer)
-        settings.check_optimizers(trainer, self._state.settings)
-        findings = report.when_resumed(trainer, self._state, self._saved, self._ended)
-        report.announce(trainer, self._state, findings, strict=strict)
-        module_modes.log_differences(initial_modes, self._state.initial_modes)
-        self._restore_training_state(trainer)
-        return self._state.seconds
+        state = self._state
+        if state is None:
+            return 0.0
+        _check_position(trainer, state)
+        report.check_optimizers(trainer, state.settings)
+        findings = report.when_resumed(trainer, state, self._saved, self._ended)
+        report.announce(trainer, state, findings, strict=strict)
+        module_state.log_differences(initial_modes, state.initial_modes)
+        self._restore_training_state(trainer, state)
+        return state.seconds
 
-    def _restore_training_state(self, trainer: Trainer) -> None:
+    def _restore_training_state(self, trainer: Trainer, state: RunState) -> None:
         self._has_started = True
-        accumulated_gradients.restore(trainer.lightning_module, self._state.gradients)
+        module_state.restore_gradients(trainer.lightning_module, state.gradients)
         if self._ended == Ended.BATCH:
             logged.restore(trainer, self._here.logged)
         elif self._ended == Ended.EPOCH:
@@ -105,27 +129,29 @@ class Restorer:
         Returns:
             Whether they were restored in this call.
         """
-        if ended != self._ended or not self._rng_pending:
+        state = self._state
+        if state is None or ended != self._ended or not self._rng_pending:
             return False
         self._rng_pending = False
-        internals.set_reloaded_epochs(trainer, self._state.reloaded_epochs)
+        internals.set_reloaded_epochs(trainer, state.reloaded_epochs)
         training, validation = internals.training_loader(trainer), internals.validation_loader(trainer)
         loaders.restore_generators(training, self._here.training, include_samplers=ended == Ended.EPOCH)
         if validation is not None:
             self._restore_validation(validation)
-        module_modes.restore(trainer.lightning_module, self._state.module_modes)
+        module_state.restore_modes(trainer.lightning_module, state.module_modes)
         if ended == Ended.BATCH:
-            module_modes.restore_accumulation(trainer)
+            module_state.restore_accumulation(trainer)
         rng.restore(self._here.random)
         return True
 
-    def after_run(self, trainer: Trainer) -> None:
+    def on_run_end(self, trainer: Trainer) -> None:
         """After the loop: if there was nothing left to train, restore the final state."""
-        if not self._has_started:
-            self._restore_training_state(trainer)
+        state = self._state
+        if state is not None and not self._has_started:
+            self._restore_training_state(trainer, state)
             if self._ended is not None:
                 self.before(trainer, self._ended)
-            rank_zero_info(f"checkpointable: this run ended after {self._state.position}: nothing is left to train.")
+            rank_zero_info(f"checkpointable: this run ended after {state.position}: nothing is left to train.")
 
     @property
     def _here(self) -> RankState:
@@ -133,18 +159,67 @@ class Restorer:
         assert self._saved is not None
         return self._saved
 
-    def _check_position(self, trainer: Trainer) -> None:
-        state = self._state
-        if state.ended is None:
-            return
-        ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
-        counted = internals.counted(trainer)
-        if ours != (counted.epoch, counted.batch):
-            raise ResumeError(
-                f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
-                f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
-            )
-
     def _restore_validation(self, loader: CombinedLoader) -> None:
         self._validation_pending = False
         loaders.restore_generators(loader, self._here.validation, include_samplers=True)
+
+
+def _check_position(trainer: Trainer, state: RunState) -> None:
+    if state.ended is None:
+        return
+    ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
+    counted = internals.counted(trainer)
+    if ours != (counted.epoch, counted.batch):
+        raise ResumeError(
+            f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
+            f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
+        )
+
+
+class ResumingCheckpointIO(DurableCheckpointIO):
+    """A trainer's ``CheckpointIO``. If a ``fit`` is given a damaged file, it warns and reads the newest intact one.
+
+    ``validate``, ``test`` and ``predict`` raise instead: their results are about the file that was named.
+
+    Args:
+        trainer: The trainer that reads with it.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer: Callable[[], Trainer | None] = ref(trainer)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; the other arguments are those of ``DurableCheckpointIO.load_checkpoint``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except CheckpointFileError as error:
+            trainer = self._trainer()
+            instead = None if trainer is None else _beside(trainer, str(path))
+            if trainer is None or instead is None:
+                raise
+            problem = str(error).splitlines()[0]
+            rank_zero_warn(
+                f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
+                category=CheckpointableWarning,
+            )
+            internals.set_resume_path(trainer, instead.path)
+            return super().load_checkpoint(instead.path, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer: a copy in another process raises for a damaged file."""
+        return {"_trainer": _no_trainer}
+
+
+def _no_trainer() -> None:
+    """Stands in for a reference to a trainer that is gone."""
+
+
+def _beside(trainer: Trainer, path: str) -> CheckpointInfo | None:
+    if not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
+        return None
+    return newest(scan(parent(path))).info

@@ -112,7 +112,7 @@ class RunState:
         gradients: Of an accumulation window that has not ended, by parameter name.
         stepped: In manual optimization: whether an optimizer has ever stepped, and whether one did in the last batch.
         settings: How it is trained; see ``settings``.
-        module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_modes``.
+        module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_state``.
         initial_modes: The same before any hook of the fit that saved it.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from checkpointable.policy.auto_interval import Auto
 from checkpointable.policy.conditions import SafePoint
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.saving.measured_interval import MeasuredInterval
 from checkpointable.saving.saver import Saver
 
 
@@ -57,10 +58,16 @@ class Due:
         """From ``training_step``: note whether this batch of the epoch, counted from 1, ends an interval."""
         self._noted_batch = batch if self._interval is not None and self._interval.is_due(batch) else None
 
-    def note_score(self, score: float) -> None:
-        """The present weights are among the best."""
-        self.reasons.add(Reason.BEST)
-        self.score = score
+    def note_last(self, options: Options) -> None:
+        """Training ends here."""
+        if options.save_last:
+            self.reasons.add(Reason.LAST)
+
+    def note_score(self, score: float | None) -> None:
+        """Judge the present weights by their score, if they have one."""
+        if score is not None and self._saver.admits(score):
+            self.reasons.add(Reason.BEST)
+            self.score = score
 
     def after_batch(self, trainer: Trainer, previous: Position, position: Position) -> None:
         """The safe point after a batch. It also carries out what ``training_step`` has noted for this batch."""
@@ -79,6 +86,26 @@ class Due:
         """The safe point after an epoch."""
         self.reasons |= self._conditions.reasons(SafePoint(ended=Ended.EPOCH, position=position, previous=position))
 
+    def on_batch_start(self) -> None:
+        """The next batch is about to be fetched."""
+        if self.measured is not None:
+            self.measured.on_batch_start()
+
+    def on_batch_trained(self) -> None:
+        """A batch has been trained; its validation and its safe point are next."""
+        if self.measured is not None:
+            self.measured.on_batch_trained()
+
+    def note_start(self, position: Position) -> None:
+        """A save begins."""
+        if self.measured is not None:
+            self.measured.note_start(position)
+
+    def note_end(self, trainer: Trainer, *, failed: bool) -> None:
+        """A save has ended. Collective."""
+        if self.measured is not None and self._is_measured:
+            self.measured.note_end(trainer, failed=failed)
+
     def may_wait(self, options: Options) -> bool:
         """Whether this save may be taken at a later safe point, because the next one makes it outdated anyway."""
         return self.reasons <= PERIODIC and options.save_last_k != -1
@@ -87,3 +114,52 @@ class Due:
         """The reasons, which are now taken care of."""
         reasons, self.reasons = frozenset(self.reasons), set()
         return reasons
+
+
+class MeasuredInterval:
+    """Measures one fit.
+
+    Args:
+        budget: The share of training time that saving may cost.
+        saver: What saves.
+    """
+
+    def __init__(self, budget: float, saver: Saver) -> None:
+        self._auto = Auto(budget)
+        self._saver = saver
+        self._last_save: Position | None = None
+        self._batch_began, self._blocked_before = time.monotonic(), 0.0
+
+    def on_batch_start(self) -> None:
+        """The next batch is about to be fetched."""
+        self._batch_began, self._blocked_before = time.monotonic(), self._saver.blocked_seconds
+
+    def on_batch_trained(self) -> None:
+        """A batch has been trained; its validation and its safe point are next."""
+        waited = self._saver.blocked_seconds - self._blocked_before
+        seconds = time.monotonic() - self._batch_began - waited
+        self._auto.note_batch(seconds, writing=not self._saver.is_idle)
+
+    def is_due(self, batches: int) -> bool:
+        """Whether a save is due after so many batches in all: also the first one, which is measured."""
+        if self._last_save is None or (self._auto.interval is None and self._saver.is_idle):
+            return True
+        return self._auto.is_due(batches - self._last_save.batches)
+
+    def note_start(self, position: Position) -> None:
+        """A save begins, for whatever reason: the interval is counted from here."""
+        self._last_save = position
+        self._auto.note_start()
+
+    def note_end(self, trainer: Trainer, *, failed: bool) -> None:
+        """A save has ended: the interval follows from its cost. Collective: rank 0 measures, all ranks follow."""
+        if trainer.is_global_zero:
+            if failed:
+                self._auto.note_failure()
+            else:
+                self._auto.note_save(blocked=self._saver.blocked_seconds, busy=self._saver.busy_seconds)
+            news = self._auto.news()
+            if news is not None:
+                rank_zero_info(f"checkpointable: {news}")
+        if trainer.world_size > 1:
+            self._auto.agree(trainer.strategy.broadcast(self._auto.interval))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.reasons import PERIODIC, Reason, known
+from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.policy.retention import KeepForever, Retention, SavedFile
 
 
@@ -38,7 +38,7 @@ class KeptFiles:
                 SavedFile(
                     path=info.path,
                     position=info.at,
-                    reasons=known(info.reasons),
+                    reasons=frozenset(reason for reason in Reason if reason in info.reasons),
                     score=info.score if info.path in judged_alike else None,
                 )
                 for info in past

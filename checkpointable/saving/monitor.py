@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,18 +17,18 @@ from checkpointable.policy.options import Options
 _DEFAULT_MONITOR = Options.monitor
 
 
+@dataclass(eq=False)
 class Monitor:
     """Reads the monitored quantity where it is logged. Rank 0's value counts for all ranks.
 
     What is wrong with it is raised at the next safe point, not at once: there the state is whole, and nothing is lost.
     """
 
-    def __init__(self) -> None:
-        self.logged_names: set[str] = set()
-        self._validated_at: int | None = None
-        self._validated: dict[str, torch.Tensor] = {}
-        self._problem: MonitorError | None = None
-        self._templates_checked = False
+    logged_names: set[str] = field(default_factory=set)
+    _validated_at: int | None = None
+    _validated: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    _problem: MonitorError | None = None
+    _templates_checked: bool = False
 
     def after_validation(self, trainer: Trainer, options: Options) -> float | None:
         """The score to judge by at the end of a validation, or ``None``."""

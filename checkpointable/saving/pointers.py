@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.catalog.metadata import FileMetadata
+from checkpointable.catalog.info import FileMetadata
 from checkpointable.policy import names
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage.files import exists

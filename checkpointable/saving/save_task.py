@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
 from checkpointable._errors import CheckpointFileError, SaveError
-from checkpointable.catalog.metadata import FileMetadata
+from checkpointable.catalog.info import FileMetadata
 from checkpointable.policy import names
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
-from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.retention import SavedFile
 from checkpointable.saving import pointers
@@ -33,7 +33,6 @@ class SaveRequest:
         run_id: The run.
         lineage: The attempt that saves, and those it descends from.
         position: Where the run stands.
-        ended: What has just ended.
         reasons: Every condition that is due. One file serves them all.
         metrics: Logged scalars.
         score: The monitored value on exactly these weights, if they are among the best.
@@ -43,7 +42,6 @@ class SaveRequest:
     run_id: str
     lineage: Lineage
     position: Position
-    ended: Ended
     reasons: Set[Reason]
     metrics: Mapping[str, float]
     score: float | None

@@ -26,15 +26,15 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.resume.state import KEY
-from checkpointable.resume.weights_only import unsafe_values
 from checkpointable.saving.kept_files import KeptFiles
-from checkpointable.saving.overlap import changed_only_by_steps
+from checkpointable.saving.progress import unsafe_values
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
+from checkpointable.saving.steps import changed_only_by_steps
+from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import parent
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
-from checkpointable.storage.stores import store_at
 from checkpointable.storage.writer import Writer
 
 _SOON_SECONDS = 0.5  # a save that is quicker than this is waited for, so that an interval is kept exactly

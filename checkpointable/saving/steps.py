@@ -9,9 +9,11 @@ calls us after the steps of all, from the start of the training to its end.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -78,3 +80,29 @@ def _trains(trainer: Trainer, optimizer: Optimizer) -> bool:
         return True
     weights = {id(weight) for weight in trainer.lightning_module.parameters()}
     return any(id(weight) in weights for group in optimizer.param_groups for weight in group["params"])
+
+
+def changed_only_by_steps(trainer: Trainer) -> Iterator[torch.Tensor]:
+    """The tensors that only a step of the trainer's optimizers changes: parameters and optimizer state."""
+    for optimizer in _optimizers(trainer):
+        for group in optimizer.param_groups:
+            yield from group["params"]
+        for state in optimizer.state.values():
+            if isinstance(state, Mapping):
+                yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def call_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
+    """Have ``wait`` called before each step that changes parameters as soon as it is called."""
+
+    def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)
+        if not internals.is_own_closure(closure):
+            wait()
+
+    for optimizer in _optimizers(trainer):
+        optimizer.register_step_pre_hook(before)
+
+
+def _optimizers(trainer: Trainer) -> Iterator[Optimizer]:
+    return (optimizer for optimizer in trainer.strategy.optimizers if isinstance(optimizer, Optimizer))

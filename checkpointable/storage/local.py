@@ -1,4 +1,4 @@
-"""A directory of this machine, or one mounted as if it were."""
+"""A directory of this machine, or one that is mounted here; and which store a path or URL needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from checkpointable.policy import names
 from checkpointable.storage import commit, direct
 from checkpointable.storage.files import exists
 from checkpointable.storage.format import archive
-from checkpointable.storage.store import Content
+from checkpointable.storage.paths import is_remote, normalize_path
+from checkpointable.storage.remote import RemoteStore
+from checkpointable.storage.store import Content, Store
 
 
 class LocalStore:
@@ -102,3 +104,9 @@ def write(content: Content, path: Path, *, overwrite: bool) -> None:
 def _problem(path: Path) -> str | None:
     with direct.open_file(path) as file:
         return archive.problem_in(file)
+
+
+def store_at(directory: str | os.PathLike[str]) -> Store:
+    """The store at a local path or a URL."""
+    place = normalize_path(directory)
+    return RemoteStore(place) if is_remote(place) else LocalStore(place)

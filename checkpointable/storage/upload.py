@@ -13,9 +13,10 @@ import hashlib
 import io
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.spec import AbstractFileSystem
 
@@ -23,7 +24,6 @@ from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
-from checkpointable.storage.timeout import within
 
 _BLOCK = 1 << 23
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
@@ -147,3 +147,39 @@ def _parts_etag(content: Content, part_size: int) -> str:
 def _is_same(content: Content, url: str) -> bool:
     with io.BufferedReader(RangeReader(url), _BLOCK) as file:
         return all(file.read(len(piece)) == piece for piece in content.pieces()) and not file.read(1)
+
+
+T = TypeVar("T")
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of a call. It runs on its own thread, which is abandoned if the call does not return in time.
+
+    Uploads need this: aiohttp, and what is built on it, hangs forever if the server stops reading, as its own timeouts
+    begin when a request is sent.
+
+    Raises:
+        TimeoutError: If the call did not return in time.
+        BaseException: What the call raised.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as failure:  # noqa: BLE001  # any exception is raised again in the calling thread
+            failures.append(failure)
+
+    thread = threading.Thread(target=work, name="checkpointable-upload", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread can be started, for example while the interpreter exits
+        work()
+    else:
+        thread.join(seconds)
+    if failures:
+        raise failures[0]
+    if not results:
+        raise TimeoutError(f"no answer for {seconds:g} s")
+    return results[0]

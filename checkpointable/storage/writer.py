@@ -6,15 +6,18 @@ a copy of a writer is idle. So a running save does not affect loader workers and
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class Writer(Generic[T]):
     """Runs one piece of work in the background, and keeps its result.
 
@@ -22,13 +25,12 @@ class Writer(Generic[T]):
         last_seconds: How long the last work took; infinite before the first.
     """
 
-    def __init__(self) -> None:
-        self.last_seconds = float("inf")
-        self._thread: threading.Thread | None = None
-        self._done = threading.Event()
-        self._process = 0
-        self._result: T | None = None
-        self._failure: BaseException | None = None
+    last_seconds: float = math.inf
+    _thread: threading.Thread | None = None
+    _done: threading.Event = field(default_factory=threading.Event)
+    _process: int = 0
+    _result: T | None = None
+    _failure: BaseException | None = None
 
     @property
     def is_busy(self) -> bool:

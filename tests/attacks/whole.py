@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def assert_newest_is(directory: Path, name: str) -> Position:
     info = read_info(found)
     assert info.at >= position(name), f"{name} was complete, and {found} is found"
     content = torch.load(found, weights_only=True)
-    assert content["checkpointable"]["position"] == info.at.to_dict()
+    assert content["checkpointable"]["position"] == dataclasses.asdict(info.at)
     return info.at
 
 

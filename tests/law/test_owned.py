@@ -27,7 +27,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision,
 
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import accumulated_gradients, module_modes, owned_rng
+from checkpointable.resume import module_state, owned_rng
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -130,9 +130,9 @@ def accuracy() -> MulticlassAccuracy:
 
 RESTORE, SEED, COUNTS = (owned_rng, "restore"), (owned_rng, "seed"), (owned_rng, "set_counts")
 MODES, WINDOW, GRADIENTS = (
-    (module_modes, "restore"),
-    (module_modes, "restore_accumulation"),
-    (accumulated_gradients, "restore"),
+    (module_state, "restore_modes"),
+    (module_state, "restore_accumulation"),
+    (module_state, "restore_gradients"),
 )
 METRICS, STOPPED = (logged, "restore_metrics"), (internals, "stopped_early")
 CASES: dict[str, tuple[Case, tuple[Any, str]]] = {

@@ -11,7 +11,7 @@ from runs import Config, misses
 from checkpointable.lightning_internals import combined_loader, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
-from checkpointable.resume import accumulated_gradients, index_batches, loader_position, owned_rng, restorer
+from checkpointable.resume import index_batches, loader_position, module_state, owned_rng, restorer
 from checkpointable.saving.session import Session
 from checkpointable.saving.steps import Steps
 
@@ -60,11 +60,11 @@ def without_plateau_handling(patch: Patch) -> None:
 
 def without_windows(patch: Patch) -> None:
     patch.setattr(Steps, "in_window", lambda steps, trainer: False)
-    patch.setattr(accumulated_gradients, "collect", lambda module: {})
+    patch.setattr(module_state, "capture_gradients", lambda module: {})
 
 
 def without_gradients_of_windows(patch: Patch) -> None:
-    patch.setattr(accumulated_gradients, "restore", nothing)
+    patch.setattr(module_state, "restore_gradients", nothing)
 
 
 def without_own_generators(patch: Patch) -> None:

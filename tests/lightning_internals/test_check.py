@@ -12,10 +12,9 @@ import pytest
 from nets import trainer
 
 from checkpointable import LightningVersionError
-from checkpointable.lightning_internals import check as checking
 from checkpointable.lightning_internals import tree
-from checkpointable.lightning_internals.check import check
 from checkpointable.lightning_internals.names import IMPORTED, OF_CLASSES, OF_TRAINER
+from checkpointable.lightning_internals.tree import check
 
 RESULT = import_module("lightning.pytorch.trainer.connectors.logger_connector.result")
 
@@ -23,10 +22,10 @@ RESULT = import_module("lightning.pytorch.trainer.connectors.logger_connector.re
 @pytest.fixture(autouse=True)
 def nothing_checked_yet():
     """The classes of a tree are looked up and checked once in a process."""
-    for cached in (tree.load, checking._check_classes):
+    for cached in (tree.load, tree._check_classes):
         cached.cache_clear()
     yield
-    for cached in (tree.load, checking._check_classes):
+    for cached in (tree.load, tree._check_classes):
         cached.cache_clear()
 
 
@@ -81,7 +80,7 @@ def test_missing_module_is_named_with_the_cure(tmp_path, monkeypatch):
 
 
 def test_missing_attribute_of_a_class_is_named_with_the_cure(tmp_path, monkeypatch):
-    monkeypatch.setattr(checking, "OF_CLASSES", (*OF_CLASSES, "CombinedLoader._stacked"))
+    monkeypatch.setattr(tree, "OF_CLASSES", (*OF_CLASSES, "CombinedLoader._stacked"))
     assert_refused(trainer(tmp_path), "has no CombinedLoader._stacked")
 
 

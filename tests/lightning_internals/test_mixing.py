@@ -16,9 +16,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities import CombinedLoader
 from nets import Net, durable_io, loader, trainer
 
-from checkpointable.lightning_internals import combined_loader, loops, mixing
+from checkpointable.lightning_internals import combined_loader, loops, tree
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.resume.fall_back import ResumingCheckpointIO
+from checkpointable.resume.restorer import ResumingCheckpointIO
 
 HERE = Path(__file__).parent
 
@@ -92,7 +92,7 @@ def test_pickled_trainer_comes_back_in_another_process(tmp_path):
 def test_trainer_without_the_pickling_of_mixins_cannot_be_pickled(tmp_path, monkeypatch):
     """The twin: a combined class has no name to import it by."""
     own = fitted(tmp_path)
-    monkeypatch.delattr(mixing.Mixin, "__reduce_ex__")
+    monkeypatch.delattr(tree.Mixin, "__reduce_ex__")
     with pytest.raises(pickle.PicklingError):
         pickle.dumps(own)
 
@@ -141,7 +141,7 @@ def test_class_that_pickles_in_its_own_way_still_does():
         def __reduce__(self):
             return (str, ("in its own way",))
 
-    assert pickle.loads(pickle.dumps(mixing.combined(DurableCheckpointIO, Base)())) == "in its own way"
+    assert pickle.loads(pickle.dumps(tree.combined(DurableCheckpointIO, Base)())) == "in its own way"
 
 
 def test_checkpoint_io_can_be_pickled():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +18,7 @@ from checkpointable.policy.conditions import (
 )
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
-from checkpointable.policy.reasons import PERIODIC, Reason, kind_of, known
+from checkpointable.policy.reasons import PERIODIC, Reason
 
 
 def after_batch(position: Position, previous: Position = Position(), seconds: float = 0.0) -> SafePoint:  # noqa: B008
@@ -201,17 +200,6 @@ OFF: dict[str, Any] = {"save_interval": None, "save_top_k": 0, "save_on_exceptio
 def test_options_with_any_one_condition_save_something(on):
     assert not Options(**OFF).saves_anything
     assert Options(**{**OFF, **on}).saves_anything
-
-
-def test_kind_of_a_file_is_the_first_of_its_reasons():
-    assert kind_of({Reason.INTERVAL, Reason.BEST}) == "best"
-    assert kind_of({Reason.KEPT_EPOCH, Reason.EPOCH}) == "epoch"
-    for one, other in itertools.combinations(Reason, 2):
-        assert kind_of({other, one}) is one
-
-
-def test_reasons_that_this_version_does_not_know_are_left_out():
-    assert known(["interval", "of a later version"]) == {Reason.INTERVAL}
 
 
 def test_periodic_reasons_come_again_soon():

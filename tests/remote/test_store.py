@@ -17,9 +17,9 @@ from s3fs import S3FileSystem
 
 from checkpointable import CheckpointFileError, latest
 from checkpointable.saving import pointers
+from checkpointable.storage.local import store_at as any_store_at
 from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
-from checkpointable.storage.stores import store_at as any_store_at
 from checkpointable.storage.upload import difference
 
 

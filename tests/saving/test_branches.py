@@ -117,6 +117,6 @@ def test_kept_files_find_what_lies_on_the_way_by_its_name(tmp_path):
     assert all(info.belongs_to(line) for info in found)
     assert not any(info.belongs_to(Lineage.begin()) for info in found)
     kept = KeptFiles.found(
-        net._checkpointing.options, [i for i in found if i.belongs_to(line)], net._checkpointing.position
+        net._checkpointing.options, [i for i in found if i.belongs_to(line)], net._checkpointing.progress.position
     )
     assert kept.best_path == net.best_model_path

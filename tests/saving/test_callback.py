@@ -202,10 +202,10 @@ def test_test_of_another_module_leaves_the_trainers_checkpoints_alone(tmp_path):
     own.test(Net(), loader(1), ckpt_path="best", verbose=False)
     assert own.checkpoint_callback.best_model_path == net.best_model_path
     own.test(net, loader(1), ckpt_path="last", verbose=False)
-    run_id = net._checkpointing.run_id
+    run_id = net._checkpointing.progress.run_id
     own.fit_loop.max_epochs = 2
     own.fit(net, loader(4), loader(1))
-    assert net._checkpointing.run_id == run_id
+    assert net._checkpointing.progress.run_id == run_id
 
 
 def test_paths_name_files_that_are_there_at_every_moment(tmp_path):

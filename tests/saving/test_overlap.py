@@ -14,7 +14,7 @@ from copying import WIDTH, Gate, Wide, fit, note_states, torn, without_the_detec
 from nets import files, loader, trainer
 from torch.nn import functional as F
 
-from checkpointable.saving.overlap import changed_only_by_steps
+from checkpointable.saving.steps import changed_only_by_steps
 
 
 @pytest.fixture(autouse=True)

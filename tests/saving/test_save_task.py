@@ -16,7 +16,7 @@ from nets import write_archive
 
 from checkpointable.policy.lineage import UNKNOWN
 from checkpointable.policy.options import Options
-from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask, base_name
@@ -77,7 +77,6 @@ def requested(options: Options, batch: int, *reasons: str, score: float | None) 
         run_id=RUN,
         lineage=UNKNOWN,
         position=position,
-        ended=Ended.BATCH,
         reasons=frozenset(map(Reason, reasons)) or frozenset({Reason.INTERVAL}),
         metrics={},
         score=score,

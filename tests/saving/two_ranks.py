@@ -41,7 +41,7 @@ trainer.fit(net, loader(8, shuffle=True), loader(4), ckpt_path=latest(where))
 known = {
     "best": os.path.basename(net.best_model_path),
     "last": os.path.basename(net.last_model_path),
-    "run": net._checkpointing.run_id,
+    "run": net._checkpointing.progress.run_id,
     "val_loss": net.best_val_loss,
     "weight": net.layer.weight.tolist(),
     "step": trainer.global_step,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,10 +17,10 @@ from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.storage.files import open_file
-from checkpointable.storage.format import zip_layout
-from checkpointable.storage.format.checksums import first_damaged
 
 MEMBER = "checkpointable.json"
+_SEAL = b"checkpointable crc32 "
+SEAL_SIZE = len(_SEAL) + 8
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _FLOAT = "__float__"  # JSON has no infinity and no NaN
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -28,6 +29,11 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def encode(metadata: Mapping[str, Any]) -> bytes:
     """The bytes of the metadata member: JSON of plain numbers, strings, lists and mappings."""
     return json.dumps(_encode(metadata), allow_nan=False).encode()
+
+
+def seal(checksum: int) -> bytes:
+    """The comment of a sealed archive: the CRC-32 of its directory. Zip has checksums for members alone."""
+    return _SEAL + f"{checksum:08x}".encode()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -103,8 +109,8 @@ def problem_in(file: BinaryIO) -> str | None:
         return f"cannot be read to its end: {type(error).__name__}: {error}"
     if damaged is not None:
         return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
-    ours = any(name.endswith(f"/{MEMBER}") for name in names) or zip_layout.is_sealed(archive.comment)
-    if ours and archive.comment != zip_layout.seal(directory):
+    ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
+    if ours and archive.comment != seal(zlib.crc32(directory)):
         return "the checksum of its directory does not match: the bytes were changed after they were written"
     return (
         None
@@ -116,7 +122,7 @@ def problem_in(file: BinaryIO) -> str | None:
 def _directory(file: BinaryIO, start: int, size: int) -> bytes:
     """The bytes from the directory of an archive to its end, without the seal."""
     file.seek(start)
-    return file.read(max(size - start - zip_layout.SEAL_SIZE, 0))  # 0 if the file has shrunk meanwhile
+    return file.read(max(size - start - SEAL_SIZE, 0))  # 0 if the file has shrunk meanwhile
 
 
 def _encode(value: Any) -> Any:
@@ -137,3 +143,54 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return value
+
+
+_BLOCK = 1 << 22
+_UTF_8 = 0x800
+_FLAGS = _UTF_8 | 0x8  # a descriptor follows the data
+_HEADER = struct.Struct("<4s22x2H")
+
+
+def first_damaged(file: BinaryIO, archive: zipfile.ZipFile) -> str | None:
+    """The name of the first member whose bytes do not match its checksum, or ``None``.
+
+    Args:
+        file: The file of the archive.
+        archive: The archive, opened on that file.
+
+    Raises:
+        zipfile.BadZipFile: If a member has no valid header.
+        EOFError: If the file ends within a member.
+    """
+    if not all(_is_plain(info) for info in archive.infolist()):
+        return archive.testzip()  # another tool wrote it, or it is damaged; this is slower
+    block = memoryview(bytearray(_BLOCK))
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        file.seek(info.header_offset)
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            raise EOFError(f"it ends before the header of {info.filename}")
+        mark, name_size, extra_size = _HEADER.unpack(header)
+        if mark != b"PK\3\4" or file.read(name_size) != info.orig_filename.encode():
+            raise zipfile.BadZipFile(f"{info.filename} has no valid header")
+        file.seek(extra_size, 1)
+        if info.compress_size != info.file_size or _checksum(file, info.file_size, block) != info.CRC:
+            return info.filename
+    return None
+
+
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    """Whether the directory describes a member as torch's writer does: stored, not encrypted, with a UTF-8 name."""
+    named = info.flag_bits & _UTF_8 != 0 or info.orig_filename.isascii()
+    return info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & ~_FLAGS and named
+
+
+def _checksum(file: BinaryIO, size: int, block: memoryview) -> int:
+    crc = 0
+    while size:
+        count = file.readinto(block[: min(size, len(block))])  # type: ignore[attr-defined]  # all files passed here have it
+        if not count:
+            raise EOFError(f"it ends {size:,} bytes too early")
+        crc = zlib.crc32(block[:count], crc)
+        size -= count
+    return crc

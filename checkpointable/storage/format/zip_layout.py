@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from checkpointable.storage.format import archive
+
 ROOT = "archive"  # as torch names an archive that it writes to a buffer
 ID = ".data/serialization_id"  # the member that is computed from the checksums of those before it
 ID_SIZE = 40
-_SEAL = b"checkpointable crc32 "
-SEAL_SIZE = len(_SEAL) + 8
 _PIECE = 1 << 23
 _SMALL = 1 << 16  # pieces below this are joined
 _JOINED = 1 << 20
@@ -130,25 +130,15 @@ def _in_order(
             yield piece
         crcs.append(crc)
         yield place.descriptor(crc)
-    end = directory(places, crcs, comment_size=SEAL_SIZE if sealed else 0)
+    end = directory(places, crcs, comment_size=archive.SEAL_SIZE if sealed else 0)
     yield end
     if sealed:
-        yield seal(end)
+        yield archive.seal(zlib.crc32(end))
 
 
 def size(places: Sequence[Place], *, sealed: bool) -> int:
     """Bytes of the archive."""
-    return places[-1].end + directory_size(places) + (SEAL_SIZE if sealed else 0)
-
-
-def seal(directory: bytes) -> bytes:
-    """The comment of a sealed archive: a checksum of its directory. Zip has checksums for members alone."""
-    return _SEAL + f"{zlib.crc32(directory):08x}".encode()
-
-
-def is_sealed(comment: bytes) -> bool:
-    """Whether the comment of an archive is a seal, right or wrong."""
-    return comment.startswith(_SEAL)
+    return places[-1].end + directory_size(places) + (archive.SEAL_SIZE if sealed else 0)
 
 
 def _identity(places: Sequence[Place], crcs: Sequence[int]) -> bytes:

@@ -6,16 +6,17 @@ import contextlib
 import ctypes
 import mmap
 import sys
+from dataclasses import dataclass
 
 _POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
 
 
+@dataclass(eq=False)
 class StagingBuffer:
     """One block of anonymous memory. Copying into pages that were used before takes a third of the time."""
 
-    def __init__(self) -> None:
-        self._memory: mmap.mmap | None = None
-        self._is_fresh = False
+    _memory: mmap.mmap | None = None
+    _is_fresh: bool = False
 
     def reserve(self, size: int) -> int:
         """Make room for ``size`` bytes, and return their address, which is aligned to a page.

@@ -1,7 +1,7 @@
-"""An exception ends the training: the last consistent state is kept, and ``fit`` raises that exception.
+"""What is said when a save fails, and what is kept when an exception ends the training.
 
-So what fails here is a warning. If it were raised from within ``on_exception``, it would replace the user's exception,
-and neither Lightning's teardown nor the other callbacks would learn of that.
+``fit`` raises that exception, so a save that fails then is a warning. If it were raised from within ``on_exception``,
+it would replace the user's exception, and neither Lightning's teardown nor the other callbacks would learn of that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,21 @@ from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.policy.position import Position
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.saver import Saver
+
+
+def report(problem: str, position: Position, last_path: str, *, final: bool) -> None:
+    """Say that the state after a position was not saved.
+
+    Raises:
+        SaveError: If it was the ``final`` save. Otherwise it is a warning, and training continues.
+    """
+    lost = f"the state after {position} was not saved: {problem.rstrip('.')}."
+    if final:
+        raise SaveError(f"{lost} Older checkpoints are untouched: {last_path or 'none'}.")
+    rank_zero_warn(
+        f"{lost} Training goes on, older checkpoints are untouched, and the next save tries again.",
+        category=CheckpointableWarning,
+    )
 
 
 def keep_state(

@@ -1,17 +1,22 @@
-"""Frozen parameters and evaluation modes. Hooks set them at an epoch's start, and a resume inside it calls none."""
+"""What Lightning's checkpoint leaves out of a module: frozen parameters, evaluation modes and accumulated gradients.
+
+Hooks set the modes at an epoch's start, and a resume inside the epoch calls none of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 
 
-def capture(module: LightningModule) -> dict[str, list[str]]:
+def capture_modes(module: LightningModule) -> dict[str, list[str]]:
     """The names of the parameters that require no gradient, and of the modules in evaluation mode.
 
     The latter are left out during a validation, when other callbacks may save: all modules are in evaluation mode then.
@@ -22,7 +27,7 @@ def capture(module: LightningModule) -> dict[str, list[str]]:
     return found
 
 
-def restore(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None:
+def restore_modes(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None:
     """Set all parameters and modules to these modes."""
     frozen, evaluating = set(saved["frozen"]), set(saved.get("evaluating", ()))
     for name, weight in module.named_parameters():
@@ -55,3 +60,24 @@ def restore_accumulation(trainer: Trainer) -> None:
     for callback in trainer_callbacks.callbacks(trainer):
         if isinstance(callback, GradientAccumulationScheduler):
             callback.on_train_epoch_start(trainer)
+
+
+def capture_gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The gradients accumulated so far, by parameter name."""
+    return {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+
+
+def restore_gradients(module: torch.nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
+    """Restore them, on the devices of their parameters."""
+    for name, weight in module.named_parameters():
+        if name in gradients:
+            weight.grad = gradients[name].to(device=weight.device, dtype=weight.dtype)
+
+
+def gradients_outlive_batches(trainer: Trainer) -> bool:
+    """Whether gradients may be needed after a batch outside an accumulation window: user code zeroes or reads them."""
+    module = trainer.lightning_module
+    hooks = ("optimizer_zero_grad", "on_before_zero_grad")
+    owners = [(module, hooks), *((callback, hooks[1:]) for callback in trainer_callbacks.callbacks(trainer))]
+    overridden = any(is_overridden(hook, owner) for owner, of_owner in owners for hook in of_owner)
+    return not module.automatic_optimization or overridden

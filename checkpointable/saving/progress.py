@@ -1,0 +1,198 @@
+"""Where a run stands, how that goes into a checkpoint under our key, and how it is taken over from one."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import uuid
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Trainer
+
+from checkpointable._version import __version__
+from checkpointable.catalog.info import FileMetadata, Score
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.options import Options
+from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.reasons import Reason
+from checkpointable.resume import loaders, module_state, report, rng
+from checkpointable.resume.state import RankState, RunState
+from checkpointable.saving.monitor import scalars
+from checkpointable.saving.save_task import SaveRequest
+from checkpointable.saving.steps import Steps
+
+
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        run_id: The run, the same over all its resumes.
+        lineage: This attempt, and those it descends from.
+        position: After the last batch that is completely over.
+        ended: What ended at the last safe point.
+        best_val_loss: Lowest validation loss so far; ``inf`` before the first validation.
+        initial_modes: The modes in which the script made the module; see ``module_state``.
+        is_consistent: Whether the state is that of ``position``, with nothing begun since.
+        is_fetching: Whether the next batch is being fetched, which may draw from the random generators.
+        steps: Counts optimizer steps, and knows of accumulation windows.
+    """
+
+    def __init__(self) -> None:
+        self.run_id, self.lineage = uuid.uuid4().hex[:12], Lineage.begin()
+        self.position, self.ended = Position(), Ended.BATCH
+        self.best_val_loss = math.inf
+        self.initial_modes: Mapping[str, list[str]] = {}
+        self.is_consistent = self.is_fetching = False
+        self.steps = Steps()
+
+    def reach(self, ended: Ended, position: Position) -> None:
+        """A safe point is reached."""
+        self.ended, self.position = ended, position
+        self.is_consistent, self.is_fetching = True, False
+
+    def note_val_loss(self, trainer: Trainer) -> None:
+        """Move ``best_val_loss`` by what the validation that is ending has logged."""
+        value = internals.logged_now(trainer).get("val_loss")
+        if value is not None and value.numel() == 1:
+            self.best_val_loss = min(self.best_val_loss, float(value))
+
+    def capture(
+        self, trainer: Trainer, *, at_safe_point: bool, seconds: float, logged_names: Iterable[str], weights_only: bool
+    ) -> RunState:
+        """What a checkpoint holds of the run. Collective: every rank calls it.
+
+        Args:
+            trainer: Of the fit.
+            at_safe_point: Whether the session asked for it, and not the user or another callback.
+            seconds: Training time since the last save that ``train_time_interval`` asked for.
+            logged_names: Of everything that was ever logged where ``monitor`` is judged.
+            weights_only: Whether to leave out what each rank needs for a resume.
+        """
+        module = trainer.lightning_module
+        in_window = self.steps.in_window(trainer) or module_state.gradients_outlive_batches(trainer)
+        drawn = self.is_fetching and loaders.may_have_drawn(internals.training_loader(trainer))
+        for_resuming = not weights_only and internals.is_fitting(trainer)
+        return RunState(
+            run_id=self.run_id,
+            lineage=self.lineage,
+            position=self.position,
+            ended=self.ended if at_safe_point else None,
+            best_val_loss=self.best_val_loss,
+            seconds=seconds,
+            gradients=module_state.capture_gradients(module) if at_safe_point and in_window else {},
+            stepped=self.steps.stepped,
+            settings=report.capture_settings(trainer),
+            module_modes=module_state.capture_modes(module),
+            initial_modes=self.initial_modes,
+            stopped_early=internals.stopped_early(trainer),
+            reloaded_epochs=internals.reloaded_epochs(trainer),
+            fetching=at_safe_point and drawn,
+            logged_names=sorted(logged_names),
+            ranks=tuple(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
+        )
+
+    def take_over(self, state: RunState, *, resumes: bool) -> None:
+        """Continue where a checkpoint was saved; ``resumes``: in a new attempt, and not only with its numbers."""
+        self.run_id, self.position, self.best_val_loss = state.run_id, state.position, state.best_val_loss
+        self.lineage = state.lineage.resume(state.position.batches) if resumes else state.lineage
+        self.steps.stepped = state.stepped[0], state.stepped[1]
+
+
+def describe(
+    trainer: Trainer,
+    state: RunState,
+    request: SaveRequest | None,
+    options: Options,
+    *,
+    resumed_from: str | None,
+    weights_only: bool,
+) -> FileMetadata:
+    """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""
+    reasons = frozenset({Reason.MANUAL}) if request is None else request.reasons
+    score = None if request is None else request.score
+    rank_state = state.ranks[trainer.global_rank] if state.ranks else None
+    return FileMetadata(
+        kind=next(reason for reason in Reason if reason in reasons),
+        reasons=tuple(sorted(reasons)),
+        run_id=state.run_id,
+        lineage=state.lineage,
+        **asdict(state.position),
+        ended=state.ended,
+        metrics=scalars(trainer.callback_metrics) if request is None else request.metrics,
+        score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
+        base_name=None if request is None else request.base_name,
+        resumed_from=resumed_from,
+        exactness=report.exactness(report.when_saved(trainer, state, rank_state)),
+        weights_only=weights_only,
+        versions={
+            "checkpointable": __version__,
+            "lightning": lightning.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    )
+
+
+def make_arguments_loadable(checkpoint: dict[str, Any]) -> None:
+    """Turn our arguments among the saved hyper-parameters into types that ``weights_only=True`` loads.
+
+    A path becomes a string. A ``timedelta`` is left out: it says how to train, and the module can be built without it.
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    for name in Options.__dataclass_fields__:
+        if isinstance(saved.get(name), os.PathLike):
+            saved[name] = os.fspath(saved[name])
+        elif isinstance(saved.get(name), timedelta):
+            del saved[name]
+
+
+_SAFE_TYPES = (
+    *(type(None), bool, int, float, complex, str, bytes, bytearray),
+    *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
+)
+_MAPPINGS = (dict, OrderedDict, defaultdict)
+_SEQUENCES = (list, tuple, set)
+
+
+def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """The values that would be refused: where each is in the checkpoint, and its type."""
+    kind = type(value)
+    if kind in _MAPPINGS:
+        for key, item in value.items():
+            yield from unsafe_values(item, f"{at}[{key!r}]")
+    elif kind in _SEQUENCES:
+        for number, item in enumerate(value):
+            yield from unsafe_values(item, f"{at}[{number}]")
+    elif kind not in _SAFE_TYPES and kind not in torch.serialization.get_safe_globals():
+        yield at, f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _rank_state(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
+    """The state of this rank; ``consumed_only``: with the positions in the training data at the last safe point."""
+    return RankState(
+        random=rng.capture(),
+        seed=internals.global_seed(),
+        training=loaders.states(internals.training_loader(trainer), consumed_only=consumed_only),
+        validation=loaders.states(internals.validation_loader(trainer), consumed_only=False),
+        logged=logged.capture(trainer),
+        metrics=logged.capture_metrics(trainer.lightning_module),
+    )
+
+
+def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
+    """The states of all ranks, by rank. Collective: every rank calls it."""
+    mine = _rank_state(trainer, consumed_only=consumed_only)
+    if trainer.world_size == 1:
+        return [mine]
+    everyone: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
