@@ -47,10 +47,10 @@ def test_trainer_of_the_second_tree_passes_and_gets_classes_of_that_tree(tmp_pat
         pytest.skip("pytorch_lightning is not installed")
     code = (
         "import lightning.pytorch, pytorch_lightning\n"
-        "from checkpointable.lightning_internals import check, tree\n"
+        "from checkpointable.lightning_internals import tree\n"
         "for package in (pytorch_lightning, lightning.pytorch):\n"
         f"    own = package.Trainer(logger=False, accelerator='cpu', devices=1, default_root_dir={str(tmp_path)!r})\n"
-        "    check.check(own)\n"
+        "    tree.check(own)\n"
         "    assert tree.find(own, 'ModelCheckpoint') is package.callbacks.ModelCheckpoint\n"
         "    assert tree.is_a(own.fit_loop, '_FitLoop')\n"
         "print(tree.find(pytorch_lightning.Trainer, '_FitLoop').__module__)\n"
