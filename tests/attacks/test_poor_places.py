@@ -77,7 +77,7 @@ def test_process_without_room_for_a_second_copy_saves_while_training_waits(forge
     ended = forge.run(HEAVY, where=str(place), room=48 << 20)
     assert ended.code == 0, ended.errors
     assert len(ended.result) >= 1
-    assert all("no room in memory for a copy of" in it and "training waits for this save" in it for it in ended.result)
+    assert all("not enough memory for a copy of" in it and "training waits for this save" in it for it in ended.result)
     assert files(place) == ["epoch_0_batch_5.ckpt"]
     assert_whole(place)
 
