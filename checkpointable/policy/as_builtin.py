@@ -31,9 +31,19 @@ def from_builtin(kind: type[_T], saved: Mapping[str, Any]) -> _T:
         ValueError: If a value is not a member of its field's enum.
     """
     dataclass: Any = kind
-    given = saved.keys() | _required(dataclass)
-    values = {name: _decoded(hint, saved[name]) for name, hint in _hints(dataclass).items() if name in given}
-    return kind(**values)
+    given = saved.keys() | required(dataclass)
+    return kind(**{name: _decoded(hint, saved[name]) for name, hint in _hints(dataclass).items() if name in given})
+
+
+def required(kind: Any) -> list[str]:
+    """The fields of a dataclass that have no default."""
+    return [it.name for it in fields(kind) if it.default is MISSING and it.default_factory is MISSING]
+
+
+def misfits(kind: Any, saved: Mapping[str, Any]) -> list[str]:
+    """The fields with values that ``as_builtin`` cannot have given, each as ``name is value``."""
+    given = [(name, hint) for name, hint in _hints(kind).items() if name in saved]
+    return [f"{name} is {saved[name]!r:.60}" for name, hint in given if not _fits(hint, saved[name])]
 
 
 @functools.cache
@@ -42,9 +52,19 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
-@functools.cache
-def _required(kind: Any) -> set[str]:
-    return {it.name for it in fields(kind) if it.default is MISSING and it.default_factory is MISSING}
+def _fits(hint: Any, value: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(kind, value) for kind in get_args(hint))
+    if is_dataclass(hint):
+        return isinstance(value, dict) and value.keys() >= set(required(hint)) and not misfits(hint, value)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return value in list(hint)
+    if _holds_sequence(hint):
+        return isinstance(value, list) and all(_fits(_item(hint), item) for item in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(_fits(get_args(hint)[1], item) for item in value.values())
+    return hint is Any or type(value) is hint or (hint is float and type(value) is int)
 
 
 def _encoded(hint: Any, value: Any) -> Any:

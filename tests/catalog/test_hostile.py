@@ -61,16 +61,26 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metrics": {"a": "b"}}, "metrics is {'a': 'b'}"),
     ({"created": "now"}, "created is 'now'"),
     ({"created": math.inf}, "created is inf"),
+    ({"created": math.nan}, "created is nan"),
     ({"run_id": ["a"]}, "run_id is ['a']"),
     ({"resumed_from": 1}, "resumed_from is 1"),
     ({"exactness": {}}, "exactness is {}"),
     ({"weights_only": 0}, "weights_only is 0"),
-    ({"score": "a"}, "score.monitor is None, score.mode is None, score.value is None"),
-    ({"score": {"monitor": "m", "mode": "min", "value": "a"}}, "score.value is 'a'"),
-    ({"score": {"monitor": 1, "mode": None, "value": 0.5}}, "score.monitor is 1, score.mode is None"),
+    ({"score": "a"}, "score is 'a'"),
+    (
+        {"score": {"monitor": "m", "mode": "min", "value": "a"}},
+        "score is {'monitor': 'm', 'mode': 'min', 'value': 'a'}",
+    ),
+    (
+        {"score": {"monitor": 1, "mode": None, "value": 0.5}},
+        "score is {'monitor': 1, 'mode': None, 'value': 0.5}",
+    ),
+    ({"score": {"monitor": "m", "value": 0.5}}, "score is {'monitor': 'm', 'value': 0.5}"),
     ({"lineage": [["a"]]}, "lineage is [['a']]"),
     ({"lineage": None}, "lineage is None"),
     ({"base_name": 1}, "base_name is 1"),
+    ({"ended": "week"}, "ended is 'week'"),
+    ({"versions": ["2"]}, "versions is ['2']"),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from checkpointable.policy.as_builtin import as_builtin, from_builtin
+from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits
 
 
 class Colour(StrEnum):
@@ -79,3 +79,28 @@ def test_from_builtin_without_a_field_that_has_no_default_names_it():
 def test_from_builtin_with_a_value_that_is_no_member_of_its_enum_is_refused():
     with pytest.raises(ValueError, match="green"):
         from_builtin(Outer, {"inner": {"number": 1, "colour": "green"}})
+
+
+def test_misfits_of_what_as_builtin_gave_are_none():
+    assert misfits(Outer, as_builtin(OUTER)) == []
+    assert misfits(Outer, {"anything": object(), "unknown": 5}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inner", None),
+        ("inner", {}),
+        ("inner", {"number": True}),
+        ("inner", {"number": 1.0}),
+        ("inner", {"number": 1, "colour": "green"}),
+        ("several", {"number": 1}),
+        ("several", [{"number": "1"}]),
+        ("colours", ["red", []]),
+        ("names", "ab"),
+        ("names", [1]),
+        ("mapping", [1]),
+    ],
+)
+def test_misfits_name_the_field_and_its_value(name, value):
+    assert misfits(Outer, {name: value}) == [f"{name} is {value!r}"]
