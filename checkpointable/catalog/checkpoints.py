@@ -11,6 +11,7 @@ from checkpointable._errors import CheckpointFileError, PolicyError, SaveError
 from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import scan
+from checkpointable.policy.reasons import Reason
 from checkpointable.storage.format import archive
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import normalize_path, parent
@@ -82,9 +83,10 @@ class Checkpoints(Sequence[CheckpointInfo]):
     def prune(self, *, keep_last: int = 1, keep_best: int = 1, dry_run: bool = True) -> list[str]:
         """Delete outdated checkpoints: of each run, all but its newest and its best.
 
-        Only intact files count as kept. These are never deleted: the file that ``latest`` or ``best`` returns, files
-        found damaged (``verify`` says why), files saved by name (kind ``"manual"``), files replaced since they were
-        listed, and everything that this library did not write.
+        Only intact files count as kept, and each file is read to its end before it is deleted. These are never deleted:
+        the file that ``latest`` or ``best`` returns, files kept for ever (reason ``"kept_epoch"``), files saved by name
+        (kind ``"manual"``), damaged files (``verify`` says why), files replaced since they were listed, and everything
+        that this library did not write.
 
         Args:
             keep_last: How many of the newest to keep of each run; 0 = none, -1 = all.
@@ -99,15 +101,19 @@ class Checkpoints(Sequence[CheckpointInfo]):
             PolicyError: If a number is not allowed.
             SaveError: If files could not be deleted. The message names them; all others were deleted.
         """
-        _check(keep_last=keep_last, keep_best=keep_best)
-        stays = {info.path for info in self if info.kind == "manual"}
+        counts = {"keep_last": keep_last, "keep_best": keep_best}
+        wrong = [f"{name}={count!r}" for name, count in counts.items() if not isinstance(count, int) or count < -1]
+        if wrong:
+            raise PolicyError(f"cannot prune with {', '.join(wrong)}; allowed: a count from 0 on, or -1 to keep all.")
+        stays = {info.path for info in self if info.kind == Reason.MANUAL or Reason.KEPT_EPOCH in info.reasons}
         for choice in (select.newest(self._found), select.best_of(self._found)):
             stays |= {*choice.skipped, *([choice.info.path] if choice.info else [])}
-        for run in self._runs():
+        for run_id in {info.run_id for info in self}:
+            run = [info for info in self if info.run_id == run_id and info.kind != Reason.MANUAL]
             resumable = [info for info in run if not info.weights_only] or run
             stays |= _kept(list(reversed(resumable)), keep_last) | _kept(select.by_score(run, None), keep_best)
         outdated = [info for info in self if info.path not in stays]
-        return [info.path for info in outdated] if dry_run else self._delete(outdated)
+        return [info.path for info in outdated if _is_intact(info)] if dry_run else self._delete(outdated)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Each checkpoint as a plain dictionary, for ``json`` or a data frame."""
@@ -118,9 +124,6 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
         Args:
             metric: Its name; ``None`` for the monitor of the newest file that has a score.
-
-        Returns:
-            The matplotlib axes.
 
         Raises:
             ImportError: If matplotlib is not installed.
@@ -140,18 +143,11 @@ class Checkpoints(Sequence[CheckpointInfo]):
         lost = len(self._found.unreadable)
         return [f"not readable: {lost}; verify() says which and why"] if lost else []
 
-    def _runs(self) -> Iterable[list[CheckpointInfo]]:
-        runs: dict[str, list[CheckpointInfo]] = {}
-        for info in self:
-            if info.kind != "manual":
-                runs.setdefault(info.run_id, []).append(info)
-        return runs.values()
-
     def _delete(self, outdated: Iterable[CheckpointInfo]) -> list[str]:
         deleted, failures = [], []
         for info in outdated:
             try:
-                if _is_replaced(info):
+                if _is_replaced(info) or not _is_intact(info):
                     continue
                 store_at(parent(info.path)).remove(info.path)
             except (OSError, CheckpointFileError) as error:
@@ -168,12 +164,6 @@ class Checkpoints(Sequence[CheckpointInfo]):
         return deleted
 
 
-def _check(**keep: int) -> None:
-    wrong = [f"{name}={count!r}" for name, count in keep.items() if not isinstance(count, int) or count < -1]
-    if wrong:
-        raise PolicyError(f"cannot prune with {', '.join(wrong)}; allowed: a count from 0 on, or -1 to keep all.")
-
-
 def _kept(candidates: list[CheckpointInfo], count: int) -> set[str]:
     """The paths of the first ``count`` intact candidates, and of the damaged ones before them."""
     if count == -1:
@@ -183,8 +173,12 @@ def _kept(candidates: list[CheckpointInfo], count: int) -> set[str]:
         if intact == count:
             break
         stays.add(info.path)
-        intact += archive.problem(info.path) is None
+        intact += _is_intact(info)
     return stays
+
+
+def _is_intact(info: CheckpointInfo) -> bool:
+    return archive.problem(info.path) is None
 
 
 def _is_replaced(info: CheckpointInfo) -> bool:

@@ -107,6 +107,24 @@ def test_prune_manual_files_stay_and_do_not_count(make: Make, run: Path) -> None
     assert names(run) == ["1.ckpt", "4.ckpt", "early.ckpt", "late.ckpt"]
 
 
+def test_prune_files_that_are_kept_for_ever_stay(make: Make, run: Path) -> None:
+    make("epoch.ckpt", kind="epoch", reasons=["epoch", "kept_epoch"])
+    make("periodic.ckpt", kind="epoch", reasons=["epoch"])
+    found = Checkpoints(run)
+    would_go = [os.path.basename(path) for path in found.prune()]
+    assert would_go == went(found) == ["0.ckpt", "periodic.ckpt", "2.ckpt", "3.ckpt"]
+    assert went(Checkpoints(run), keep_last=0, keep_best=0) == []
+    assert names(run) == ["1.ckpt", "4.ckpt", "epoch.ckpt"]
+
+
+def test_prune_outdated_file_that_does_not_verify_stays(run: Path) -> None:
+    flip_a_bit(str(run / "2.ckpt"))
+    found = Checkpoints(run)
+    would_go = [os.path.basename(path) for path in found.prune()]
+    assert would_go == went(found) == ["0.ckpt", "3.ckpt"]
+    assert names(run) == ["1.ckpt", "2.ckpt", "4.ckpt"] == [os.path.basename(info.path) for info in found]
+
+
 def test_prune_file_replaced_since_it_was_listed_stays(make: Make, run: Path) -> None:
     found = Checkpoints(run)
     os.remove(run / "0.ckpt")
