@@ -24,42 +24,24 @@ _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:
-    """A file that may be a damaged checkpoint, or a folder that cannot be listed.
-
-    Attributes:
-        path: The file or folder.
-        problem: What is wrong with it.
-        modified: When it was last changed, in seconds since the epoch of Unix time; infinite if unknown.
-    """
+    """A file that may be a damaged checkpoint, or a folder that cannot be listed."""
 
     path: str
     problem: str
-    modified: float = math.inf
+    modified: float = math.inf  # seconds since the epoch of Unix time; infinite if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What is at a path.
+    """What is at a path."""
 
-    Attributes:
-        infos: The checkpoints of this library, newest last.
-        unreadable: Files that may be damaged checkpoints, and folders that cannot be listed.
-        is_file: Whether the path is a file.
-    """
-
-    infos: list[CheckpointInfo] = field(default_factory=list)
+    infos: list[CheckpointInfo] = field(default_factory=list)  # those of this library, newest last
     unreadable: list[Unreadable] = field(default_factory=list)
     is_file: bool = False
 
 
 def scan(path: str | os.PathLike[str]) -> Found:
-    """Find the checkpoints at or below a path, by their metadata only. A path that does not exist has none.
-
-    Raises:
-        CheckpointFileError: If the path is a file that is not a checkpoint of this library.
-        OSError: If the directory cannot be listed.
-        RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
-    """
+    """Find the checkpoints at or below a path, by their metadata only. It raises what ``latest`` raises."""
     for found in looks(path):
         if all(files.is_there(lost.path) for lost in found.unreadable):
             break
@@ -127,12 +109,7 @@ def _file(place: str) -> Found:
 
 
 def inspect(path: str) -> CheckpointInfo | Unreadable | None:
-    """What one file is: a checkpoint of this library, unreadable, or (``None``) a checkpoint of another library.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        RemoteError: If its file system does not answer.
-    """
+    """What one file is: a checkpoint of this library, unreadable, or (``None``) a checkpoint of another library."""
     try:
         return read_info(path)
     except (FileNotFoundError, RemoteError):
@@ -147,11 +124,7 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
 
 
 def may_be_checkpoint(path: str) -> bool:
-    """Whether a file is a checkpoint, or may be a damaged one. A text file is neither.
-
-    Raises:
-        OSError: If it cannot be opened.
-    """
+    """Whether a file is a checkpoint, or may be a damaged one. A text file is neither."""
     with files.open_file(path) as file:
         start = file.read(2)
     names = _members(path)
@@ -195,13 +168,7 @@ def infos(directory: str | os.PathLike[str], *, below: bool = True) -> Iterator[
     """The checkpoints of this library in a directory. Links, unreadable files and those of other libraries are skipped.
 
     Copies made in place of links to the newest or the best file are skipped too, even if the original is missing.
-
-    Args:
-        directory: A local path, or a URL.
-        below: Whether to search its subdirectories as well.
-
-    Raises:
-        RemoteError: If a remote file system does not answer.
+    ``below``: search its subdirectories as well.
     """
     place = os.fspath(directory)
     for info in files.for_each(place, checkpoint_files(place, below=below), _info_or_none):
@@ -224,9 +191,6 @@ def checkpoint_files(
     """The ``*.ckpt`` files in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
 
     Links, pipes and the like are skipped, and so are copies made in place of links to a file beside or below them.
-
-    Raises:
-        OSError: If a remote directory cannot be listed.
     """
     if is_remote(directory):
         urls = [url for url in files.listed(os.fspath(directory), below=below) if url.endswith(SUFFIX)]

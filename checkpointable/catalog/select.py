@@ -64,12 +64,7 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The result of choosing a checkpoint.
-
-    Attributes:
-        info: The chosen checkpoint, if there is one.
-        skipped: The paths that came before it, each with the reason why it cannot be used.
-    """
+    """The chosen checkpoint, and the paths that came before it, each with the reason why it cannot be used."""
 
     info: CheckpointInfo | None
     skipped: dict[str, str]

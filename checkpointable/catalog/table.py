@@ -19,12 +19,7 @@ _NUMBERS = {"epoch", "batch", "step", "size"}
 
 
 def as_text(infos: Sequence[CheckpointInfo], root: str) -> str:
-    """A table in plain text, one line for each checkpoint.
-
-    Args:
-        infos: What to show.
-        root: The path that names are relative to.
-    """
+    """A table in plain text, one line for each checkpoint; names are relative to ``root``."""
     rows = [_HEADER, *(_row(info, root) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -44,16 +39,7 @@ def as_html(infos: Sequence[CheckpointInfo], root: str) -> str:
 
 
 def as_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> Axes:
-    """Plot a metric against the total number of batches, one line for each run.
-
-    Args:
-        infos: What to show, newest last.
-        metric: Its name; ``None`` for the monitor of the newest file that has a score.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        MonitorError: If no checkpoint has that metric.
-    """
+    """The plot that ``Checkpoints.plot`` shows; ``infos`` are sorted, newest last."""
     try:
         from matplotlib import pyplot  # an optional dependency, imported only where it is needed
     except ImportError as error:
