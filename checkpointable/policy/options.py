@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
@@ -107,16 +107,15 @@ class Options:
     @property
     def saves_anything(self) -> bool:
         """Whether any condition is on."""
-        return bool(self.conditions) or any(
-            (self.measures_interval, self.keeps_best, self.save_on_exception, self.save_last)
-        )
+        asked = (self.conditions, self.measures_interval, self.keeps_best, self.save_on_exception, self.save_last)
+        return any(asked)
 
     def _problems(self) -> Iterator[str]:
-        for field in fields(self):
-            allowed = _LIMITS.get(field.name)
-            value = getattr(self, field.name)
-            if allowed is not None and not allowed[0](value):
-                yield f"{field.name}={value!r}: {allowed[1]}"
+        for argument, (is_allowed, allowed) in _LIMITS.items():
+            value = getattr(self, argument)
+            may_be_none = "None" in str(self.__dataclass_fields__[argument].type)
+            if not (may_be_none if value is None else is_allowed(value)):
+                yield f"{argument}={value!r}: {allowed}"
         for argument in ("filename", "best_filename"):
             yield from names.problems(getattr(self, argument), argument)
         if self.patience is not None and self.monitor is None:
@@ -136,7 +135,7 @@ def naming_unknown_arguments(cls: type, given: Iterable[str]) -> Iterator[None]:
         found = re.match(r"(.+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[2] not in given or found[1] not in {base.__qualname__ for base in cls.__mro__}:
             raise
-        taken = {name: None for base in cls.__mro__ for name in _named(base.__dict__.get("__init__"))}
+        taken = {name: None for base in cls.__mro__ if "__init__" in vars(base) for name in _named(base)}
         close = difflib.get_close_matches(found[2], taken, n=1)
         raise UnknownArgumentError(
             f"{cls.__name__} takes no argument {found[2]!r}. "
@@ -144,78 +143,60 @@ def naming_unknown_arguments(cls: type, given: Iterable[str]) -> Iterator[None]:
         ) from error
 
 
-def _named(function: Any) -> list[str]:
-    """The arguments that can be given by name."""
-    parameters = [] if function is None else list(inspect.signature(function).parameters.values())
-    return [
-        it.name for it in parameters if it.kind in (it.KEYWORD_ONLY, it.POSITIONAL_OR_KEYWORD) and it.name != "self"
-    ]
+def _named(cls: type) -> list[str]:
+    """The arguments of the constructor that can be given by name."""
+    parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+    return [it.name for it in parameters if it.kind in (it.KEYWORD_ONLY, it.POSITIONAL_OR_KEYWORD)]
 
 
-def _whole(value: Any, least: int) -> bool:
+def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def _count_or_none(value: Any) -> bool:
-    return value is None or _whole(value, 0)
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_directory_name(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, (str, os.PathLike)) and str(value) != ""
-
-
-_KEPT = (lambda value: _whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
-_EVERY = (_count_or_none, "must be a whole number of at least 1; 0 or None for never")
-_TRUE_OR_FALSE = (_flag, "must be True or False")
-_LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_Limit = tuple[Callable[[Any], bool], str]
+_FLAG: _Limit = (lambda value: isinstance(value, bool), "must be True or False")
+_EVERY: _Limit = (lambda value: _is_whole(value, 0), "must be a whole number of at least 1; 0 or None for never")
+_KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
+_LIMITS: dict[str, _Limit] = {
+    **dict.fromkeys(("save_on_exception", "save_last", "save_weights_only"), _FLAG),
+    **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume"), _FLAG),
+    **dict.fromkeys(("every_n_train_steps", "every_n_epochs", "keep_every_n_epochs"), _EVERY),
+    **dict.fromkeys(("save_top_k", "save_last_k"), _KEPT),
     "save_interval": (
-        lambda value: value is None or value == "auto" or _whole(value, 1),
+        lambda value: value == "auto" or _is_whole(value, 1),
         "must be a whole number of batches, at least 1, or 'auto', or None for never",
     ),
-    "every_n_train_steps": _EVERY,
-    "every_n_epochs": _EVERY,
-    "keep_every_n_epochs": _EVERY,
     "train_time_interval": (
-        lambda value: value is None or (isinstance(value, timedelta) and value >= timedelta(0)),
+        lambda value: isinstance(value, timedelta) and value >= timedelta(0),
         "must be a datetime.timedelta that is not negative, or None for never",
     ),
     "overhead_budget": (
-        lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1,
+        lambda value: _is_real(value) and 0 < float(value) < 1,
         "must be a share of the training time, above 0 and below 1",
     ),
-    "save_on_exception": _TRUE_OR_FALSE,
-    "save_last": _TRUE_OR_FALSE,
     "monitor": (
-        lambda value: value is None or (isinstance(value, str) and value.strip() != ""),
+        lambda value: isinstance(value, str) and value.strip() != "",
         "must be the name of a logged quantity, or None to judge nothing",
     ),
     "mode": (lambda value: value in ("min", "max"), "must be 'min' or 'max'"),
     "min_delta": (
-        lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf,
+        lambda value: _is_real(value) and 0 <= float(value) < math.inf,
         "must be a number that is not negative",
     ),
-    "save_top_k": _KEPT,
-    "save_last_k": _KEPT,
     "save_on_train_epoch_end": (
-        lambda value: value is None or _flag(value),
+        lambda value: isinstance(value, bool),
         "must be True (end of the training epoch), False (after validation) or None (wherever it is logged)",
     ),
-    "save_weights_only": _TRUE_OR_FALSE,
     "dirpath": (
-        _is_directory_name,
+        lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "",
         "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
     ),
-    "auto_insert_metric_name": _TRUE_OR_FALSE,
-    "async_save": _TRUE_OR_FALSE,
-    "strict_resume": _TRUE_OR_FALSE,
     "patience": (
-        lambda value: value is None or _whole(value, 1),
+        lambda value: _is_whole(value, 1),
         "must be a whole number of validations, at least 1, or None for no early stopping",
     ),
 }
