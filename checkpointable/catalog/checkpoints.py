@@ -147,13 +147,11 @@ class Checkpoints(Sequence[CheckpointInfo]):
         deleted, failures = [], []
         for info in outdated:
             try:
-                if _is_replaced(info) or not _is_intact(info):
-                    continue
-                store_at(parent(info.path)).remove(info.path)
+                if not _is_replaced(info) and _is_intact(info):
+                    store_at(parent(info.path)).remove(info.path)
+                    deleted.append(info.path)
             except (OSError, CheckpointFileError) as error:
                 failures.append((info.path, error))
-            else:
-                deleted.append(info.path)
         self._found.infos[:] = [info for info in self if info.path not in deleted]
         if failures:
             each = "".join(f"\n  {path}: {error}" for path, error in failures)

@@ -52,20 +52,13 @@ class _Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class FileMetadata(_Facts):
-    """What a checkpoint file states about itself.
-
-    Attributes:
-        ended: What had just ended; ``None`` if it was not saved at a safe point.
-        score: Its score, if it was saved as one of the best.
-        versions: Of the packages that wrote it.
-        format: Of the metadata and of the state in the file.
-    """
+    """What a checkpoint file states about itself."""
 
     created: float = field(default_factory=time.time)
-    ended: Ended | None = None
-    score: Score | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+    ended: Ended | None = None  # if it was saved at a safe point
+    score: Score | None = None  # if it was saved as one of the best
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that wrote it
+    format: int = FORMAT  # of the metadata and of the state in the file
 
     def to_dict(self) -> dict[str, Any]:
         """The metadata as it is written to the file."""

@@ -109,7 +109,7 @@ def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[Check
     return sorted(scored, key=lambda info: (runs.index(info.run_id), sign * (info.score or 0.0)))
 
 
-def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable] = ()) -> Choice:
+def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable]) -> Choice:
     """The first intact candidate. Unreadable files that were changed after it was saved are reported as skipped."""
     chosen, skipped = None, {}
     for info in candidates:
