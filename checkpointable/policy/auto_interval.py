@@ -29,12 +29,8 @@ _PATIENCE_SECONDS = 600
 class Auto:
     """Finds the interval of one training. Numbers of the training do not depend on it.
 
-    Args:
-        budget: The share of training time that saving may cost.
-
-    Attributes:
-        interval: Batches between two saves; ``None`` before the first save was measured: one is due after the first
-            batch.
+    ``interval``: batches between two saves; ``None`` before the first save was measured: one is due after the first
+    batch. ``budget``: the share of training time that saving may cost.
     """
 
     def __init__(self, budget: float) -> None:
@@ -59,12 +55,7 @@ class Auto:
         self._trained = 0.0
 
     def note_save(self, *, blocked: float, busy: float) -> None:
-        """A save is done, and the interval follows.
-
-        Args:
-            blocked: Seconds that the training stood still for it.
-            busy: Seconds from its beginning until it was on disk.
-        """
+        """A save is done: training stood still for ``blocked`` seconds, and after ``busy`` it was on disk."""
         writing, quiet = list(self._writing), list(self._quiet)
         self._writing.clear()
         if writing or quiet:

@@ -12,19 +12,12 @@ from checkpointable.policy.reasons import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class SafePoint:
-    """A moment at which the state is consistent and can be saved.
-
-    Attributes:
-        ended: What has just ended.
-        position: Where the run stands.
-        previous: Where it stood at the safe point before.
-        seconds: Training time since the last save that a time condition asked for.
-    """
+    """A moment at which the state is consistent and can be saved."""
 
     ended: Ended
     position: Position
-    previous: Position
-    seconds: float = 0.0
+    previous: Position  # at the safe point before
+    seconds: float = 0.0  # of training since the last save that a time condition asked for
 
 
 class Condition(Protocol):

@@ -13,12 +13,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestor:
-    """An attempt that a later one resumed from.
-
-    Attributes:
-        attempt: Its id.
-        batches: Batches done in all epochs where the later attempt resumed.
-    """
+    """An attempt that a later one resumed from, after so many batches in all epochs."""
 
     attempt: str
     batches: int
@@ -26,13 +21,10 @@ class Ancestor:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """One attempt and those it descends from.
+    """One attempt and those it descends from, the first one first.
 
-    Attributes:
-        attempt: Its id.
-        generation: How often the run had been resumed. It exceeds the number of ancestors where the run went back to an
-            older file: the newest branch has the highest generation.
-        ancestors: The attempts it descends from, the first one first.
+    ``generation``: how often the run had been resumed. It exceeds the number of ancestors where the run went back to an
+    older file: the newest branch has the highest generation.
     """
 
     attempt: str

@@ -68,12 +68,8 @@ def render(template: str, values: Mapping[str, int | float | str], *, insert_nam
     """The file name without its suffix.
 
     A field without a value gives ``nan``. A ``/`` in a field's name or value becomes ``_``, so that a metric called
-    ``val/loss`` makes no subdirectory. A reserved name gets a ``_`` at its end.
-
-    Args:
-        template: For example ``"epoch_{epoch:02d}_{val/loss:.3f}"``.
-        values: The value of each field.
-        insert_names: ``{epoch:02d}`` becomes ``epoch=02`` (``auto_insert_metric_name``).
+    ``val/loss`` makes no subdirectory. A reserved name gets a ``_`` at its end. With ``insert_names``, ``{epoch:02d}``
+    becomes ``epoch=02`` (``auto_insert_metric_name``).
 
     Raises:
         PolicyError: If a format spec does not fit its value.

@@ -15,19 +15,12 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where a run stands. A later position compares as greater.
+    """Where a run stands. A later position compares as greater."""
 
-    Attributes:
-        epoch: The epoch, from 0.
-        batch: Batches done in this epoch.
-        step: Optimizer steps done. In manual optimisation: batches in which at least one optimizer stepped.
-        batches: Batches done in all epochs together.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    batches: int = 0
+    epoch: int = 0  # counted from 0
+    batch: int = 0  # done in this epoch
+    step: int = 0  # optimizer steps done; in manual optimisation: batches in which at least one optimizer stepped
+    batches: int = 0  # done in all epochs together
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, batch {self.batch}, step {self.step}"

@@ -13,19 +13,12 @@ from checkpointable.policy.reasons import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class SavedFile:
-    """A file of a run, as the rules see it.
-
-    Attributes:
-        path: Where it lies.
-        position: Where the run stood.
-        reasons: What it was saved for.
-        score: The monitored value on exactly these weights, if the file is one of the best.
-    """
+    """A file of a run, as the rules see it."""
 
     path: str
     position: Position
     reasons: Set[Reason]
-    score: float | None = None
+    score: float | None = None  # on exactly these weights, if the file is one of the best
 
 
 class Rule(Protocol):
@@ -52,16 +45,11 @@ class KeepBest:
     """The files with the best scores; ``count``: 0 none, -1 all.
 
     NaN is never best and never keeps a later file from being best. An equal score is not better. 0.0 is a score.
-
-    Attributes:
-        count: How many stay.
-        mode: ``"min"``: the lowest score is best; ``"max"``: the highest.
-        min_delta: By how much a score must beat the worst kept one to take its place.
     """
 
     count: int
     mode: str = "min"
-    min_delta: float = 0.0
+    min_delta: float = 0.0  # by how much a score must beat the worst kept one to take its place
 
     def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
         """The best ``count`` of them, best first; of equal ones the older first."""
@@ -101,13 +89,7 @@ class KeepLast:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """The rules of one run. A file stays as long as any of them keeps it.
-
-    Attributes:
-        best: The best files.
-        newest: The newest files.
-        others: Rules beside these.
-    """
+    """The rules of one run. A file stays as long as any of them keeps it."""
 
     best: KeepBest
     newest: KeepNewest
