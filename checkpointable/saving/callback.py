@@ -1,8 +1,8 @@
-"""Our callback in the trainer: what only a callback hears, and what loggers read at ``trainer.checkpoint_callback``."""
+"""Our callback: forwards the trainer's callbacks to the session, and is ``trainer.checkpoint_callback`` for loggers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from weakref import proxy
 
@@ -22,41 +22,28 @@ from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.session import Session
 
 
-class _FromKeptFiles:
-    """An attribute of ``ModelCheckpoint`` that always names what is durable. Assigning to it has no effect.
-
-    Args:
-        read: Its value, by the kept files.
-    """
-
-    def __init__(self, read: Callable[[KeptFiles], Any]) -> None:
-        self._read = read
-
-    def __get__(self, callback: CheckpointingCallback | None, owner: type) -> Any:
-        return self if callback is None else self._read(callback.session.saver.kept_on_disk)
-
-    def __set__(self, callback: CheckpointingCallback, value: Any) -> None:
-        """Do nothing: ``ModelCheckpoint`` sets these attributes for itself."""
+def _from_kept_files(read: Callable[[KeptFiles], Any]) -> Any:
+    """An attribute that is read from the durable files. ``ModelCheckpoint`` sets it too, which has no effect."""
+    return property(lambda callback: read(callback.session.saver.kept_on_disk), lambda callback, value: None)
 
 
 class CheckpointingCallback(ModelCheckpoint):
     """Forwards the trainer's callbacks to the session, and shows loggers and Lightning what is saved.
 
-    It is a ``ModelCheckpoint`` because Lightning and loggers look for one. None of ``ModelCheckpoint``'s own saving is
-    left: the session saves at the safe points. If nothing is judged, ``ckpt_path="best"`` is the last checkpoint, as in
-    Lightning.
+    It is a ``ModelCheckpoint`` because Lightning and loggers look for one, but only the session saves, at the safe
+    points. If there is no best checkpoint, ``ckpt_path="best"`` is the last one, as in Lightning.
 
     Args:
         session: Of the module that this callback belongs to.
-        replaced: The ``ModelCheckpoint`` that Lightning had added by itself. It comes back if another module is fitted.
+        replaced: The ``ModelCheckpoint`` that Lightning had added by default. Attached again for a foreign module.
     """
 
-    best_k_models = _FromKeptFiles(lambda kept: _tensors(kept.scores))
-    best_model_path = _FromKeptFiles(lambda kept: kept.best_path or kept.last_path)
-    best_model_score = _FromKeptFiles(lambda kept: next(iter(_tensors(kept.scores).values()), None))
-    current_score = _FromKeptFiles(lambda kept: _tensors(kept.scores).get(kept.last_path))
-    kth_best_model_path = _FromKeptFiles(lambda kept: next(reversed(kept.scores), ""))
-    last_model_path = _FromKeptFiles(lambda kept: kept.last_path)
+    best_k_models = _from_kept_files(lambda kept: score_tensors(kept))
+    best_model_path = _from_kept_files(lambda kept: kept.best_path or kept.last_path)
+    best_model_score = _from_kept_files(lambda kept: next(iter(score_tensors(kept).values()), None))
+    current_score = _from_kept_files(lambda kept: score_tensors(kept).get(kept.last_path))
+    kth_best_model_path = _from_kept_files(lambda kept: next(reversed(kept.scores), ""))
+    last_model_path = _from_kept_files(lambda kept: kept.last_path)
 
     def __init__(self, session: Session, replaced: ModelCheckpoint | None) -> None:
         self.session = session
@@ -72,7 +59,7 @@ class CheckpointingCallback(ModelCheckpoint):
         self.replaced = replaced
 
     def publish(self, trainer: Trainer) -> None:
-        """Tell the loggers which files are durable now."""
+        """Let the loggers read which files are durable now."""
         if self.kth_best_model_path:
             self.kth_value = self.best_k_models[self.kth_best_model_path]
         if trainer.is_global_zero:
@@ -95,12 +82,12 @@ class CheckpointingCallback(ModelCheckpoint):
             self.dirpath = None if store is None else store.directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for Ctrl-C."""
+        """Note Ctrl-C from now on."""
         if self.session.options.save_on_exception and trainer.world_size == 1:
             self.session.interrupt.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """From here on the state is not that of a finished batch."""
+        """From now on the state is not that of a finished batch."""
         self.session.progress.is_consistent = False
 
     def on_train_batch_end(
@@ -109,20 +96,20 @@ class CheckpointingCallback(ModelCheckpoint):
         """Do nothing: the safe point comes later."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """The last moment before the parameters change."""
+        """Complete the copy before the parameters change."""
         self.session.saver.before_step()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the weights by what this validation has logged."""
+        """Forward it."""
         if internals.is_fitting(trainer) and not trainer.sanity_checking:
             self.session.on_validation_end(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the weights by what this training epoch has logged."""
+        """Forward it."""
         self.session.on_train_epoch_end(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back to Python."""
+        """Stop noting Ctrl-C."""
         self.session.interrupt.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -132,23 +119,21 @@ class CheckpointingCallback(ModelCheckpoint):
             self.session.on_exception(trainer, exception)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the module's own key in the checkpoint holds it all."""
+        """Nothing: the state is under the module's own key in the checkpoint."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
-
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """For ``ckpt_path="last"``."""
+        """Lightning resumes from it for ``ckpt_path="last"``."""
         return {self.session.saver.kept.last_path} - {""}
 
 
-def _tensors(scores: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    return {path: torch.tensor(score) for path, score in scores.items()}
+def score_tensors(kept: KeptFiles) -> dict[str, torch.Tensor]:
+    """The best files and their scores, shape (), best first."""
+    return {path: torch.tensor(score) for path, score in kept.scores.items()}
 
 
 def attach(trainer: Trainer, session: Session) -> None:
-    """Make this session the one that saves in a trainer that is about to fit, validate, test or predict."""
+    """Let this session save in a trainer that is about to fit; prepare it also to validate, test or predict."""
     check(trainer)
     internals.install_checkpoint_io(trainer, ResumingCheckpointIO)
     trainer_callbacks.mark_implicit_checkpoint(trainer)
@@ -158,7 +143,7 @@ def attach(trainer: Trainer, session: Session) -> None:
     if attached is None or attached.session is not session or not internals.has_trained_before(trainer):
         session.begin()
         session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
-    session.progress.is_consistent = False  # whatever an earlier fit has left
+    session.progress.is_consistent = False  # also after an earlier fit
     session.resumes_after = None
     session.due.take()
     loops.observe(trainer)
@@ -178,13 +163,13 @@ def _may_save(trainer: Trainer) -> bool:
     io = internals.own_checkpoint_io(trainer)
     if not isinstance(io, DurableCheckpointIO):
         rank_zero_info(
-            f"checkpointable: {type(io).__name__} writes the files, and not checkpointable: they do not say what they"
-            " are, so latest() and best() do not find them, and none of them is deleted."
+            f"checkpointable: {type(io).__name__} writes the files, so they have no metadata of checkpointable:"
+            " latest() and best() do not find them, and none of them is deleted."
         )
     if not internals.saves_whole_files(trainer):
         rank_zero_info(
             f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."
-            " Lightning's own checkpointing stays as it is."
+            " Lightning's own checkpointing is unchanged."
         )
         return False
     return True
@@ -194,7 +179,7 @@ def _attach_early_stopping(trainer: Trainer, session: Session) -> None:
     options = session.options
     for callback in trainer.early_stopping_callbacks:
         if getattr(callback, "_checkpointable_session", session) is not session:
-            trainer_callbacks.detach(trainer, callback)  # ours, for a module that was fitted before
+            trainer_callbacks.detach(trainer, callback)  # added by us for a module that was fitted before
     if options.patience is None:
         return
     stopping = EarlyStopping(
@@ -202,9 +187,9 @@ def _attach_early_stopping(trainer: Trainer, session: Session) -> None:
         mode=options.mode,
         min_delta=options.min_delta,
         patience=options.patience,
-        strict=not options.keeps_best,  # a monitor that is not logged is ours to report
-        check_finite=False,  # NaN is no improvement, and no more than that
+        strict=not options.keeps_best,  # where best checkpoints are kept, the session reports a missing monitor
+        check_finite=False,  # NaN counts as no improvement, and does not stop the training
     )
-    stopping._checkpointable_session = session  # type: ignore[attr-defined]  # whose it is
+    stopping._checkpointable_session = session  # type: ignore[attr-defined]  # marks it as ours
     if all(callback.state_key != stopping.state_key for callback in trainer_callbacks.callbacks(trainer)):
         trainer_callbacks.attach(trainer, stopping)

@@ -1,4 +1,4 @@
-"""What is due to be saved: the reasons that have come up since the last save, and the score of the present weights."""
+"""What is due to be saved: the reasons since the last save, and the score of the present weights."""
 
 from __future__ import annotations
 
@@ -16,34 +16,26 @@ from checkpointable.saving.saver import Saver
 
 
 class Due:
-    """The reasons for which one fit is due to be saved.
-
-    Args:
-        options: The constructor's arguments.
-        saver: Measured for ``save_interval="auto"``.
+    """The reasons for which one fit is due to be saved; none: nothing is due.
 
     Attributes:
-        reasons: The reasons that have come up. Empty: nothing is due.
         score: The monitored value, if the present weights are among the best.
-        measured: Finds the interval for ``save_interval="auto"``; ``None`` before that is first asked for.
     """
 
     def __init__(self, options: Options, saver: Saver) -> None:
         self.reasons: set[Reason] = set()
         self.score: float | None = None
+        self.measured = MeasuredInterval(options.overhead_budget, saver)
         self._noted_batch: int | None = None
-        self.measured: MeasuredInterval | None = None
         self._saver = saver
         self._last_timed_save = time.monotonic()
         self.use(options)
 
     def use(self, options: Options) -> None:
-        """Go by these arguments from now on."""
+        """Follow these arguments from now on."""
         self._conditions, self._interval = options.conditions, options.interval
         self._needs_time = options.train_time_interval is not None
-        self._is_measured = options.measures_interval
-        if self._is_measured and self.measured is None:
-            self.measured = MeasuredInterval(options.overhead_budget, self._saver)
+        self.measured.is_on = options.measures_interval
 
     @property
     def seconds(self) -> float:
@@ -51,7 +43,7 @@ class Due:
         return time.monotonic() - self._last_timed_save
 
     def start_clock(self, seconds: float) -> None:
-        """Training starts, so many seconds after that save."""
+        """Set ``seconds``: training starts, or that save is due."""
         self._last_timed_save = time.monotonic() - seconds
 
     def note_batch(self, batch: int) -> None:
@@ -59,52 +51,32 @@ class Due:
         self._noted_batch = batch if self._interval is not None and self._interval.is_due(batch) else None
 
     def note_last(self, options: Options) -> None:
-        """Training ends here."""
+        """Note that training ends here."""
         if options.save_last:
             self.reasons.add(Reason.LAST)
 
     def note_score(self, score: float | None) -> None:
-        """Judge the present weights by their score, if they have one."""
+        """Note whether the present weights are among the best, by their score if they have one."""
         if score is not None and self._saver.admits(score):
             self.reasons.add(Reason.BEST)
             self.score = score
 
     def after_batch(self, trainer: Trainer, previous: Position, position: Position) -> None:
-        """The safe point after a batch. It also carries out what ``training_step`` has noted for this batch."""
-        seconds = trainer.strategy.broadcast(self.seconds) if self._needs_time else 0.0  # ranks must not disagree
+        """Note what is due at the safe point after a batch, also by what ``training_step`` noted."""
+        seconds = trainer.strategy.broadcast(self.seconds) if self._needs_time else 0.0  # the same on all ranks
         point = SafePoint(ended=Ended.BATCH, position=position, previous=previous, seconds=seconds)
         reasons = self._conditions.reasons(point)
         if Reason.TIME in reasons:
             self.start_clock(0.0)
         self.reasons |= reasons
-        measured = self.measured if self._is_measured else None
-        if (measured is not None and measured.is_due(position.batches)) or self._noted_batch == position.batch:
+        is_due = self.measured.is_on and self.measured.is_due(position.batches)
+        if is_due or self._noted_batch == position.batch:
             self.reasons.add(Reason.INTERVAL)
         self._noted_batch = None
 
     def after_epoch(self, position: Position) -> None:
-        """The safe point after an epoch."""
+        """Note what is due at the safe point after an epoch."""
         self.reasons |= self._conditions.reasons(SafePoint(ended=Ended.EPOCH, position=position, previous=position))
-
-    def on_batch_start(self) -> None:
-        """The next batch is about to be fetched."""
-        if self.measured is not None:
-            self.measured.on_batch_start()
-
-    def on_batch_trained(self) -> None:
-        """A batch has been trained; its validation and its safe point are next."""
-        if self.measured is not None:
-            self.measured.on_batch_trained()
-
-    def note_start(self, position: Position) -> None:
-        """A save begins."""
-        if self.measured is not None:
-            self.measured.note_start(position)
-
-    def note_end(self, trainer: Trainer, *, failed: bool) -> None:
-        """A save has ended. Collective."""
-        if self.measured is not None and self._is_measured:
-            self.measured.note_end(trainer, failed=failed)
 
     def may_wait(self, options: Options) -> bool:
         """Whether this save may be taken at a later safe point, because the next one makes it outdated anyway."""
@@ -117,42 +89,41 @@ class Due:
 
 
 class MeasuredInterval:
-    """Measures one fit.
-
-    Args:
-        budget: The share of training time that saving may cost.
-        saver: What saves.
-    """
+    """Measures one fit, to find the interval for ``save_interval="auto"``. Measures nothing unless it ``is_on``."""
 
     def __init__(self, budget: float, saver: Saver) -> None:
+        self.is_on = False
         self._auto = Auto(budget)
         self._saver = saver
         self._last_save: Position | None = None
         self._batch_began, self._blocked_before = time.monotonic(), 0.0
 
     def on_batch_start(self) -> None:
-        """The next batch is about to be fetched."""
+        """Before the next batch is fetched."""
         self._batch_began, self._blocked_before = time.monotonic(), self._saver.blocked_seconds
 
     def on_batch_trained(self) -> None:
-        """A batch has been trained; its validation and its safe point are next."""
-        waited = self._saver.blocked_seconds - self._blocked_before
-        seconds = time.monotonic() - self._batch_began - waited
-        self._auto.note_batch(seconds, writing=not self._saver.is_idle)
+        """After a batch is trained, before its validation and its safe point."""
+        if self.is_on:
+            waited = self._saver.blocked_seconds - self._blocked_before
+            seconds = time.monotonic() - self._batch_began - waited
+            self._auto.note_batch(seconds, writing=not self._saver.is_idle)
 
     def is_due(self, batches: int) -> bool:
-        """Whether a save is due after so many batches in all: also the first one, which is measured."""
+        """Whether a save is due after so many batches in all. The first one is due at once, to be measured."""
         if self._last_save is None or (self._auto.interval is None and self._saver.is_idle):
             return True
         return self._auto.is_due(batches - self._last_save.batches)
 
     def note_start(self, position: Position) -> None:
-        """A save begins, for whatever reason: the interval is counted from here."""
+        """Count the interval from here, where a save begins for any reason."""
         self._last_save = position
         self._auto.note_start()
 
     def note_end(self, trainer: Trainer, *, failed: bool) -> None:
-        """A save has ended: the interval follows from its cost. Collective: rank 0 measures, all ranks follow."""
+        """Find the interval from the cost of a save that has ended. Collective: rank 0 measures, all ranks follow."""
+        if not self.is_on:
+            return
         if trainer.is_global_zero:
             if failed:
                 self._auto.note_failure()

@@ -13,11 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
 class CtrlC:
-    """Notes a first Ctrl-C while a training runs. Leaves alone a handler that somebody else has set.
+    """Notes a first Ctrl-C while a training runs. If user code has set a handler, that stays and nothing is noted.
 
-    Attributes:
-        pressed: Whether there was one.
-        pressed_again: Whether there was a second one: nothing more is to be begun, or waited for.
+    After a second Ctrl-C (``pressed_again``) no save is begun or waited for.
     """
 
     def __init__(self) -> None:
@@ -25,14 +23,14 @@ class CtrlC:
         self._listening = False
 
     def listen(self) -> None:
-        """Take over from Python's own handler, in the main thread."""
+        """Replace Python's own handler, in the main thread."""
         self.pressed = self.pressed_again = False
         if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
             self._listening = True
 
     def close(self) -> None:
-        """Give the signal back."""
+        """Restore Python's own handler."""
         if self._listening:
             self._listening = False
             if signal.getsignal(signal.SIGINT) == self._note:
@@ -40,7 +38,7 @@ class CtrlC:
 
     @contextlib.contextmanager
     def cuts_short(self) -> Iterator[None]:
-        """Do what the first one asked for until there is a second one, which Lightning ignores once it stops."""
+        """End the work inside at a second Ctrl-C. Lightning ignores the signal once it handles the first."""
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         if not (self.pressed and ignored and _in_main_thread()):
             yield
@@ -48,7 +46,7 @@ class CtrlC:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             yield
-        except KeyboardInterrupt:  # not lost: the first one is on its way out of the training
+        except KeyboardInterrupt:  # not lost: the first one ends the training
             self.pressed_again = True
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,10 +58,7 @@ class CtrlC:
         self.pressed = True
         rank_zero_info("\nInterrupted: this batch is finished and saved, then training stops. Again: stop at once.")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CtrlC:
-        return CtrlC()
-
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # for copies and pickles: they listen to no signal
         return (CtrlC, ())
 
 

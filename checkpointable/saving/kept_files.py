@@ -1,9 +1,10 @@
-"""The files that a run keeps. A value: each save that succeeds gives the next one."""
+"""The files that a run keeps, as an immutable value: each save that succeeds makes the next one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.options import Options
@@ -14,11 +15,9 @@ from checkpointable.policy.retention import KeepForever, Retention, SavedFile
 
 @dataclass(frozen=True, kw_only=True)
 class KeptFiles:
-    """The files that a run wrote and may delete again, oldest first, and the rules by which they stay.
+    """The files that a run wrote and may delete, oldest first, and the rules that keep them.
 
-    Attributes:
-        retention: The rules.
-        files: The files. Those that are kept for ever are left out once they are saved: they are never deleted.
+    Files that are kept for ever are left out once they are saved: they are never deleted.
     """
 
     retention: Retention
@@ -26,26 +25,25 @@ class KeptFiles:
 
     @classmethod
     def found(cls, options: Options, infos: Iterable[CheckpointInfo], position: Position) -> KeptFiles:
-        """What the run kept when it stood at ``position``, by the files on disk. It leaves later files alone.
+        """What the run kept at ``position``, by the files on disk. Later files are left out, so they are never deleted.
 
-        A file that is the best by another monitor is only one of the newest, or the user's to delete.
+        A file that was best by another monitor counts only as one of the newest; if it is not, the user may delete it.
         """
-        past = sorted((info for info in infos if Reason.MANUAL not in info.reasons and info.at <= position), key=_at)
-        judged_alike = {info.path for info in past if (info.monitor, info.mode) == (options.monitor, options.mode)}
-        files = cls(
-            retention=options.retention,
-            files=tuple(
-                SavedFile(
-                    path=info.path,
-                    position=info.at,
-                    reasons=frozenset(reason for reason in Reason if reason in info.reasons),
-                    score=info.score if info.path in judged_alike else None,
-                )
-                for info in past
-            ),
+        past = [info for info in infos if Reason.MANUAL not in info.reasons and info.at <= position]
+        past.sort(key=attrgetter("at"))
+        of_same_monitor = {info.path for info in past if (info.monitor, info.mode) == (options.monitor, options.mode)}
+        files = tuple(
+            SavedFile(
+                path=info.path,
+                position=info.at,
+                reasons=frozenset(reason for reason in Reason if reason in info.reasons),
+                score=info.score if info.path in of_same_monitor else None,
+            )
+            for info in past
         )
-        of_others = {info.path for info in past if info.monitor is not None} - judged_alike
-        return replace(files, files=tuple(it for it in files.files if it.path not in of_others - files.kept))
+        found = cls(retention=options.retention, files=files)
+        of_other_monitor = {info.path for info in past if info.monitor is not None} - of_same_monitor
+        return found.without(of_other_monitor - found.kept)
 
     @property
     def kept(self) -> set[str]:
@@ -74,7 +72,7 @@ class KeptFiles:
 
     @property
     def last_position(self) -> Position | None:
-        """Where the run stood at the newest file."""
+        """The position of the newest file."""
         return self.files[-1].position if self.files else None
 
     def add(self, file: SavedFile) -> KeptFiles:
@@ -93,16 +91,16 @@ class KeptFiles:
         return replace(self, files=tuple(rules.kept(self.files)))
 
     def replaced_by(self, file: SavedFile) -> set[str]:
-        """The files that this one will make outdated, so that it may take their names."""
+        """The files that this one makes outdated, so that it may take one of their names."""
         return self.add(file).outdated
 
     def admits(self, score: float, *, in_progress: float | None = None) -> bool:
         """Whether weights with this score belong to the best, beside the score of a save that is in progress."""
-        others = [*self.scores.values(), *([] if in_progress is None else [in_progress])]
+        others = [score for score in (*self.scores.values(), in_progress) if score is not None]
         return self.retention.best.admits(score, others)
 
     def has(self, position: Position, reasons: Set[Reason]) -> bool:
-        """Whether a save of this position is not needed, because the newest file is one, for the same purpose."""
+        """Whether the newest file already is a save of this position that serves these reasons."""
         if not self.files or self.files[-1].position != position:
             return False
         if Reason.BEST in reasons and self.last_path not in self.scores:
@@ -110,7 +108,3 @@ class KeptFiles:
         if Reason.KEPT_EPOCH in reasons and Reason.KEPT_EPOCH not in self.files[-1].reasons:
             return False
         return Reason.EPOCH not in reasons or self.files[-1].reasons.isdisjoint(PERIODIC)
-
-
-def _at(info: CheckpointInfo) -> Position:
-    return info.at

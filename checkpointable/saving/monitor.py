@@ -1,4 +1,4 @@
-"""Whether the monitored quantity makes these weights one of the best, told only from a value computed on them."""
+"""Reads the score of the present weights: the monitored quantity, only if its value was computed on these weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT_MONITOR = Options.monitor
 class Monitor:
     """Reads the monitored quantity where it is logged. Rank 0's value counts for all ranks.
 
-    What is wrong with it is raised at the next safe point, not at once: there the state is whole, and nothing is lost.
+    Its errors are raised at the next safe point, not at once: there the state is consistent, and can be saved.
     """
 
     logged_names: set[str] = field(default_factory=set)
@@ -31,7 +31,7 @@ class Monitor:
     _templates_checked: bool = False
 
     def after_validation(self, trainer: Trainer, options: Options) -> float | None:
-        """The score to judge by at the end of a validation, or ``None``."""
+        """The score of the present weights at the end of a validation, or ``None``."""
         self._validated = logged = internals.logged_now(trainer)
         self._validated_at = trainer.fit_loop.total_batch_idx
         self.logged_names.update(logged)
@@ -43,7 +43,7 @@ class Monitor:
         return self._score(trainer, options, logged, expected=when is False)
 
     def after_training_epoch(self, trainer: Trainer, options: Options) -> float | None:
-        """The score to judge by at the end of a training epoch, or ``None``."""
+        """The score of the present weights at the end of a training epoch, or ``None``."""
         logged = internals.logged_now(trainer)
         self.logged_names.update(logged)
         when = options.save_on_train_epoch_end
@@ -51,25 +51,17 @@ class Monitor:
             return None
         if when is True and self._validated_at == trainer.fit_loop.total_batch_idx:
             logged = {**self._validated, **logged}
-        complete = self._validated_at is not None or not internals.validates(trainer)
-        return self._score(trainer, options, logged, expected=complete)
+        all_logged = self._validated_at is not None or not internals.validates(trainer)
+        return self._score(trainer, options, logged, expected=all_logged)
 
     def raise_problem(self) -> None:
-        """Raise what was found wrong with the monitored quantity.
-
-        Raises:
-            MonitorError: If it was not logged, or is not a scalar.
-        """
+        """Raise a ``MonitorError`` if the monitored quantity was not logged, or is not a scalar."""
         if self._problem is not None:
             problem, self._problem = self._problem, None
             raise problem
 
     def check_templates(self, trainer: Trainer, options: Options) -> None:
-        """Once everything that is logged in an epoch is known: whether it fills the fields of the file names.
-
-        Raises:
-            PolicyError: If a template names a field that does not exist.
-        """
+        """Raise a ``PolicyError`` if a file name has an unknown field, once all that an epoch logs is known."""
         if self._templates_checked or (self._validated_at is None and internals.validates(trainer)):
             return
         self._templates_checked = True
@@ -107,7 +99,7 @@ class Monitor:
     def _note_missing(self, options: Options, monitor: str) -> None:
         logged = ", ".join(sorted(self.logged_names)) or "nothing"
         if monitor == _DEFAULT_MONITOR and options.patience is None:
-            self.logged_names.add(monitor)  # said once
+            self.logged_names.add(monitor)  # so that this is logged once
             rank_zero_info(
                 f"checkpointable: monitor={monitor!r} (the default) is not logged, so no best checkpoint is kept."
                 f" Logged: {logged}."

@@ -10,25 +10,17 @@ from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog.info import FileMetadata
 from checkpointable.policy import names
 from checkpointable.policy.reasons import Reason
-from checkpointable.storage.files import exists
-from checkpointable.storage.format import archive
 from checkpointable.storage.store import Store
 
 
 def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
-    """Make ``<role>.ckpt`` a link to a file; ``<role>-v1.ckpt`` where that name belongs to another run, and so on.
+    """Make ``<role>.ckpt`` a link to a file; ``<role>-v1.ckpt`` if that name belongs to another run, and so on.
 
     Where links are not possible, it becomes a copy. On a remote file system there is neither: ``latest`` and ``best``
-    need none.
-
-    Args:
-        store: Where the files lie.
-        role: ``"last"`` or ``"best"``.
-        target: The file. ``""``: there is none, so links of that role that lead to no file are removed.
-        run_id: The run.
+    need none. Without a target (``""``), broken links of that role are removed.
 
     Returns:
-        Warnings of what failed. The checkpoint itself is safe.
+        Warnings about what failed. The checkpoint itself is safe.
     """
     if not store.has_links:
         return []
@@ -41,45 +33,42 @@ def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
         link = store.path(names.versioned(role, 0))
         if target:
             return [f"cannot move {link} to {target}: {error}. The checkpoint itself is safe."]
-        return [f"cannot remove {link}, which leads to no file any more: {error}. Delete it by hand."]
+        return [f"cannot remove the broken link {link}: {error}. Delete it by hand."]
     return []
 
 
 def _name_for(store: Store, role: str, target: str, run_id: str) -> str:
     """The first name of that role that does not belong to another run."""
-    metadata = _metadata(target)
+    metadata = metadata_of(store, target)
     resumed_from = None if metadata is None else metadata.resumed_from
-    for version in itertools.count():
-        link = store.path(names.versioned(role, version))
-        if _is_free(Path(link), Path(target), run_id, resumed_from):
-            return link
-    raise AssertionError("unreachable: versions do not end")
+    links = (store.path(names.versioned(role, version)) for version in itertools.count())
+    return next(link for link in links if _is_free(store, link, target, run_id, resumed_from))
 
 
-def _is_free(link: Path, target: Path, run_id: str, resumed_from: str | None) -> bool:
-    """Whether a name can become the link: nothing has it, or a link or a copy that this run made."""
+def _is_free(store: Store, link: str, target: str, run_id: str, resumed_from: str | None) -> bool:
+    """Whether the link can take this name: it is unused, or belongs to a link or a copy that this run made."""
     if not os.path.lexists(link):
         return True
-    metadata = _metadata(link)
+    metadata = metadata_of(store, link)
     is_own = metadata is not None and metadata.run_id == run_id
-    if link.is_symlink():
-        return is_own or not exists(link)
+    if os.path.islink(link):
+        return is_own or not store.exists(link)
     if metadata is None or not is_own or metadata.kind == Reason.MANUAL or os.path.samefile(link, target):
         return False
-    is_resumed_from = resumed_from is not None and os.path.realpath(resumed_from) == str(link)
-    return not (is_resumed_from and _is_only_copy(link, metadata))
+    is_resumed_from = resumed_from is not None and os.path.realpath(resumed_from) == link
+    return not (is_resumed_from and _is_only_copy(store, link, metadata))
 
 
-def _is_only_copy(copy: Path, metadata: FileMetadata) -> bool:
-    """Whether the original of a copy is gone."""
-    others = (path for path in copy.parent.rglob(f"*{names.SUFFIX}") if not names.is_reserved(path.stem))
-    originals = (_metadata(path) for path in others if not path.is_symlink())
+def _is_only_copy(store: Store, copy: str, metadata: FileMetadata) -> bool:
+    """Whether the original of a copy does not exist any more."""
+    others = (path for path in Path(copy).parent.rglob(f"*{names.SUFFIX}") if not names.is_reserved(path.stem))
+    originals = (metadata_of(store, str(path)) for path in others if not path.is_symlink())
     return all(it is None or (it.run_id, it.created) != (metadata.run_id, metadata.created) for it in originals)
 
 
-def _metadata(path: str | Path) -> FileMetadata | None:
-    """What a file states about itself; ``None`` if it is not one of ours."""
+def metadata_of(store: Store, path: str) -> FileMetadata | None:
+    """The metadata of a file; ``None`` if it is not ours, or not readable."""
     try:
-        return FileMetadata.from_dict(archive.read_metadata(path), os.fspath(path))
+        return FileMetadata.from_dict(store.metadata(path), path)
     except (CheckpointFileError, OSError):
         return None

@@ -1,4 +1,4 @@
-"""Where a run stands, how that goes into a checkpoint under our key, and how it is taken over from one."""
+"""The progress of a run, and how it is written under our key of a checkpoint and read from there."""
 
 from __future__ import annotations
 
@@ -32,18 +32,13 @@ from checkpointable.saving.steps import Steps
 
 
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        run_id: The run, the same over all its resumes.
-        lineage: This attempt, and those it descends from.
         position: After the last batch that is completely over.
-        ended: What ended at the last safe point.
-        best_val_loss: Lowest validation loss so far; ``inf`` before the first validation.
-        initial_modes: The modes in which the script made the module; see ``module_state``.
+        initial_modes: The modes of the module as the script made it; see ``module_state``.
         is_consistent: Whether the state is that of ``position``, with nothing begun since.
         is_fetching: Whether the next batch is being fetched, which may draw from the random generators.
-        steps: Counts optimizer steps, and knows of accumulation windows.
     """
 
     def __init__(self) -> None:
@@ -55,12 +50,12 @@ class Progress:
         self.steps = Steps()
 
     def reach(self, ended: Ended, position: Position) -> None:
-        """A safe point is reached."""
+        """Note that a safe point is reached."""
         self.ended, self.position = ended, position
         self.is_consistent, self.is_fetching = True, False
 
     def note_val_loss(self, trainer: Trainer) -> None:
-        """Move ``best_val_loss`` by what the validation that is ending has logged."""
+        """Update ``best_val_loss`` with what the validation that is ending has logged."""
         value = internals.logged_now(trainer).get("val_loss")
         if value is not None and value.numel() == 1:
             self.best_val_loss = min(self.best_val_loss, float(value))
@@ -68,15 +63,7 @@ class Progress:
     def capture(
         self, trainer: Trainer, *, at_safe_point: bool, seconds: float, logged_names: Iterable[str], weights_only: bool
     ) -> RunState:
-        """What a checkpoint holds of the run. Collective: every rank calls it.
-
-        Args:
-            trainer: Of the fit.
-            at_safe_point: Whether the session asked for it, and not the user or another callback.
-            seconds: Training time since the last save that ``train_time_interval`` asked for.
-            logged_names: Of everything that was ever logged where ``monitor`` is judged.
-            weights_only: Whether to leave out what each rank needs for a resume.
-        """
+        """The run's state for a checkpoint; ``at_safe_point``: for one that the session saves. Collective."""
         module = trainer.lightning_module
         in_window = self.steps.in_window(trainer) or module_state.gradients_outlive_batches(trainer)
         drawn = self.is_fetching and loaders.may_have_drawn(internals.training_loader(trainer))
@@ -101,7 +88,7 @@ class Progress:
         )
 
     def take_over(self, state: RunState, *, resumes: bool) -> None:
-        """Continue where a checkpoint was saved; ``resumes``: in a new attempt, and not only with its numbers."""
+        """Take over the numbers of a checkpoint; if the run ``resumes`` from it, a new attempt begins."""
         self.run_id, self.position, self.best_val_loss = state.run_id, state.position, state.best_val_loss
         self.lineage = state.lineage.resume(state.position.batches) if resumes else state.lineage
         self.steps.stepped = state.stepped[0], state.stepped[1]
@@ -145,7 +132,7 @@ def describe(
 def make_arguments_loadable(checkpoint: dict[str, Any]) -> None:
     """Turn our arguments among the saved hyper-parameters into types that ``weights_only=True`` loads.
 
-    A path becomes a string. A ``timedelta`` is left out: it says how to train, and the module can be built without it.
+    A path becomes a string. A ``timedelta`` is left out: the module can be built without it.
     """
     saved = checkpoint.get("hyper_parameters", {})
     for name in Options.__dataclass_fields__:
@@ -164,7 +151,7 @@ _SEQUENCES = (list, tuple, set)
 
 
 def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """The values that would be refused: where each is in the checkpoint, and its type."""
+    """The values that ``torch.load(weights_only=True)`` refuses: where each is in the checkpoint, and its type."""
     kind = type(value)
     if kind in _MAPPINGS:
         for key, item in value.items():
@@ -176,9 +163,9 @@ def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
         yield at, f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _rank_state(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
-    """The state of this rank; ``consumed_only``: with the positions in the training data at the last safe point."""
-    return RankState(
+def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
+    """The states of all ranks. ``consumed_only``: the position in the training data is of the last safe point."""
+    mine = RankState(
         random=rng.capture(),
         seed=internals.global_seed(),
         training=loaders.states(internals.training_loader(trainer), consumed_only=consumed_only),
@@ -186,13 +173,8 @@ def _rank_state(trainer: Trainer, *, consumed_only: bool = True) -> RankState:
         logged=logged.capture(trainer),
         metrics=logged.capture_metrics(trainer.lightning_module),
     )
-
-
-def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
-    """The states of all ranks, by rank. Collective: every rank calls it."""
-    mine = _rank_state(trainer, consumed_only=consumed_only)
     if trainer.world_size == 1:
         return [mine]
-    everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, mine)
-    return everyone
+    of_all: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(of_all, mine)
+    return of_all

@@ -1,8 +1,7 @@
-"""One save, from what is asked for to what became of it.
+"""One save: ``SaveRequest`` says what is saved and why, ``SaveTask`` makes the file, ``SaveResult`` is the outcome.
 
-``SaveRequest`` says what is saved and why, ``SaveTask`` makes the file, ``SaveResult`` says what became of it. A task
-runs in the background, and always in this order: the new file is durable, then the pointers move, then outdated files
-are deleted. Never deleted: the file resumed from, the newest file, and anything this run did not write.
+A task runs in the background, and always in this order: the new file is durable, then the pointers move, then outdated
+files are deleted. Never deleted: the file resumed from, the newest file, and anything this run did not write.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from checkpointable._errors import CheckpointFileError, SaveError
-from checkpointable.catalog.info import FileMetadata
+from checkpointable._errors import SaveError
 from checkpointable.policy import names
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
@@ -27,16 +25,10 @@ from checkpointable.storage.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class SaveRequest:
-    """What is saved, and why.
+    """What is saved, and why. One file serves all ``reasons``.
 
-    Attributes:
-        run_id: The run.
-        lineage: The attempt that saves, and those it descends from.
-        position: Where the run stands.
-        reasons: Every condition that is due. One file serves them all.
-        metrics: Logged scalars.
-        score: The monitored value on exactly these weights, if they are among the best.
-        base_name: The name of the file, without version and suffix.
+    ``score`` is the monitored value on exactly these weights, if they are among the best. ``base_name`` is the name of
+    the file without version and suffix.
     """
 
     run_id: str
@@ -48,7 +40,7 @@ class SaveRequest:
     base_name: str
 
     def file_at(self, path: str) -> SavedFile:
-        """The file that was asked for, once it lies there."""
+        """The requested file, once it is at this path."""
         return SavedFile(path=path, position=self.position, reasons=self.reasons, score=self.score)
 
 
@@ -65,16 +57,7 @@ def base_name(options: Options, position: Position, metrics: Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SaveResult:
-    """What became of a save.
-
-    Attributes:
-        request: What was asked for.
-        kept: The files that the run keeps now.
-        path: The new file; ``None`` if there is none.
-        problem: Why there is none.
-        messages: Warnings for the user.
-        retry: Whether it has to be tried again at once, though nothing failed.
-    """
+    """The outcome of a save: the new file's ``path``, or the ``problem``, or neither but ``retry`` at once."""
 
     request: SaveRequest
     kept: KeptFiles
@@ -86,18 +69,10 @@ class SaveResult:
 
 @dataclass(kw_only=True)
 class SaveTask:
-    """Makes one file, on rank 0. The background thread alone touches it once it is started.
+    """Makes one file, on rank 0. Once started, only the background thread uses it.
 
-    Attributes:
-        store: Where the file will lie.
-        write: Makes the file durable: ``write(path, overwrite=...)``.
-        size: Bytes that the file needs; ``None`` if unknown.
-        request: What is saved.
-        kept: The files that the run kept before.
-        options: The constructor's arguments.
-        resumed_from: The file that the run has resumed from.
-        on_durable: Called with the files that are durable, before any is deleted.
-        messages: Warnings for the user.
+    ``write(path, overwrite=...)`` makes the file durable; ``size`` is in bytes, ``None`` if unknown. ``on_durable`` is
+    called with the files that are durable, before any is deleted.
     """
 
     store: Store
@@ -111,7 +86,7 @@ class SaveTask:
     messages: list[str] = field(default_factory=list)
 
     def run(self) -> SaveResult:
-        """Save. A file system that refuses is a result; anything else is raised."""
+        """Save. An error of the file system or of memory becomes the result's problem; any other is raised."""
         path = problem = None
         try:
             self._forget_missing()
@@ -119,7 +94,7 @@ class SaveTask:
             path = self._write()
         except (OSError, MemoryError) as error:
             problem = str(error) or type(error).__name__
-            if self.store.directory not in problem:  # an error of an open file does not name it
+            if self.store.directory not in problem:  # an error of an open file has no path in it
                 problem = f"{self.store.directory}: {problem}"
         else:
             self._publish(self.kept.add(self.request.file_at(path)))
@@ -137,7 +112,7 @@ class SaveTask:
             )
 
     def _publish(self, kept: KeptFiles) -> None:
-        """Take over what is durable now, and say so before anything is deleted."""
+        """Move the pointers to what is durable now, and call ``on_durable``, before anything is deleted."""
         self.kept = kept
         if self.options.save_last:
             for role, target in ((names.LAST, kept.last_path), (names.BEST, kept.best_path)):
@@ -145,7 +120,7 @@ class SaveTask:
         self.on_durable(kept)
 
     def _make_room(self) -> None:
-        """See that the file fits. Files that it makes outdated go first, if that is enough and an intact one stays."""
+        """Make sure that the file fits. Files that it makes outdated are deleted first, if that is enough."""
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
@@ -168,41 +143,42 @@ class SaveTask:
             )
 
     def _enough_to_delete(self, missing: int) -> list[str]:
-        """Outdated files that free so many bytes while an intact file stays; none if they cannot.
+        """Outdated files that free so many bytes while an intact file stays; none if that is not possible.
 
-        The best ones are taken last: no later save can make them again.
+        The best ones are chosen last: no later save can make them again.
         """
         outdated, best = self._own(self.kept.replaced_by(self.request.file_at(_NEW))), self.kept.scores
-        in_turn = sorted(outdated, key=lambda path: (path in best, path == self.kept.last_path, path))
-        freed = {path: freed_bytes(path) for path in in_turn}
+        in_order = sorted(outdated, key=lambda path: (path in best, path == self.kept.last_path, path))
+        freed = {path: freed_bytes(path) for path in in_order}
         kept = self.kept.kept
-        for stays in [*sorted(kept - outdated), *(path for path in reversed(in_turn) if path in kept)]:
+        for stays in [*sorted(kept - outdated), *(path for path in reversed(in_order) if path in kept)]:
             chosen = _first_that_free({path: size for path, size in freed.items() if path != stays}, missing)
             if chosen and self.store.problem(stays) is None:
                 return chosen
         return []
 
     def _warn_of_little_space(self, free: int, size: int) -> None:
-        """Before the first file: whether all files that will be kept have room."""
+        """Before the first file: warn if there is not enough room for all files that will be kept."""
         options = self.options
         count = (options.save_top_k if options.keeps_best else 0) + options.save_last_k + 1
         if -1 not in (options.save_top_k, options.save_last_k) and free < count * size:
             self.messages.append(
                 f"{self.store.directory} has {free:,} bytes free, and up to {count} checkpoints of {size:,} bytes will"
-                f" lie there at a time (save_top_k + save_last_k + 1): {count * size - free:,} are missing. Free space,"
+                f" be there at once (save_top_k + save_last_k + 1): {count * size - free:,} are missing. Free space,"
                 " keep fewer, or choose another dirpath."
             )
 
     def _write(self) -> str:
         replaceable = self.kept.replaced_by(self.request.file_at(_NEW)) - {self.resumed_from}
-        for version in itertools.count():
+        version = 0
+        while True:
             path = self.store.path(names.versioned(self.request.base_name, version))
             try:
                 self.write(path, overwrite=path in replaceable and self._is_own(path))
             except FileExistsError:
-                continue
-            return path
-        raise AssertionError("unreachable: versions do not end")
+                version += 1
+            else:
+                return path
 
     def _delete(self, outdated: Iterable[str]) -> None:
         for path in sorted(self._own(outdated)):
@@ -218,10 +194,9 @@ class SaveTask:
         return {p for p in paths if p != self.resumed_from and self.store.contains(p) and self._is_own(p)}
 
     def _is_own(self, path: str) -> bool:
-        """Whether this run wrote the file that lies there now."""
-        try:
-            metadata = FileMetadata.from_dict(self.store.metadata(path), path)
-        except (CheckpointFileError, OSError):  # not a file of ours, or not readable: not ours to delete
+        """Whether this run wrote the file that is there now."""
+        metadata = pointers.metadata_of(self.store, path)
+        if metadata is None:
             return False
         descends = self.request.lineage.includes(metadata.lineage.attempt, metadata.batches)
         return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
@@ -232,10 +207,6 @@ _NEW = "\0the file about to be written"
 
 def _first_that_free(sizes: Mapping[str, int], wanted: int) -> list[str]:
     """The first files that free so many bytes together; none if all of them free too little."""
-    chosen, total = [], 0
-    for path, size in sizes.items():
-        chosen.append(path)
-        total += size
-        if total >= wanted:
-            return chosen
-    return []
+    totals = itertools.accumulate(sizes.values())
+    count = next((number for number, total in enumerate(totals, start=1) if total >= wanted), 0)
+    return list(sizes)[:count]

@@ -1,4 +1,4 @@
-"""How a fit saves: the state is captured on the training thread and becomes a file on a background thread.
+"""Saves a fit: the state is captured on the training thread and becomes a file on a background thread.
 
 Only rank 0 touches the disk. Every rank captures, and all ranks learn the result when they collect it together. One
 save is in progress at a time, and its copy of the state is the only one.
@@ -37,7 +37,7 @@ from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
 from checkpointable.storage.writer import Writer
 
-_SOON_SECONDS = 0.5  # a save that is quicker than this is waited for, so that an interval is kept exactly
+_SOON_SECONDS = 0.5  # a quicker save is waited for, so that the next one is not late
 _CHANGED = (
     "the parameters were changed between two optimizer steps while they were being copied: that copy is dropped, the"
     " next safe point is saved, and from now on training waits for each copy"
@@ -47,12 +47,10 @@ _CHANGED = (
 class Saver:
     """Saves, keeps and deletes the files of one fit.
 
-    Its methods belong to the training thread. The background thread sets ``kept_on_disk`` and notes that copies may not
-    overlap any more; it touches nothing else.
+    Only the training thread calls its methods. The background thread sets ``kept_on_disk``, and ``_only_steps_change``
+    when it finds a torn copy; it sets nothing else.
 
     Attributes:
-        store: The directory; ``None`` before ``open``.
-        resumed_from: The file that this run has resumed from.
         kept: The files that the run keeps, the same on all ranks.
         kept_on_disk: ``kept`` as rank 0 knows it. Moves as soon as a file is durable; ``kept`` follows when all ranks
             collect the result.
@@ -68,19 +66,16 @@ class Saver:
         self._buffer = StagingBuffer()
         self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
-        self._only_steps_change: bool | None = None  # unknown until the first save has been watched
+        self._only_steps_change: bool | None = None  # None until the first save has been watched
         self._is_known_slow = False
         self._questions = 0
         self._named: set[str] = set()
 
     def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
-        """Find and try the directory, and take over the files that this run saved there on its way to ``position``.
+        """Find and try the directory, and collect the files that this run saved there up to ``position``.
 
         Returns:
             One more than the highest generation of the run's files there, on any branch; 0 if there are none.
-
-        Raises:
-            SaveError: If the directory cannot be used.
         """
         resumed_from = internals.resume_path(trainer)
         look = partial(_look, trainer, options, resumed_from)
@@ -93,11 +88,7 @@ class Saver:
     def save(
         self, trainer: Trainer, request: SaveRequest, options: Options, capture: Callable[[], dict[str, Any]]
     ) -> None:
-        """Capture the state and begin to save it. Collective: every rank calls it, and no save is in progress.
-
-        Raises:
-            SaveError: If it cannot be captured.
-        """
+        """Capture the state and begin to save it, while no other save is in progress. Collective."""
         began = time.monotonic()
         checkpoint = capture()
         self._in_progress, self._questions, self._is_known_slow = request, 0, False
@@ -109,10 +100,7 @@ class Saver:
         self.blocked_seconds = time.monotonic() - began
 
     def collect(self, trainer: Trainer, *, wait: bool) -> SaveResult | None:
-        """The result of the save that was in progress; ``None`` if there was none, or it still is.
-
-        Collective if there are several ranks.
-        """
+        """The result of the save that was in progress; ``None`` if there was none, or it still is. Collective."""
         if self._in_progress is None or not (wait or self._is_done(trainer)):
             return None
         try:
@@ -127,7 +115,7 @@ class Saver:
         return result
 
     def is_busy(self, trainer: Trainer) -> bool:
-        """Whether a save is in progress that will not be done in a moment. Collective."""
+        """Whether a save is in progress that takes longer than half a second. Collective."""
         busy = False
         if trainer.is_global_zero and self._in_progress is not None:
             if not self._is_known_slow and not _SOON_SECONDS <= self._writer.last_seconds < math.inf:
@@ -140,12 +128,12 @@ class Saver:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no save is in progress or waits to be collected."""
+        """Whether no save is in progress and no result is left to collect."""
         return self._in_progress is None
 
     @property
     def busy_seconds(self) -> float:
-        """How long the last save took, with the copy of the state."""
+        """How long the last save took, including the copy of the state."""
         return self._writer.last_seconds
 
     def wait_for_staging(self) -> None:
@@ -157,7 +145,7 @@ class Saver:
             self.blocked_seconds += time.monotonic() - began
 
     def before_step(self) -> None:
-        """Before a step, or at the end of a batch: see whether only steps change parameters, and wait for the copy."""
+        """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
         if self._snapshot is not None and self._only_steps_change is None:
             began = time.monotonic()
             changed = self._snapshot.has_changed()
@@ -166,7 +154,7 @@ class Saver:
         self.wait_for_staging()
 
     def has(self, trainer: Trainer, position: Position, reasons: Set[Reason]) -> bool:
-        """Whether this position is saved already, in a file that is still there. Collective."""
+        """Whether this position is saved already, in a file that still exists. Collective."""
         return self.kept.has(position, reasons) and bool(_on_rank_zero(trainer, self._newest_exists))
 
     def admits(self, score: float) -> bool:
@@ -182,18 +170,18 @@ class Saver:
         try:
             return self.store is not None and self.store.exists(self.kept.last_path)
         except OSError:
-            return True  # the directory does not answer now; the file was verified when it was written
+            return True  # the file system does not answer, but the file was verified when it was written
 
     def _is_done(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return not self._writer.is_busy
         self._questions += 1
         if self._questions & (self._questions - 1):
-            return False  # ranks agree at the first, second, fourth, eighth ... question, so that it costs little
+            return False  # ranks agree only at the first, second, fourth, eighth ... call, so that it costs little
         return bool(trainer.strategy.broadcast(not self._writer.is_busy))
 
     def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
-        """On rank 0: copy what must be copied now, and leave the rest to the background thread."""
+        """On rank 0: copy what training may change next, and leave the rest to the background thread."""
         self._name_unsafe_values(checkpoint)
         store, snapshot = self.store, None
         assert store is not None
@@ -217,7 +205,7 @@ class Saver:
         self._writer.start(work, background=snapshot is not None and snapshot.is_copy)
 
     def _staged(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> Snapshot:
-        """The state of this moment. What may overlap with training is copied by the background thread."""
+        """The present state. What may be copied while training continues is copied by the background thread."""
         metadata = checkpoint.get(KEY, {}).get("metadata")
         if not options.async_save:
             return Snapshot(checkpoint, metadata)
@@ -246,7 +234,7 @@ class Saver:
         for at, kind in found.items():
             _warn(
                 f"checkpoint{at} is a {kind}, which torch.load(weights_only=True) refuses, and so does Trainer.fit("
-                "ckpt_path=...) by itself. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
+                "ckpt_path=...) by default. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -257,7 +245,7 @@ class Saver:
 def _look(
     trainer: Trainer, options: Options, resumed_from: str | None
 ) -> tuple[Store, str | None, list[CheckpointInfo]]:
-    """On rank 0: the directory, and what lies there and beside the file resumed from."""
+    """On rank 0: the directory, the file resumed from, and the checkpoints in both directories."""
     if options.dirpath is not None:
         directory = os.fspath(options.dirpath)
     elif resumed_from is not None:
@@ -269,24 +257,24 @@ def _look(
     store.prepare(below=below)
     if resumed_from is None:
         return store, None, []
-    places = {store.directory, parent(resumed_from)}
-    return store, resumed_from, [info for place in places for info in infos(place, below=below)]
+    directories = {store.directory, parent(resumed_from)}
+    return store, resumed_from, [info for directory in directories for info in infos(directory, below=below)]
 
 
 def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: str, *, overwrite: bool) -> None:
-    """Save with the ``CheckpointIO`` that the user chose."""
+    """Save with the ``CheckpointIO`` of the user."""
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(path)
     trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
 
 
 def _on_rank_zero(trainer: Trainer, work: Callable[[], Any]) -> Any:
-    """Do something on rank 0 and give every rank its result, or its failure. Collective."""
+    """Run ``work`` on rank 0; every rank returns its result, or raises its failure. Collective."""
     result, failure = None, None
     if trainer.is_global_zero:
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001  # every rank has to learn of it; it is raised below
+        except Exception as error:  # noqa: BLE001  # raised below, after the other ranks have it
             failure = error
     result, message = trainer.strategy.broadcast((result, None if failure is None else str(failure)))
     if failure is not None and not isinstance(failure, OSError):

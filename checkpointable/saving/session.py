@@ -6,8 +6,7 @@ on the training thread, ``SaveTask.run`` makes the file on the background thread
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,20 +36,14 @@ from checkpointable.saving.steps import call_before_steps
 
 
 class Session:
-    """Hears the events of one fit, holds what is due, starts saves and collects them.
+    """Follows the events of one fit, starts the saves that are due, and collects their results.
 
-    Only the training thread calls it. It holds no trainer, so that a module can be pickled. The loops call it, as
-    ``loops.Listener`` says, and our callback.
+    The loops call it on the training thread, in the order that ``loops.Listener`` describes, and so does our callback.
+    It holds no trainer, so that a module can be pickled.
 
     Attributes:
-        options: The constructor's arguments. This is their only owner; other objects are given them.
-        progress: Where the run stands.
-        due: What is due to be saved.
-        saver: Saves, and knows what is saved.
-        monitor: Judges the monitored quantity.
-        interrupt: Notes Ctrl-C.
-        restorer: Restores what a checkpoint holds, if the fit resumes from one.
-        resumes_after: What had just ended in that checkpoint, until the loop has taken its place there.
+        options: The constructor's arguments. Other objects get them as an argument, so that a change reaches all.
+        resumes_after: What had just ended in the checkpoint resumed from, until the resumed epoch has begun.
     """
 
     def __init__(self, options: Options) -> None:
@@ -59,7 +52,7 @@ class Session:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything of an earlier fit."""
+        """Start without the state of an earlier fit."""
         self.progress, self.monitor, self.restorer = Progress(), Monitor(), Restorer()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
@@ -67,11 +60,7 @@ class Session:
         self._request: SaveRequest | None = None
 
     def change(self, **changes: Any) -> None:
-        """Change arguments in the middle of a run.
-
-        Raises:
-            PolicyError: If one cannot be used.
-        """
+        """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
         self.options = replace(self.options, **changes)
         self.due.use(self.options)
 
@@ -80,10 +69,10 @@ class Session:
         progress = self.progress
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
-        progress.lineage = progress.lineage.after(generation)  # newer than any branch that was left
+        progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Start the clock, and say where a resumed run resumes."""
+        """Start the clock, restore the training state of a resumed run, and report what could not be restored."""
         strict = self.options.strict_resume
         self.due.start_clock(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
         self.progress.steps.listen(trainer)
@@ -93,28 +82,28 @@ class Session:
         """Restore the random generators if the run resumes here; return whether it does."""
         if what is Ended.EPOCH:
             self.saver.wait_for_staging()
-            self.progress.is_consistent = False  # Lightning counts the epoch as begun; its loaders have drawn
+            self.progress.is_consistent = False  # Lightning counts the epoch as begun, and its order may be drawn
         return self.restorer.before(trainer, what)
 
     def on_batch_start(self) -> None:
-        """The next batch is about to be fetched."""
+        """Before the next batch is fetched."""
         self.progress.is_fetching = True
-        self.due.on_batch_start()
+        self.due.measured.on_batch_start()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # it only counts
     def note_batch(self, batch_idx: int) -> None:
-        """From ``training_step``: note whether this batch ends an interval. Its safe point saves, and judges again."""
+        """From ``training_step``: note whether this batch ends an interval. The save follows at its safe point."""
         self.due.note_batch(batch_idx + 1)
 
     def on_batch_trained(self) -> None:
-        """A batch has been trained. Validation, around which callbacks swap weights, is next."""
+        """After a batch is trained: complete the copy before the validation, as callbacks may swap weights there."""
         self.saver.before_step()
-        self.due.on_batch_trained()
+        self.due.measured.on_batch_trained()
 
     def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, but not inside a window or before the end of the epoch.
 
-        A best save does not wait for the end of a window, nor does Ctrl-C: the file holds its gradients.
+        A best save and Ctrl-C do not wait for the end of a window: the file holds its gradients.
         """
         progress, previous = self.progress, self.progress.position
         progress.reach(Ended.BATCH, progress.steps.count(trainer, previous))
@@ -132,7 +121,7 @@ class Session:
                 raise KeyboardInterrupt
 
     def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
-        """The hooks of an epoch's end are next. Save a training that stops inside one: a longer run resumes there."""
+        """Before the hooks of an epoch's end. A training that stops early is saved here, so a longer run can resume."""
         self.saver.wait_for_staging()
         if early and self.progress.is_consistent:
             self.due.note_last(self.options)
@@ -151,50 +140,46 @@ class Session:
                 raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """The end of training: save the last state, and wait until everything is on disk."""
+        """Save the last state, and wait until everything is on disk."""
         self.due.note_last(self.options)
         self._save(trainer, final=True)
         self._collect(trainer, wait=True)
 
     def on_run_end(self, trainer: Trainer) -> None:
-        """Free what the fit has taken; a run that had nothing left to train gets its final state."""
+        """Free what the fit used; if nothing was left to train, restore the final state of the run."""
         self.progress.steps.close()
         self.saver.close()
         restorer, self.restorer = self.restorer, Restorer()
         restorer.on_run_end(trainer)
 
     def on_run_failed(self) -> None:
-        """Callbacks may swap weights when they hear of the exception: the copy must be complete before."""
+        """Complete the copy before callbacks handle the exception, as they may swap weights."""
         self.progress.steps.close()
         self.saver.wait_for_staging()
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Keep the last consistent state if it is the present one, and say which file to resume from."""
-        if self.saver.store is None:  # nothing has begun
+        if self.saver.store is None:  # the fit failed before its directory was opened
             return
         self.saver.wait_for_staging()
-        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # else other ranks may not come here
+        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # other exceptions may be of one rank
             if not self.interrupt.pressed_again:
-                wanted = self.options.save_on_exception and not isinstance(exception, SaveError)
-                collect = partial(self._collect, trainer, wait=True, final=True)
-                save = partial(self._save, trainer, final=True) if wanted and self.progress.is_consistent else None
-                if save is not None:
-                    self.due.reasons.add(Reason.EXCEPTION)
-                failures.keep_state(exception, self.interrupt, self.progress.position, collect=collect, save=save)
+                with self.interrupt.cuts_short():
+                    self._keep_state(trainer, exception)
             self.saver.close()
         failures.say_where_to_resume(exception, self.saver, self.progress.position)
 
     def on_validation_end(self, trainer: Trainer) -> None:
-        """Judge the weights by what this validation has logged."""
+        """Read the score of the weights from what this validation has logged."""
         self.progress.note_val_loss(trainer)  # again: an override may log it after its super()
         self.due.note_score(self.monitor.after_validation(trainer, self.options))
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Judge the weights by what this training epoch has logged."""
+        """Read the score of the weights from what this training epoch has logged."""
         self.due.note_score(self.monitor.after_training_epoch(trainer, self.options))
 
     def capture(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
-        """What goes into a checkpoint under our key, also into one that the user or another callback saves."""
+        """The value of our key in a checkpoint, also in one that the user or another callback saves."""
         request = self._request
         state = self.progress.capture(
             trainer,
@@ -208,15 +193,9 @@ class Session:
         return {**as_builtin(state), "metadata": metadata.to_dict()}
 
     def restore(self, saved: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
-        """Take over what ``capture`` gave.
+        """Restore what ``capture`` returned, for this rank.
 
-        Args:
-            saved: The value of our key in a checkpoint.
-            rank: Of this process.
-            ended: What had just ended, by Lightning's counters; ``None``: only the numbers are taken over.
-
-        Raises:
-            ResumeError: If it was written by a later version of the library.
+        The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
         """
         state = RunState.from_dict(saved)
         self.progress.take_over(state, resumes=ended is not None)
@@ -226,11 +205,20 @@ class Session:
         rank_state = state.ranks[rank] if rank < len(state.ranks) else None
         self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended)
 
-    def _save(self, trainer: Trainer, *, final: bool = False) -> None:
-        """Save what is due. A periodic save that finds an earlier one in progress stays due until that is done.
+    def _keep_state(self, trainer: Trainer, exception: BaseException) -> None:
+        """Finish the save that is in progress, and save the present state if it is consistent."""
+        with failures.as_warnings("the save that was in progress failed", exception):
+            self._collect(trainer, wait=True, final=True)
+        wanted = self.options.save_on_exception and not isinstance(exception, SaveError)
+        if wanted and self.progress.is_consistent:
+            self.due.reasons.add(Reason.EXCEPTION)
+            with failures.as_warnings(f"the state after {self.progress.position} was not saved", exception):
+                self._save(trainer, final=True)
 
-        Raises:
-            SaveError: If a ``final`` save fails.
+    def _save(self, trainer: Trainer, *, final: bool = False) -> None:
+        """Save what is due; a ``SaveError`` if it is the ``final`` save and fails.
+
+        A periodic save that finds an earlier one in progress stays due until that one is done.
         """
         if not self.due.reasons or callbacks.of_session(trainer, self) is None:
             self.due.take()
@@ -242,7 +230,7 @@ class Session:
         reasons = self.due.take()
         if self.saver.has(trainer, self.progress.position, reasons):
             return
-        self.due.note_start(self.progress.position)
+        self.due.measured.note_start(self.progress.position)
         try:
             request = self._requested(trainer, reasons)
             self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
@@ -264,25 +252,15 @@ class Session:
         )
 
     def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
-        """Lightning's checkpoint of this moment. Making it calls ``on_save_checkpoint``, and that ``capture``."""
-        with self._capturing(request):
-            return internals.dump(trainer, weights_only=self.options.save_weights_only)
-
-    @contextlib.contextmanager
-    def _capturing(self, request: SaveRequest) -> Iterator[None]:
-        """What is captured in here is for this request; elsewhere it is for the user or another callback."""
+        """Lightning's checkpoint. Making it calls ``on_save_checkpoint``, and that ``capture``, with this request."""
         self._request = request
         try:
-            yield
+            return internals.dump(trainer, weights_only=self.options.save_weights_only)
         finally:
             self._request = None
 
     def _collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
-        """Take over the result of the save that was in progress, if there was one.
-
-        Raises:
-            SaveError: If it was the ``final`` one and failed.
-        """
+        """Handle the result of the save that was in progress; a ``SaveError`` if it is ``final`` and failed."""
         if self.saver.is_idle:
             return
         before = self.saver.kept
@@ -292,9 +270,9 @@ class Session:
         if result.retry:
             self.due.reasons |= result.request.reasons
         else:
-            self.due.note_end(trainer, failed=result.problem is not None)
+            self.due.measured.note_end(trainer, failed=result.problem is not None)
         publisher = callbacks.of_session(trainer, self)
-        if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is gone
+        if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is missing
             publisher.publish(trainer)
         if result.problem is not None:
             failures.report(result.problem, result.request.position, self.saver.kept.last_path, final=final)

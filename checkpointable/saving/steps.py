@@ -1,9 +1,9 @@
-"""How far a training has come, in batches and optimizer steps, and whether gradients wait for the rest of a window.
+"""Counts batches and optimizer steps, and knows whether the last batch is inside an accumulation window.
 
 Lightning counts a step for every optimizer, and none for one that is stepped past its wrappers. So in manual
 optimisation a step is a batch in which at least one optimizer stepped, and a batch in which none did is in a window.
-Optimizers may be made anew while training goes on, and be stepped without anybody's knowing of them beforehand: torch
-calls us after the steps of all, from the start of the training to its end.
+User code may create optimizers at any time without registering them, so torch's hook for the steps of all optimizers
+is used, from the start of the training to its end.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ class Steps:
         self._forget: weakref.finalize[Any, Steps] | None = None
 
     def listen(self, trainer: Trainer) -> None:
-        """In manual optimisation: hear of every step, until ``close``."""
+        """In manual optimisation: note every step, until ``close``."""
         if trainer.lightning_module.automatic_optimization:
             return
         self._depth += 1
         if self._depth == 1:
             listener = weakref.ref(self)
 
-            def heard(optimizer: Optimizer, *_: Any) -> None:
+            def note(optimizer: Optimizer, *_: Any) -> None:
                 steps = listener()
                 if steps is not None and _trains(trainer, optimizer):
                     steps._stepped = True
 
-            self._forget = weakref.finalize(self, register_optimizer_step_post_hook(heard).remove)
+            self._forget = weakref.finalize(self, register_optimizer_step_post_hook(note).remove)
 
     def close(self) -> None:
-        """The training is left."""
+        """Stop noting steps, when the training ends."""
         self._depth = max(self._depth - 1, 0)
         if self._depth == 0 and self._forget is not None:
             self._forget()
             self._forget = None
 
     def count(self, trainer: Trainer, before: Position) -> Position:
-        """Where the training stands after a batch."""
+        """The position after a batch."""
         now = internals.counted(trainer)
         if trainer.lightning_module.automatic_optimization:
             return now
@@ -70,12 +70,12 @@ class Steps:
         return self.stepped == (True, False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: they hear of nothing."""
+        """For copies and pickles: they note no steps."""
         return {**self.__dict__, "_depth": 0, "_forget": None}
 
 
 def _trains(trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Whether a step was one of this training: not that of an optimizer of inputs, say, or of another module."""
+    """Whether an optimizer changes this training's module, and not, for example, inputs or another module."""
     if any(optimizer is known for known in trainer.strategy.optimizers):
         return True
     weights = {id(weight) for weight in trainer.lightning_module.parameters()}
@@ -93,7 +93,7 @@ def changed_only_by_steps(trainer: Trainer) -> Iterator[torch.Tensor]:
 
 
 def call_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
-    """Have ``wait`` called before each step that changes parameters as soon as it is called."""
+    """Call ``wait`` before each step, unless Lightning's closure runs first: it calls ``on_before_optimizer_step``."""
 
     def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)

@@ -147,7 +147,7 @@ def test_failure_in_the_background_is_one_warning_and_attributes_stay_with_what_
         trainer(tmp_path, callbacks=[Settled(), At({6: look, 8: look})]).fit(net, loader(9))
     [message] = messages
     assert "the state after epoch 0, batch 4" in message
-    assert f"was not saved: {tmp_path}: [Errno 5] Input/output error. Training goes on" in message
+    assert f"was not saved: {tmp_path}: [Errno 5] Input/output error. Training continues" in message
     assert seen == [
         ("epoch_0_batch_2.ckpt", ["epoch_0_batch_2.ckpt"], {"last.ckpt": "epoch_0_batch_2.ckpt"}),
         ("epoch_0_batch_6.ckpt", ["epoch_0_batch_6.ckpt"], {"last.ckpt": "epoch_0_batch_6.ckpt"}),

@@ -47,7 +47,7 @@ def test_disk_that_is_full_at_the_first_save_is_said_and_the_next_one_tries_agai
     assert re.search(
         r"epoch 0, batch 2, .* takes [\d,]+ bytes, [\d,]+ are free, [\d,]+ are missing\. Training", missing
     )
-    assert "goes on, older checkpoints are untouched, and the next save tries again" in missing
+    assert "continues, older checkpoints are untouched, and the next save tries again" in missing
     assert files(disk) == ["epoch_0_batch_4.ckpt", "epoch_0_batch_5.ckpt"]
     assert_whole(disk)
 
