@@ -1,4 +1,4 @@
-"""What ``torch.compile`` of a whole module leaves alone: our steps around ``compute_loss``, which log and check."""
+"""Keeps ``torch.compile`` away from our code around ``compute_loss``, which logs and checks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def not_compiled(function: _Function) -> _Function:
-    """Run it, and everything it calls, as it is."""
+    """Compile neither the function nor what it calls."""
     return cast(_Function, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
 
 def compiled_inside(function: _Function) -> _Function:
-    """Run it as it is; what it calls is compiled."""
+    """Do not compile the function, but what it calls."""
     return cast(_Function, torch.compiler.disable(function, recursive=False))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The losses of a stage, logged: step by step in training, as means over samples and ranks in validation and test."""
+"""Logs the losses: for each step in training, as means over samples and ranks in validation and test."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from checkpointable.module.compiling import not_compiled
 
 
 class Means:
-    """Running means of one module, weighted by batch size. No submodules: its state and summary stay its own."""
+    """Running means of one module, weighted by batch size. They are no submodules, so its ``state_dict`` lacks them."""
 
     def __init__(self) -> None:
         self._means: dict[tuple[str, int | None], MeanMetric] = {}
 
     def add(self, name: str, loader: int | None, value: torch.Tensor | float, weight: int) -> MeanMetric:
-        """Take one batch into the mean of a quantity, for one loader or (``None``) over all of them."""
+        """Add one batch to the mean of a quantity, for one loader or (``None``) over all of them."""
         mean = self._means.get((name, loader))
-        if mean is None:
-            mean = self._means[name, loader] = MeanMetric(
-                nan_strategy=math.nan
-            )  # "disable" forgets the weights (torchmetrics 1.9)
+        if mean is None:  # nan_strategy="disable" would ignore the weights (torchmetrics 1.9)
+            mean = self._means[name, loader] = MeanMetric(nan_strategy=math.nan)
         if isinstance(value, torch.Tensor):
             value = value.detach()
             if mean.device != value.device:
@@ -37,11 +35,11 @@ class Means:
         return mean
 
     def overall(self) -> dict[str, MeanMetric]:
-        """Means over all loaders that have taken batches in."""
+        """The means over all loaders that have batches in them."""
         return {name: mean for (name, loader), mean in self._means.items() if loader is None and mean.update_called}
 
     def reset(self) -> None:
-        """Start every mean anew."""
+        """Empty every mean."""
         for mean in self._means.values():
             mean.reset()
 
@@ -69,7 +67,7 @@ def log_training(module: LightningModule, losses: Mapping[str, torch.Tensor | fl
 def log_evaluation(
     module: Any, losses: Mapping[str, torch.Tensor | float], stage: str, batch: Any, batch_idx: int, loader: int
 ) -> None:
-    """Take a batch into the module's means; Lightning logs those of its loaders, each under the name it gives it."""
+    """Add a batch to the module's means, and log that of its loader, under the name that Lightning gives it."""
     means: Means = module._checkpointing_means
     trainer = internals.logging_trainer(module)
     if batch_idx == 0 and loader == 0:
@@ -93,10 +91,10 @@ def log_evaluation(
 
 
 def log_overall(module: Any) -> None:
-    """With several loaders: log the mean over all of them, too, so that there is one quantity to judge by."""
+    """With several loaders: also log the mean over all of them, so that there is one quantity to monitor."""
     if internals.logging_trainer(module) is not None:
         for name, mean in module._checkpointing_means.overall().items():
-            # already the same on every rank; a maximum of equal values says so without rounding
+            # the value is equal on all ranks; reducing it by "max" does not round it, as "mean" would
             module.log(name, mean.compute(), prog_bar=name == "val_loss", sync_dist=True, reduce_fx="max")
 
 

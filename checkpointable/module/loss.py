@@ -1,4 +1,4 @@
-"""What ``compute_loss`` may return, and how it becomes a scalar loss and numbers to log."""
+"""Calls ``compute_loss`` and checks what it returns: a scalar loss, and perhaps numbers to log."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _CURE = 'Return a scalar tensor, shape (), or a mapping whose "loss" is one.'
 
 @compiled_inside
 def losses_of(module: Any, batch: Any, batch_idx: int, *, training: bool) -> dict[str, Any]:
-    """Call a module's ``compute_loss``, with or without ``batch_idx``, as it asks for.
+    """Call ``compute_loss``, with ``batch_idx`` if it has such a parameter, and check what it returns.
 
     Returns:
-        The loss, a tensor of shape (), under ``"loss"``, and the other quantities that were returned beside it.
-
-    Raises:
-        ComputeLossError: If it returned something that is not a loss.
+        The loss, a tensor of shape (), under ``"loss"``, and the other quantities returned with it.
     """
-    how = _how_batch_idx(module.compute_loss)
-    if how == "by name":
-        returned = module.compute_loss(batch, batch_idx=batch_idx)
-    else:
-        returned = module.compute_loss(batch, batch_idx) if how == "by place" else module.compute_loss(batch)
-    return parse(returned, owner=type(module).__name__, training=training)
+    compute_loss = module.compute_loss
+    function = getattr(compute_loss, "__func__", compute_loss)
+    match _how_batch_idx(function, is_bound=function is not compute_loss):
+        case "by name":
+            returned = compute_loss(batch, batch_idx=batch_idx)
+        case "by position":
+            returned = compute_loss(batch, batch_idx)
+        case _:
+            returned = compute_loss(batch)
+    return _parse(returned, where=f"{type(module).__name__}.compute_loss", training=training)
 
 
 def missing(cls: type) -> MissingComputeLossError:
@@ -45,18 +46,7 @@ def missing(cls: type) -> MissingComputeLossError:
 
 
 @not_compiled
-def parse(returned: Any, *, owner: str, training: bool) -> dict[str, Any]:
-    """The loss, a tensor of shape (), under ``"loss"``, and the other quantities that were returned beside it.
-
-    Args:
-        returned: What ``compute_loss`` gave.
-        owner: The class it belongs to, for the error.
-        training: Whether the loss has to carry a gradient.
-
-    Raises:
-        ComputeLossError: If it is not a loss. The message says what it is and what is expected.
-    """
-    where = f"{owner}.compute_loss"
+def _parse(returned: Any, *, where: str, training: bool) -> dict[str, Any]:
     extras: dict[str, torch.Tensor | float] = {}
     loss = returned
     if isinstance(returned, Mapping):
@@ -80,23 +70,15 @@ def parse(returned: Any, *, owner: str, training: bool) -> dict[str, Any]:
 
 
 @not_compiled
-def _how_batch_idx(compute_loss: Callable[..., Any]) -> str:
-    """How a bound ``compute_loss`` takes ``batch_idx`` beside the batch: ``"by place"``, ``"by name"``, ``"not"``."""
-    function = getattr(compute_loss, "__func__", compute_loss)
-    return _parameters(function, function is not compute_loss)
-
-
 @cache
-def _parameters(function: Callable[..., Any], bound: bool) -> str:
-    parameters = list(inspect.signature(function).parameters.values())[bound:]
-    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    places = [p for p in parameters if p.kind in positional]
-    second = places[1] if len(places) > 1 else None
-    if second is not None and (second.name == "batch_idx" or second.default is inspect.Parameter.empty):
-        return "by place"
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return "by place"
-    return "by name" if any(p.name == "batch_idx" for p in parameters) else "not"
+def _how_batch_idx(function: Callable[..., Any], *, is_bound: bool) -> str:
+    """How ``compute_loss`` takes ``batch_idx``: ``"by position"`` after the batch, ``"by name"`` or ``"not"``."""
+    parameters = list(inspect.signature(function).parameters.values())[is_bound:]
+    second = [it for it in parameters if it.kind in (it.POSITIONAL_ONLY, it.POSITIONAL_OR_KEYWORD)][1:2]
+    takes_second = any(it.name == "batch_idx" or it.default is it.empty for it in second)
+    if takes_second or any(it.kind is it.VAR_POSITIONAL for it in parameters):
+        return "by position"
+    return "by name" if any(it.name == "batch_idx" for it in parameters) else "not"
 
 
 def _what(value: Any) -> str:

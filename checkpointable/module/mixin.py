@@ -1,4 +1,4 @@
-"""``CheckpointingMixin``: a LightningModule that saves itself and resumes. Each hook calls a room."""
+"""``CheckpointingMixin``: a LightningModule that saves itself and resumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
@@ -16,7 +16,6 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options, naming_unknown_arguments
-from checkpointable.policy.position import Ended
 from checkpointable.resume.state import KEY
 from checkpointable.saving import callback
 from checkpointable.saving.progress import make_arguments_loadable
@@ -31,9 +30,9 @@ else:
 class CheckpointingMixin(_Base):
     """Checkpointing for a module that has its own steps: ``class Net(CheckpointingMixin, LightningModule)``.
 
-    Conditions combine by *or*; one file serves all that are due at a moment. A save waits for the next safe point:
-    after every callback and hook of its batch, outside an accumulation window, not between a batch and its validation,
-    not between an epoch's last batch and the epoch's end.
+    Conditions combine by *or*; one file serves all that are due at the same time. A save waits for the next safe
+    point: after every callback and hook of its batch, outside an accumulation window, not between a batch and its
+    validation, not between an epoch's last batch and the epoch's end.
 
     Yours to override: every hook, with or without ``super()``.
     To leave alone: names that start with ``_checkpointing``.
@@ -48,12 +47,12 @@ class CheckpointingMixin(_Base):
         overhead_budget: For ``"auto"``: the share of training time that saving may cost.
         save_on_exception: On an exception, Ctrl-C or a termination signal, keep the last consistent state.
         save_last: Save when training ends, and keep ``last.ckpt`` / ``best.ckpt`` pointing at the newest / best file.
-        monitor: The logged quantity that decides what is best; ``None`` = nothing is judged.
+        monitor: The logged quantity that decides what is best; ``None`` = no checkpoint is best.
         mode: ``"min"`` if lower is better, ``"max"`` if higher is.
         min_delta: By how much a value must be better to count. NaN is never better, nor is an equal value.
         save_top_k: Best checkpoints kept; 0 none, -1 all.
         save_last_k: Newest interval, time, step and epoch checkpoints kept; 0 none, -1 all.
-        save_on_train_epoch_end: Judge ``monitor`` at the end of the training epoch (``True``), after validation
+        save_on_train_epoch_end: Read ``monitor`` at the end of the training epoch (``True``), after validation
             (``False``), or wherever it is logged (``None``).
         save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from.
         dirpath: Directory; ``None`` = ``checkpoints`` under the trainer's log directory, or the directory of the
@@ -65,15 +64,15 @@ class CheckpointingMixin(_Base):
         async_save: Write in the background; ``False``: training waits until each file is durable.
         strict_resume: Refuse to resume when anything could not be restored exactly.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
-        args: Positional arguments of the next class in line.
-        kwargs: Keyword arguments of the next class in line.
+        args: Passed on to the next base class.
+        kwargs: Passed on to the next base class.
 
     Raises:
         PolicyError: If arguments cannot be used; the message lists all of them.
     """
 
     _checkpointing_parts: ClassVar[Parts]
-    _checkpointing_expects_super: ClassVar[bool] = False  # code written for a LightningModule owes us nothing
+    _checkpointing_expects_super: ClassVar[bool] = False  # code written for a LightningModule may leave it out
 
     def __init__(
         self,
@@ -112,7 +111,8 @@ class CheckpointingMixin(_Base):
         """As ``torch.nn.Module``.
 
         Raises:
-            NotInitializedError: If torch or Lightning ask for an attribute of theirs before ``super().__init__()``.
+            NotInitializedError: If torch or Lightning read one of their private attributes before
+                ``super().__init__()`` was called.
         """
         is_private = name.startswith("_") and not name.startswith("__")
         if is_private and "_parameters" not in self.__dict__:
@@ -121,7 +121,7 @@ class CheckpointingMixin(_Base):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guard(cls, cls._checkpointing_parts, warn=cls._checkpointing_expects_super)
+        guard(cls)
 
     @property
     def save_interval(self) -> int | str | None:
@@ -154,7 +154,7 @@ class CheckpointingMixin(_Base):
     @property
     def best_k_models(self) -> dict[str, torch.Tensor]:
         """The best checkpoints and their values of ``monitor``, shape (), best first."""
-        return {path: torch.tensor(score) for path, score in _session(self).saver.kept_on_disk.scores.items()}
+        return callback.score_tensors(_session(self).saver.kept_on_disk)
 
     @property
     def last_model_path(self) -> str:
@@ -175,13 +175,13 @@ class CheckpointingMixin(_Base):
 
     @part
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Whenever a checkpoint of this module is made, by whatever code: adds the key ``"checkpointable"``."""
+        """When a checkpoint is made, by Lightning, a callback or your code: adds the key ``"checkpointable"``."""
         super().on_save_checkpoint(checkpoint)
         _add_state(self, checkpoint)
 
     @part
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Whenever one is read: takes over that key. Without it, a warning says what the checkpoint lacks."""
+        """When a checkpoint is loaded: restores from that key. Without it, a warning says what the checkpoint lacks."""
         super().on_load_checkpoint(checkpoint)
         _take_state(self, checkpoint)
 
@@ -218,18 +218,8 @@ def _not_initialized(cls: type) -> NotInitializedError:
     )
 
 
-def _ended(checkpoint: dict[str, Any]) -> Ended | None:
-    ended = internals.ended(checkpoint)
-    return None if ended is None else Ended(ended)
-
-
-def _trainer(module: Any) -> Trainer | None:
-    return internals.attached_trainer(module)
-
-
 def _attach_saving(module: Any) -> None:
-    session = _session(module)
-    trainer = _trainer(module)
+    session, trainer = _session(module), internals.attached_trainer(module)
     if trainer is not None:
         callback.attach(trainer, session)
 
@@ -241,16 +231,16 @@ def _note_val_loss(module: Any) -> None:
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
-    trainer = _trainer(module)
+    trainer = internals.attached_trainer(module)
     make_arguments_loadable(checkpoint)
     if trainer is not None:
         checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
-    trainer = _trainer(module)
+    trainer, session = internals.attached_trainer(module), _session(module)
     if trainer is not None and not internals.is_fitting(trainer):
-        return  # validate, test, predict: the session stays as it is
+        return  # validate, test and predict leave the session unchanged
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"
@@ -258,17 +248,17 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
         )
     if KEY in checkpoint:
         if trainer is None or not internals.is_resuming(trainer):
-            _session(module).restore(checkpoint[KEY])
+            session.restore(checkpoint[KEY])
         else:
-            _session(module).restore(checkpoint[KEY], rank=trainer.global_rank, ended=_ended(checkpoint))
+            session.restore(checkpoint[KEY], rank=trainer.global_rank, ended=internals.ended(checkpoint))
     elif trainer is not None:
         trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
         lacks = (
             f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
             " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the position in the data."
         )
-        if _session(module).options.strict_resume:
-            raise ResumeError(f"{lacks} To resume from it all the same, set strict_resume=False.")
+        if session.options.strict_resume:
+            raise ResumeError(f"{lacks} To resume from it anyway, set strict_resume=False.")
         rank_zero_warn(lacks, category=CheckpointableWarning)
 
 

@@ -50,8 +50,8 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
                 return torch.nn.functional.cross_entropy(self.net(images), labels)
 
     Args:
-        learning_rate: Of the default optimizer. Lightning's ``Tuner`` finds it by this name.
-        args: Passed on.
+        learning_rate: Of the default optimizer. Lightning's ``Tuner`` changes the attribute of this name.
+        args: Passed on to the next base class.
         kwargs: When, which, what and where to save: see :class:`CheckpointingMixin`.
 
     Raises:
@@ -87,16 +87,16 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
 
     @compiled_inside
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """For every training batch: calls ``compute_loss``, logs ``train_loss``, notes whether the interval is reached.
+        """For every training batch: calls ``compute_loss``, logs ``train_loss``, notes whether an interval ends here.
 
-        ``train_loss`` is logged for the step and as the epoch's mean. The save that the interval makes due is taken at
-        the safe point after the batch.
+        ``train_loss`` is logged for the step and as the epoch's mean. If an interval ends, the save follows at the safe
+        point after the batch.
 
         Returns:
             The loss, shape ().
 
         Raises:
-            ComputeLossError: If ``compute_loss`` returned something training cannot use.
+            ComputeLossError: If ``compute_loss`` returned something that is not a loss, or has no gradient.
         """
         losses = losses_of(self, batch, batch_idx, training=True)
         log_training(self, losses, batch)
@@ -129,7 +129,7 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
         """Before every fit, validation and test: as in :class:`CheckpointingMixin`.
 
         Raises:
-            MissingComputeLossError: If there is no ``compute_loss``, and a step that needs it.
+            MissingComputeLossError: If neither ``compute_loss`` nor ``training_step`` is written.
         """
         _prepare(self)
         return super().configure_callbacks()
@@ -141,7 +141,7 @@ class CheckpointingModule(CheckpointingMixin, LightningModule):
         super().on_validation_epoch_end()
 
     def configure_optimizers(self) -> Any:
-        """The default optimizer: ``AdamW`` over the parameters that require gradients. Made to be overridden.
+        """The default optimizer: ``AdamW`` over the parameters that require gradients. Override it for another one.
 
         Raises:
             PolicyError: If there is no such parameter.

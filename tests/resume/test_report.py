@@ -100,7 +100,7 @@ def test_checkpoint_of_plain_lightning_is_refused_when_strict(tmp_path):
     path = plain.checkpoint_callback.best_model_path
     with pytest.raises(ResumeError, match=r"not written by checkpointable.*set strict_resume=False"):
         trainer(tmp_path).fit(MixedNet(strict_resume=True), loader(3), loader(1), ckpt_path=path)
-    with pytest.warns(CheckpointableWarning, match="randomness, and the place in the data"):
+    with pytest.warns(CheckpointableWarning, match="randomness, and the position in the data"):
         trainer(tmp_path, max_epochs=2).fit(MixedNet(), loader(3), loader(1), ckpt_path=path)
 
 
