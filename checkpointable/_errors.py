@@ -3,17 +3,17 @@
 ::
 
     CheckpointableError(Exception)
-    ├── PolicyError(ValueError)                when, which, what or where to save is not a usable setting
-    │   └── UnknownArgumentError(TypeError)    no class in line takes an argument of that name
+    ├── PolicyError(ValueError)                a setting of when, which, what or where to save cannot be used
+    │   └── UnknownArgumentError(TypeError)    no base class takes an argument of that name
     ├── ComputeLossError(TypeError)            compute_loss returned something that is not a loss
     │   └── MissingComputeLossError(NotImplementedError)   the class has no compute_loss
     ├── MonitorError(LookupError)              the monitored quantity was not logged, or is not a scalar
     ├── SaveError(OSError)                     a checkpoint could not be made durable, or not be deleted
     ├── RemoteError(OSError)                   a remote file system cannot be used, or does not answer
     ├── CheckpointFileError(ValueError)        a file is not a checkpoint, or is damaged
-    ├── ResumeError(RuntimeError)              a checkpoint does not fit the run that wants to go on from it
+    ├── ResumeError(RuntimeError)              a checkpoint does not fit the run that resumes from it
     ├── NotInitializedError(RuntimeError)      super().__init__() was not called
-    └── LightningVersionError(ImportError)     the installed Lightning lacks something the library stands on
+    └── LightningVersionError(ImportError)     the installed Lightning lacks something the library needs
 
     CheckpointableWarning(UserWarning)         something needs your attention, and nothing was lost
 """
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class CheckpointableError(Exception):
-    """Base of every exception the library raises on purpose."""
+    """Base of all exceptions of the library."""
 
 
 class PolicyError(CheckpointableError, ValueError):
@@ -44,7 +44,7 @@ class PolicyError(CheckpointableError, ValueError):
 
 
 class UnknownArgumentError(PolicyError, TypeError):
-    """An argument that no class in line takes. The message names the closest one that is taken."""
+    """No base class takes an argument of this name. The message suggests the closest name that one takes."""
 
 
 class ComputeLossError(CheckpointableError, TypeError):
@@ -72,7 +72,7 @@ class CheckpointFileError(CheckpointableError, ValueError):
 
 
 class ResumeError(CheckpointableError, RuntimeError):
-    """A checkpoint does not fit the module or the run that wants to go on from it."""
+    """A checkpoint does not fit the module or the run that resumes from it."""
 
 
 class NotInitializedError(CheckpointableError, RuntimeError):
@@ -80,7 +80,7 @@ class NotInitializedError(CheckpointableError, RuntimeError):
 
 
 class LightningVersionError(CheckpointableError, ImportError):
-    """The installed Lightning lacks something the library stands on."""
+    """The installed Lightning lacks something the library needs."""
 
 
 class CheckpointableWarning(UserWarning):
