@@ -19,11 +19,7 @@ _CURE = 'Return a scalar tensor, shape (), or a mapping whose "loss" is one.'
 
 @compiled_inside
 def losses_of(module: Any, batch: Any, batch_idx: int, *, training: bool) -> dict[str, Any]:
-    """Call ``compute_loss``, with ``batch_idx`` if it has such a parameter, and check what it returns.
-
-    Returns:
-        The loss, a tensor of shape (), under ``"loss"``, and the other quantities returned with it.
-    """
+    """The checked result of ``compute_loss``: the loss, shape (), under ``"loss"``, and the other quantities."""
     compute_loss = module.compute_loss
     function = getattr(compute_loss, "__func__", compute_loss)
     match _how_batch_idx(function, is_bound=function is not compute_loss):

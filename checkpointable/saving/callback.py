@@ -31,11 +31,8 @@ class CheckpointingCallback(ModelCheckpoint):
     """Forwards the trainer's callbacks to the session, and shows loggers and Lightning what is saved.
 
     It is a ``ModelCheckpoint`` because Lightning and loggers look for one, but only the session saves, at the safe
-    points. If there is no best checkpoint, ``ckpt_path="best"`` is the last one, as in Lightning.
-
-    Args:
-        session: Of the module that this callback belongs to.
-        replaced: The ``ModelCheckpoint`` that Lightning had added by default. Attached again for a foreign module.
+    points. If there is no best checkpoint, ``ckpt_path="best"`` is the last one, as in Lightning. For a module that is
+    not ours, the ``ModelCheckpoint`` that it ``replaced``, which Lightning adds by default, is attached again.
     """
 
     best_k_models = _from_kept_files(lambda kept: score_tensors(kept))
@@ -100,12 +97,12 @@ class CheckpointingCallback(ModelCheckpoint):
         self.session.saver.before_step()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forward it."""
+        """Read the score of the weights after a validation of this fit."""
         if internals.is_fitting(trainer) and not trainer.sanity_checking:
             self.session.on_validation_end(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forward it."""
+        """Read the score of the weights after a training epoch."""
         self.session.on_train_epoch_end(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

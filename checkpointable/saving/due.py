@@ -16,15 +16,11 @@ from checkpointable.saving.saver import Saver
 
 
 class Due:
-    """The reasons for which one fit is due to be saved; none: nothing is due.
-
-    Attributes:
-        score: The monitored value, if the present weights are among the best.
-    """
+    """The reasons for which one fit is due to be saved; none: nothing is due."""
 
     def __init__(self, options: Options, saver: Saver) -> None:
         self.reasons: set[Reason] = set()
-        self.score: float | None = None
+        self.score: float | None = None  # the monitored value, if the present weights are among the best
         self.measured = MeasuredInterval(options.overhead_budget, saver)
         self._noted_batch: int | None = None
         self._saver = saver

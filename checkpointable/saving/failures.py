@@ -18,11 +18,7 @@ from checkpointable.saving.saver import Saver
 
 
 def report(problem: str, position: Position, last_path: str, *, final: bool) -> None:
-    """Warn that the state after a position was not saved, and let training continue.
-
-    Raises:
-        SaveError: If it was the ``final`` save.
-    """
+    """Warn that the state after a position was not saved; raise a ``SaveError`` if it was the ``final`` save."""
     lost = f"the state after {position} was not saved: {problem.rstrip('.')}."
     if final:
         raise SaveError(f"{lost} Older checkpoints are untouched: {last_path or 'none'}.")

@@ -17,10 +17,7 @@ def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
     """Make ``<role>.ckpt`` a link to a file; ``<role>-v1.ckpt`` if that name belongs to another run, and so on.
 
     Where links are not possible, it becomes a copy. On a remote file system there is neither: ``latest`` and ``best``
-    need none. Without a target (``""``), broken links of that role are removed.
-
-    Returns:
-        Warnings about what failed. The checkpoint itself is safe.
+    need none. Without a target (``""``), broken links of that role are removed. Returns warnings about what failed.
     """
     if not store.has_links:
         return []

@@ -72,11 +72,7 @@ class Saver:
         self._named: set[str] = set()
 
     def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
-        """Find and try the directory, and collect the files that this run saved there up to ``position``.
-
-        Returns:
-            One more than the highest generation of the run's files there, on any branch; 0 if there are none.
-        """
+        """Find and try the directory, and the run's files there up to ``position``; return its next free generation."""
         resumed_from = internals.resume_path(trainer)
         look = partial(_look, trainer, options, resumed_from)
         self.store, self.resumed_from, found = _on_rank_zero(trainer, look)

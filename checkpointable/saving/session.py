@@ -261,8 +261,6 @@ class Session:
 
     def _collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
         """Handle the result of the save that was in progress; a ``SaveError`` if it is ``final`` and failed."""
-        if self.saver.is_idle:
-            return
         before = self.saver.kept
         result = self.saver.collect(trainer, wait=wait)
         if result is None:
