@@ -8,13 +8,14 @@ file is written under a temporary name and then renamed.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import io
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
+from checkpointable.storage.writer import run_in_thread
+
+T = TypeVar("T")
 
 _BLOCK = 1 << 23
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
@@ -149,37 +153,15 @@ def _is_same(content: Content, url: str) -> bool:
         return all(file.read(len(piece)) == piece for piece in content.pieces()) and not file.read(1)
 
 
-T = TypeVar("T")
-
-
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call. It runs on its own thread, which is abandoned if the call does not return in time.
+    """The result of a call. It runs on its own thread, which is abandoned with ``TimeoutError`` at the end of the time.
 
     Uploads need this: aiohttp, and what is built on it, hangs forever if the server stops reading, as its own timeouts
     begin when a request is sent.
-
-    Raises:
-        TimeoutError: If the call did not return in time.
-        BaseException: What the call raised.
     """
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(call())
-        except BaseException as failure:  # noqa: BLE001  # any exception is raised again in the calling thread
-            failures.append(failure)
-
-    thread = threading.Thread(target=work, name="checkpointable-upload", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # no thread can be started, for example while the interpreter exits
-        work()
-    else:
-        thread.join(seconds)
-    if failures:
-        raise failures[0]
-    if not results:
+    result: Future[T] = Future()
+    run_in_thread(call, result, name="checkpointable-upload", daemon=True)
+    concurrent.futures.wait([result], seconds)
+    if not result.done():
         raise TimeoutError(f"no answer for {seconds:g} s")
-    return results[0]
+    return result.result()

@@ -6,12 +6,15 @@ a copy of a writer is idle. So a running save does not affect loader workers and
 
 from __future__ import annotations
 
+import concurrent.futures
 import math
 import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,16 +29,13 @@ class Writer(Generic[T]):
     """
 
     last_seconds: float = math.inf
-    _thread: threading.Thread | None = None
-    _done: threading.Event = field(default_factory=threading.Event)
+    _result: Future[T] | None = None
     _process: int = 0
-    _result: T | None = None
-    _failure: BaseException | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether work is running."""
-        return self._thread is not None and not self._done.is_set() and self._process == os.getpid()
+        return self._result is not None and self._process == os.getpid() and not self._result.done()
 
     def start(self, work: Callable[[], T], *, background: bool) -> None:
         """Start work. If an interrupted caller left earlier work, wait for it first, and drop its result.
@@ -47,27 +47,19 @@ class Writer(Generic[T]):
         Raises:
             BaseException: What the earlier work raised. Nothing was started then.
         """
-        if self._thread is not None:
+        if self._result is not None:
             self.take()
-        self._done = done = threading.Event()
         self._process = os.getpid()
-        self._thread = thread = threading.Thread(target=self._do, args=(work, done), name="checkpointable-writer")
-        if not background:
-            thread.run()
-            return
-        try:
-            thread.start()
-        except RuntimeError:  # no thread can be started, for example while the interpreter exits
-            thread.run()
-        except BaseException:  # Ctrl-C
-            if thread.ident is None:  # the thread has not started, so there is nothing to wait for
-                self._thread, self._done = None, threading.Event()
-            raise
+        self._result = Future()
+        if background:
+            run_in_thread(partial(self._timed, work), self._result, name="checkpointable-writer")
+        else:
+            _run(partial(self._timed, work), self._result)
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until the work is done, at most ``seconds``."""
-        if self.is_busy:
-            self._done.wait(seconds)  # not join: after Ctrl-C it considers the thread ended (Python < 3.13)
+        if self._result is not None and self.is_busy:
+            concurrent.futures.wait([self._result], seconds)
 
     def take(self) -> T | None:
         """Wait for the work, and return its result once; ``None`` if there was no work.
@@ -75,29 +67,43 @@ class Writer(Generic[T]):
         Raises:
             BaseException: What the work raised.
         """
-        if self._thread is None:
-            return None
         self.wait()
-        result, failure = self._result, self._failure
-        self._thread = self._result = self._failure = None
-        if failure is not None:
-            raise failure
-        return result
+        result, self._result = self._result, None
+        if result is None or result.cancelled() or self._process != os.getpid():
+            return None
+        return result.result()
 
-    def _do(self, work: Callable[[], T], done: threading.Event) -> None:
-        if done is not self._done:
-            return  # abandoned while this thread was starting; other work may be running by now
+    def _timed(self, work: Callable[[], T]) -> T:
         begun = time.monotonic()
         try:
-            self._result = work()
-        except BaseException as failure:  # noqa: BLE001  # any exception is raised again by ``take``
-            self._failure = failure
+            return work()
         finally:
             self.last_seconds = time.monotonic() - begun
-            done.set()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Writer[T]:
-        return type(self)()
 
     def __reduce__(self) -> tuple[type[Writer[T]], tuple[()]]:
         return (type(self), ())
+
+
+def run_in_thread(work: Callable[[], T], result: Future[T], *, name: str, daemon: bool = False) -> None:
+    """Do work on a new thread, or at once where none can be started, as while the interpreter exits."""
+    thread = threading.Thread(target=_run, args=(work, result), name=name, daemon=daemon)
+    try:
+        thread.start()
+    except RuntimeError:
+        _run(work, result)
+    except BaseException:  # Ctrl-C
+        if thread.ident is None:  # the thread has not started, so there is nothing to wait for
+            result.cancel()
+        raise
+
+
+def _run(work: Callable[[], T], result: Future[T]) -> None:
+    if not result.set_running_or_notify_cancel():
+        return  # abandoned while this thread was starting; other work may be running by now
+    try:
+        value = work()
+    except BaseException as failure:  # noqa: BLE001  # any exception is raised again where the result is taken
+        result.set_exception(failure)
+        del result  # its exception holds this frame
+    else:
+        result.set_result(value)
