@@ -6,8 +6,8 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from checkpointable.policy import names
 from checkpointable.storage import commit, direct
@@ -18,8 +18,8 @@ from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.store import Content, Store
 
 
-class LocalStore:
-    """A ``Store`` on the local file system. See there for its methods.
+class LocalStore(Store):
+    """A ``Store`` on the local file system.
 
     Args:
         directory: Its path. Links in it are followed, once: what is kept is compared by name.
@@ -56,49 +56,31 @@ class LocalStore:
 
     def remove_broken_links(self, role: str) -> None:
         """Remove the links of a role that lead to no file in here."""
-        for link in itertools.takewhile(os.path.lexists, self._names_of(role)):
-            if link.is_symlink() and not exists(link) and self.contains(os.path.realpath(link)):
+        for link in self._links(role):
+            if not exists(link) and self.contains(os.path.realpath(link)):
                 commit.remove(link)
 
     def remove(self, path: str) -> None:
         """Delete a file, durably; before it the links that lead to it, as they would lead nowhere."""
         for role in (names.LAST, names.BEST):
-            for link in itertools.takewhile(os.path.lexists, self._names_of(role)):
-                if link.is_symlink() and os.path.realpath(link) == os.path.realpath(path):
+            for link in self._links(role):
+                if os.path.realpath(link) == os.path.realpath(path):
                     commit.remove(link)
         commit.remove(Path(path))
-
-    def metadata(self, path: str) -> dict[str, Any]:
-        """The metadata of a file."""
-        return archive.read_metadata(path)
-
-    def problem(self, path: str) -> str | None:
-        """What is wrong with the bytes of a file, or ``None``."""
-        return archive.problem(path)
 
     def free_bytes(self) -> int | None:
         """Free bytes that this user may use."""
         place = next((place for place in (Path(self.directory), *Path(self.directory).parents) if place.exists()), None)
         return None if place is None else shutil.disk_usage(place).free
 
-    def _names_of(self, role: str) -> Iterator[Path]:
-        """The names that a link of this role can have."""
-        return (Path(self.path(names.versioned(role, version))) for version in itertools.count())
+    def _links(self, role: str) -> Iterator[Path]:
+        versions = (Path(self.path(names.versioned(role, version))) for version in itertools.count())
+        return filter(Path.is_symlink, itertools.takewhile(os.path.lexists, versions))
 
 
 def write(content: Content, path: Path, *, overwrite: bool) -> None:
-    """Write a file durably. It is read back from the disk and verified before it becomes visible.
-
-    Raises:
-        FileExistsError: If the name is taken and ``overwrite`` is false.
-        SaveError: If the written file is not intact.
-        OSError: If the file system refuses.
-    """
-
-    def fill(file: BinaryIO) -> None:
-        direct.write(content, file)
-
-    commit.commit(path, fill, problem=_problem, overwrite=overwrite)
+    """Write a file durably, as ``commit`` does. It is read back from the disk and verified."""
+    commit.commit(path, partial(direct.write, content), problem=_problem, overwrite=overwrite)
 
 
 def _problem(path: Path) -> str | None:

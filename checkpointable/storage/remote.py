@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import time
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 from checkpointable._errors import RemoteError, SaveError
 from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.files import is_there
-from checkpointable.storage.format import archive
 from checkpointable.storage.paths import advice, filesystem, is_remote, normalize_path, reaching, reason
-from checkpointable.storage.store import Content
+from checkpointable.storage.store import Content, Store
 from checkpointable.storage.upload import difference, send
 
 _MAX_PARTS = 10_000  # of one upload to S3
 _RANDOM = secrets.SystemRandom()  # not the generators that training uses
 
 
-class RemoteStore:
-    """A ``Store`` on a remote file system. ``Store`` describes its methods.
+@dataclass(eq=False)
+class RemoteStore(Store):
+    """A ``Store`` on a remote file system.
 
     A file is uploaded in parts, and becomes visible when the upload is completed. Then its size and checksum are
     compared, or all of its bytes where there is no checksum. An upload that fails is tried again after growing pauses.
@@ -42,23 +43,17 @@ class RemoteStore:
         timeout_seconds: How long sending a part, or completing the upload, may take.
     """
 
+    directory: str
+    _: KW_ONLY
+    tries: int = 4
+    pause_seconds: float = 1.0
+    part_size_bytes: int = 1 << 25
+    timeout_seconds: float = 300.0
     has_links = False
 
-    def __init__(
-        self,
-        directory: str,
-        *,
-        tries: int = 4,
-        pause_seconds: float = 1.0,
-        part_size_bytes: int = 1 << 25,
-        timeout_seconds: float = 300.0,
-    ) -> None:
-        assert is_remote(directory)
-        self.directory = normalize_path(directory)
-        self.tries = tries
-        self.pause_seconds = pause_seconds
-        self.part_size_bytes = part_size_bytes
-        self.timeout_seconds = timeout_seconds
+    def __post_init__(self) -> None:
+        assert is_remote(self.directory)
+        self.directory = normalize_path(self.directory)
 
     def prepare(self, *, below: bool) -> None:
         """Check that files can be written, by writing and deleting a small one. A missing bucket is not made."""
@@ -92,7 +87,8 @@ class RemoteStore:
         """Upload a file, and check that it arrived intact."""
         for number in itertools.count(1):
             try:
-                return self._try(content, path, overwrite=overwrite, again=number > 1)
+                self._try(content, path, overwrite=overwrite, again=number > 1)
+                return
             except FileExistsError:
                 raise
             except OSError as error:
@@ -100,7 +96,6 @@ class RemoteStore:
                     tried = "one try" if number == 1 else f"{number} tries"
                     raise SaveError(f"cannot save {path} ({tried}): {_why(error)}") from error
             time.sleep(self.pause_seconds * 2 ** (number - 1) * _RANDOM.uniform(0.5, 1.5))
-        raise AssertionError("unreachable: numbers do not end")
 
     def link(self, link: str, target: str) -> None:
         """Refuse: object stores have no links, and a copy would be a second checkpoint."""
@@ -112,19 +107,8 @@ class RemoteStore:
     def remove(self, path: str) -> None:
         """Delete a file. If it is missing, do nothing."""
         files, place = filesystem(path)
-        with reaching(path):
-            try:
-                files.rm_file(place)
-            except FileNotFoundError:
-                return
-
-    def metadata(self, path: str) -> dict[str, Any]:
-        """The metadata of a file. Only the end of the file is fetched."""
-        return archive.read_metadata(path)
-
-    def problem(self, path: str) -> str | None:
-        """What is wrong with the bytes of a file, or ``None``."""
-        return archive.problem(path)
+        with reaching(path), contextlib.suppress(FileNotFoundError):
+            files.rm_file(place)
 
     def free_bytes(self) -> int | None:
         """``None``: remote file systems do not state it."""
@@ -138,11 +122,7 @@ class RemoteStore:
             raise FileExistsError(f"{path} exists already")
         try:
             send(
-                content,
-                path,
-                exclusive=not overwrite,
-                part_size_bytes=part_size,
-                timeout_seconds=self.timeout_seconds,
+                content, path, exclusive=not overwrite, part_size_bytes=part_size, timeout_seconds=self.timeout_seconds
             )
         except FileExistsError:
             if not self._holds(content, path, part_size):  # s3fs completes again if the answer was lost

@@ -1,9 +1,14 @@
-"""Where the files of a run lie: what the saving side asks of a directory, be it local or on a remote file system."""
+"""Where the files of a run lie: what the saving side asks of a directory, be it local or on a remote file system.
+
+A method that changes or reads files raises ``OSError`` where the file system refuses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Protocol
+
+from checkpointable.storage.format import archive
 
 
 class Content(Protocol):
@@ -53,40 +58,24 @@ class Store(Protocol):
         Raises:
             FileExistsError: If the name is taken and ``overwrite`` is false.
             SaveError: If what lies there does not verify.
-            OSError: If the file system refuses.
         """
 
     def link(self, link: str, target: str) -> None:
-        """Make ``link`` stand for the file ``target``, both in the directory. Only where ``has_links``.
-
-        Raises:
-            OSError: If the file system refuses.
-        """
+        """Make ``link`` stand for the file ``target``, both in the directory. Only where ``has_links``."""
 
     def remove_broken_links(self, role: str) -> None:
-        """Remove the links ``<role>.ckpt``, ``<role>-v1.ckpt`` ... that lead to no file. Only where ``has_links``.
-
-        Raises:
-            OSError: If the file system refuses.
-        """
+        """Remove the links ``<role>.ckpt``, ``<role>-v1.ckpt`` ... that lead to no file. Only where ``has_links``."""
 
     def remove(self, path: str) -> None:
-        """Delete a file, durably. One that is gone already is no error.
-
-        Raises:
-            OSError: If the file system refuses.
-        """
+        """Delete a file, durably. One that is gone already is no error."""
 
     def metadata(self, path: str) -> dict[str, Any]:
-        """What a file tells about itself.
-
-        Raises:
-            CheckpointFileError: If it is not a checkpoint of ours.
-            OSError: If it cannot be read.
-        """
+        """What a file tells about itself; ``CheckpointFileError`` if it is not a checkpoint of ours."""
+        return archive.read_metadata(path)
 
     def problem(self, path: str) -> str | None:
         """What is wrong with a file's bytes, or ``None``. Reads it through."""
+        return archive.problem(path)
 
     def free_bytes(self) -> int | None:
         """Room for new files; ``None`` where nobody can tell."""

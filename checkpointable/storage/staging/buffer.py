@@ -21,10 +21,7 @@ class StagingBuffer:
     def reserve(self, size: int) -> int:
         """Make room for ``size`` bytes, and return their address, which is aligned to a page.
 
-        The earlier content is lost where the block has to grow.
-
-        Raises:
-            MemoryError: If the system does not have that much memory.
+        The earlier content is lost where the block has to grow. ``MemoryError`` says that there is not that much.
         """
         if self._memory is None or len(self._memory) < size:
             self._memory = None  # first, so that there are never two blocks
@@ -49,9 +46,6 @@ class StagingBuffer:
     def release(self) -> None:
         """Free the memory."""
         self._memory = None
-
-    def __deepcopy__(self, memo: dict[int, object]) -> StagingBuffer:
-        return StagingBuffer()
 
     def __reduce__(self) -> tuple[type[StagingBuffer], tuple[()]]:
         return (StagingBuffer, ())
