@@ -1,7 +1,8 @@
 """Reads files and directories, the same way for a local path and for a URL.
 
-Where the file system of a URL does not answer, ``RemoteError`` is raised. It says nothing about the files there: they
-must not be treated as damaged or missing.
+A file that is read and missing raises ``FileNotFoundError``, one that cannot be examined another ``OSError``. Where the
+file system of a URL does not answer, this is ``RemoteError``. It says nothing about the files there: they must not be
+treated as damaged or missing.
 """
 
 from __future__ import annotations
@@ -20,23 +21,20 @@ from checkpointable.storage.paths import filesystem, is_remote, normalize_path, 
 from checkpointable.storage.ranges import RangeReader
 
 _AT_A_TIME = 8
+_LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 T = TypeVar("T")
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading. Of a remote file, little more is fetched than is read.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it cannot be opened, or is not a regular file. (Opening a pipe could wait forever.)
-    """
+    """Open a regular file for reading. Of a remote file, little more is fetched than is read."""
     if is_remote(path):
         return cast(BinaryIO, io.BufferedReader(RangeReader(os.fspath(path))))
     return open(path, "rb", opener=_open_without_waiting)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, but no pipe, which could wait forever."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # for a directory, Python raises the error
@@ -46,11 +44,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def kind(path: str) -> Literal["file", "directory"] | None:
-    """What is at a path, ``None`` if nothing is. Links are followed; a dangling one counts as a file.
-
-    Raises:
-        OSError: If the path cannot be examined.
-    """
+    """What is at a path, ``None`` if nothing is. Links are followed; a dangling one counts as a file."""
     try:
         if is_remote(path):
             files, place = filesystem(path)
@@ -63,28 +57,18 @@ def kind(path: str) -> Literal["file", "directory"] | None:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether something is at a local path. Links are followed; a circle of links leads to nothing.
-
-    Raises:
-        OSError: If the path cannot be examined, for example because a directory is locked for a while.
-    """
+    """Whether something is at a local path. Links are followed; a circle of links leads to nothing."""
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
+        if error.errno not in _LEADS_NOWHERE:
+            raise  # for example, a directory is locked for a while
         return False
     return True
 
 
 def freed_bytes(path: str) -> int:
-    """How many bytes are freed when a local file is deleted; 0 if it has another hard link.
-
-    Raises:
-        OSError: If the file cannot be examined.
-    """
+    """How many bytes are freed when a local file is deleted; 0 if it has another hard link."""
     status = os.stat(path)
     if status.st_nlink > 1:
         return 0
@@ -92,30 +76,17 @@ def freed_bytes(path: str) -> int:
 
 
 def is_there(path: str) -> bool:
-    """Whether something is at a path. A dangling link counts.
-
-    Raises:
-        RemoteError: If a remote file system does not answer.
-    """
+    """Whether something is at a path. A dangling link counts."""
     return kind(path) is not None if is_remote(path) else os.path.lexists(path)
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file at a path.
-
-    Raises:
-        RemoteError: If a remote file system does not answer.
-    """
+    """Whether there is a file at a path."""
     return kind(path) == "file" if is_remote(path) else os.path.isfile(path)
 
 
 def modified(path: str) -> float:
-    """When a file was last changed, in seconds since the epoch of Unix time; infinite if unknown.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If the file cannot be examined.
-    """
+    """When a file was last changed, in seconds since the epoch of Unix time; infinite if unknown."""
     if not is_remote(path):
         return os.stat(path).st_mtime
     files, place = filesystem(path)
@@ -128,15 +99,7 @@ def modified(path: str) -> float:
 
 
 def listed(url: str, *, below: bool) -> list[str]:
-    """The files in a remote directory, as sorted URLs; none if there is no such directory.
-
-    Args:
-        url: The directory.
-        below: Whether to list its subdirectories as well.
-
-    Raises:
-        OSError: If it cannot be listed.
-    """
+    """The files in a remote directory, or also ``below`` it, as sorted URLs; none if there is no such directory."""
     files, place = filesystem(url)
     with reaching(url):
         try:
@@ -149,12 +112,7 @@ def listed(url: str, *, below: bool) -> list[str]:
 
 
 def read_bytes(url: str) -> bytes:
-    """All bytes of a remote file, its parts fetched concurrently.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it cannot be read.
-    """
+    """All bytes of a remote file, its parts fetched concurrently."""
     files, place = filesystem(url)
     with reaching(url):
         return bytes(files.cat_file(place))

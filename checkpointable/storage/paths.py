@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,9 +51,7 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system behind a URL, with its cached listings dropped, and the path in it.
 
     fsspec keeps one instance for each process and set of options: calling again is cheap, and safe after a fork.
-
-    Raises:
-        RemoteError: If there is none, or its package is not installed. The message says what to install.
+    Without the package of a file system, ``RemoteError`` says what to install.
     """
     protocol = get_protocol(url)
     try:
@@ -71,14 +70,8 @@ def reaching(url: str) -> Iterator[None]:
 
     Each package has its own exceptions, many of which are no ``OSError``, and passes on those of its HTTP client. So
     the origin decides, not the class. An exception raised in our own code, such as a call with a wrong argument, is not
-    changed.
-
-    Raises:
-        FileNotFoundError: As the package raises it.
-        FileExistsError: As the package raises it.
-        ImportError: If the package is not installed.
-        PermissionError: If access is denied.
-        RemoteError: For any other failure in the package.
+    changed. A missing file, a taken name and a missing package are raised as they are, denied access as
+    ``PermissionError``.
     """
     try:
         yield
@@ -116,10 +109,8 @@ def reason(error: BaseException) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    raised_in = error.__traceback__
-    while raised_in is not None and raised_in.tb_next is not None:
-        raised_in = raised_in.tb_next
-    return raised_in is not None and str(raised_in.tb_frame.f_globals.get("__name__")).startswith("checkpointable.")
+    *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+    return str(raised_in.f_globals.get("__name__")).startswith("checkpointable.")
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -14,15 +14,7 @@ _PART = 1 << 23  # parts of a window are fetched at the same time
 
 
 class RangeReader(io.RawIOBase):
-    """A remote file, open for reading. A read may return less than requested: wrap it in an ``io.BufferedReader``.
-
-    Args:
-        url: The file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        RemoteError: If the file system does not answer.
-    """
+    """A remote file, open for reading. A read may return less than requested: wrap it in an ``io.BufferedReader``."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -44,10 +36,6 @@ class RangeReader(io.RawIOBase):
         """Always true."""
         return True
 
-    def tell(self) -> int:
-        """The offset of the next read."""
-        return self._at
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to another offset, and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
@@ -57,12 +45,7 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Read into the buffer from the current offset, and return the number of bytes; 0 at the end.
-
-        Raises:
-            FileNotFoundError: If the file was deleted meanwhile.
-            RemoteError: If the file system does not answer.
-        """
+        """Read into the buffer from the current offset, and return the number of bytes; 0 at the end."""
         wanted = memoryview(buffer).cast("B")
         if not self._start <= self._at < self._start + len(self._window) and self._at < self._size:
             self._load()

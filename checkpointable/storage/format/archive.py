@@ -23,7 +23,7 @@ _SEAL = b"checkpointable crc32 "
 SEAL_SIZE = len(_SEAL) + 8
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _FLOAT = "__float__"  # JSON has no infinity and no NaN
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_NOT_FINITE = ("nan", "inf", "-inf")
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:
@@ -37,13 +37,7 @@ def seal(checksum: int) -> bytes:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a checkpoint file, local or remote.
-
-    Raises:
-        CheckpointFileError: If the file is not an archive, or has no readable metadata.
-        OSError: If the file cannot be opened.
-        RemoteError: If its file system does not answer.
-    """
+    """The metadata of a checkpoint file, local or remote. Of a remote one, only its end is fetched."""
     with open_file(path) as file:
         return read_metadata_in(file, os.fspath(path))
 
@@ -58,7 +52,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as archive:
             member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
-            decoded = None if member is None else _decode(json.loads(archive.read(member)))
+            decoded = None if member is None else json.loads(archive.read(member), object_hook=_decode)
     except RemoteError:
         raise
     except _DAMAGE as error:
@@ -71,11 +65,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
 
 
 def problem(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads all of it.
-
-    Raises:
-        RemoteError: If its file system does not answer.
-    """
+    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads all of it."""
     try:
         with open_file(path) as file:
             return problem_in(file)
@@ -100,7 +90,8 @@ def problem_in(file: BinaryIO) -> str | None:
         with zipfile.ZipFile(file) as archive:
             damaged = first_damaged(file, archive)
             names = archive.namelist()
-            directory = _directory(file, archive.start_dir, size)
+            file.seek(archive.start_dir)
+            directory = file.read(max(size - archive.start_dir - SEAL_SIZE, 0))  # 0 if it has shrunk meanwhile
     except zipfile.BadZipFile as error:
         return f"not an intact zip archive ({size:,} bytes; {error})"
     except RemoteError:
@@ -112,17 +103,9 @@ def problem_in(file: BinaryIO) -> str | None:
     ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
     if ours and archive.comment != seal(zlib.crc32(directory)):
         return "the checksum of its directory does not match: the bytes were changed after they were written"
-    return (
-        None
-        if any(name.endswith("/data.pkl") for name in names)
-        else "a zip archive, but not one that torch.save wrote"
-    )
-
-
-def _directory(file: BinaryIO, start: int, size: int) -> bytes:
-    """The bytes from the directory of an archive to its end, without the seal."""
-    file.seek(start)
-    return file.read(max(size - start - SEAL_SIZE, 0))  # 0 if the file has shrunk meanwhile
+    if not any(name.endswith("/data.pkl") for name in names):
+        return "a zip archive, but not one that torch.save wrote"
+    return None
 
 
 def _encode(value: Any) -> Any:
@@ -135,14 +118,8 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        if len(value) == 1 and isinstance(text := value.get(_FLOAT), str) and text in _NOT_FINITE:
-            return _NOT_FINITE[text]
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    return value
+def _decode(value: dict[str, Any]) -> dict[str, Any] | float:
+    return float(value[_FLOAT]) if len(value) == 1 and value.get(_FLOAT) in _NOT_FINITE else value
 
 
 _BLOCK = 1 << 22
@@ -152,16 +129,7 @@ _HEADER = struct.Struct("<4s22x2H")
 
 
 def first_damaged(file: BinaryIO, archive: zipfile.ZipFile) -> str | None:
-    """The name of the first member whose bytes do not match its checksum, or ``None``.
-
-    Args:
-        file: The file of the archive.
-        archive: The archive, opened on that file.
-
-    Raises:
-        zipfile.BadZipFile: If a member has no valid header.
-        EOFError: If the file ends within a member.
-    """
+    """The name of the first member whose bytes do not match its checksum, or ``None``. One cut short is an error."""
     if not all(_is_plain(info) for info in archive.infolist()):
         return archive.testzip()  # another tool wrote it, or it is damaged; this is slower
     block = memoryview(bytearray(_BLOCK))

@@ -12,6 +12,7 @@ import pickle
 import zipfile
 from collections import ChainMap, OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -65,11 +66,11 @@ class _Pickler(pickle.Pickler):
     dispatch_table: Any = ChainMap({torch.Tensor: _reduce}, copyreg.dispatch_table)
 
 
+@dataclass
 class _Collector:
     """Replaces torch's writer, and keeps the records."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
+    records: list[Record] = field(default_factory=list)
 
     def write_record(self, name: str, data: str | bytes | torch.UntypedStorage, size: int) -> None:
         """Like ``torch._C.PyTorchFileWriter.write_record``."""

@@ -28,26 +28,17 @@ _ZIP64 = 1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one member of the archive lies.
+    """Where one member of the archive lies."""
 
-    Attributes:
-        name: Its name, with the root of the archive.
-        size: Bytes of data.
-        start: Offset of its header.
-        data: Offset of its data.
-        end: Offset behind its descriptor, which holds the checksum.
-    """
-
-    name: bytes
+    name: bytes  # with the root of the archive
     size: int
-    start: int
-    data: int
-    end: int
+    start: int  # offset of its header
+    data: int  # offset of its data
 
     @property
-    def is_large(self) -> bool:
-        """Whether its size or offset takes 64 bits."""
-        return self.size >= _LIMIT or self.start >= _LIMIT
+    def end(self) -> int:
+        """Offset behind its descriptor."""
+        return self.data + self.size + len(self.descriptor(0))
 
     def header(self) -> bytes:
         """The bytes between ``start`` and ``data``. The descriptor and the directory hold sizes and checksum."""
@@ -61,7 +52,8 @@ class Place:
         """The bytes between the data and ``end``: checksum and sizes."""
         if not self.size:
             return b""
-        return struct.pack("<4sIQQ" if self.is_large else "<4sIII", b"PK\7\10", crc, self.size, self.size)
+        is_large = max(self.size, self.start) >= _LIMIT
+        return struct.pack("<4sIQQ" if is_large else "<4sIII", b"PK\7\10", crc, self.size, self.size)
 
     def entry(self, crc: int) -> bytes:
         """Its entry in the directory of the archive."""
@@ -75,19 +67,13 @@ class Place:
 
 
 def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> list[Place]:
-    """Place the members one after another.
-
-    Args:
-        members: Names without the root, and sizes in bytes.
-        alignment: Data starts at multiples of this.
-    """
-    places, start = [], 0
+    """Place the members, given by names without the root and sizes. Data starts at multiples of ``alignment``."""
+    places: list[Place] = []
+    start = 0
     for name, size in members:
         full = f"{ROOT}/{name}".encode()
         least = start + 30 + len(full) + len(_large(size, start)) + 4
-        data = -(-least // alignment) * alignment
-        descriptor = 0 if not size else 24 if max(size, start) >= _LIMIT else 16
-        places.append(Place(full, size, start, data, data + size + descriptor))
+        places.append(Place(full, size, start, -(-least // alignment) * alignment))
         start = places[-1].end
     return places
 
@@ -100,20 +86,18 @@ def pieces(places: Sequence[Place], data: Sequence[bytes | memoryview], *, seale
         data: The bytes of each member. Those of the member ``ID`` are computed here instead.
         sealed: Whether the archive ends with the checksum of its directory.
     """
-    small: list[bytes | memoryview] = []
-    length = 0
+    joined = bytearray()
     for piece in _in_order(places, data, sealed=sealed):
         is_large = len(piece) >= _SMALL
         if not is_large:
-            small.append(piece)
-            length += len(piece)
-        if small and (is_large or length >= _JOINED):
-            yield memoryview(b"".join(small))
-            small, length = [], 0
+            joined += piece
+        if joined and (is_large or len(joined) >= _JOINED):
+            yield memoryview(joined)
+            joined = bytearray()
         if is_large:
             yield memoryview(piece)
-    if small:
-        yield memoryview(b"".join(small))
+    if joined:
+        yield memoryview(joined)
 
 
 def _in_order(
