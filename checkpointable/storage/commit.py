@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import time
@@ -23,10 +24,8 @@ from checkpointable.policy.names import TEMPORARY_PREFIX
 
 try:
     import fcntl
-except ImportError:  # on Windows
-    _HAS_LOCKS = False
-else:
-    _HAS_LOCKS = True
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # on Windows, where files have no such locks
 
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
@@ -68,12 +67,7 @@ def commit(
 
 
 def point(link: Path, target: Path) -> None:
-    """Make ``link`` a relative link to ``target``, in one step; a copy where the file system has no links.
-
-    Raises:
-        FileExistsError: If ``link`` is the file itself.
-        OSError: If the file system refuses.
-    """
+    """Make ``link`` a relative link to ``target``, in one step; a copy where the file system has no links."""
     if not link.is_symlink() and link.exists() and link.samefile(target):
         raise FileExistsError(errno.EEXIST, "a link would replace the file that it leads to", str(link))
     with _temporary(link.parent) as temporary:
@@ -106,12 +100,8 @@ def sync_directory(directory: Path) -> None:
 def prepare(directory: Path, *, below: bool = False) -> None:
     """Make the directory, check that it can be written, and delete temporary files that dead processes left.
 
-    Args:
-        directory: Where checkpoints will be saved.
-        below: Whether they will also be saved in its subdirectories.
-
-    Raises:
-        SaveError: If the directory cannot be used; the message says what to do.
+    ``below`` says that checkpoints will also be saved in its subdirectories. ``SaveError`` says that the directory
+    cannot be used, and what to do.
     """
     try:
         _make(directory)
@@ -161,7 +151,7 @@ def _locked(temporary: Path) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(open(temporary, "x+b"))
-            if not _HAS_LOCKS:
+            if fcntl is None:
                 break
             lock = os.dup(file.fileno())
             stack.callback(os.close, lock)
@@ -189,8 +179,7 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 def _copy(target: Path, temporary: Path) -> None:
     with open(target, "rb") as source, _locked(temporary) as copy:
-        while block := source.read(1 << 24):
-            copy.write(block)
+        shutil.copyfileobj(source, copy, 1 << 24)
         copy.flush()
         os.fsync(copy.fileno())
 
@@ -216,7 +205,7 @@ def _delete_if_abandoned(leftover: Path) -> None:
 @contextlib.contextmanager
 def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
     """Lock a file for the block if no process has it locked, and give whether that is so; ``None`` without locks."""
-    if not _HAS_LOCKS or not stat.S_ISREG(status.st_mode):
+    if fcntl is None or not stat.S_ISREG(status.st_mode):
         yield True
         return
     descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -6,7 +6,6 @@ cache. Small files, and those on file systems that refuse (tmpfs, some network o
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import io
@@ -15,6 +14,8 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,23 +30,22 @@ _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def write(content: Content, file: BinaryIO) -> None:
-    """Write the content into an empty file that is open for writing. The caller makes it durable.
-
-    Raises:
-        OSError: If the file system refuses.
-    """
+    """Write the content into an empty file that is open for writing. The caller makes it durable."""
     descriptor = file.fileno()
-    with _past_the_cache(descriptor, wanted=content.size >= _SMALL):
-        _one_behind(lambda block: _write(descriptor, block), _blocks(content))
+    is_direct = bool(_DIRECT) and content.size >= _SMALL
+    try:
+        if is_direct:
+            with suppress(OSError):  # a file system without direct writes
+                _set_direct(descriptor, _DIRECT)
+        _one_behind(partial(_write, descriptor), _blocks(content))
+    finally:
+        if is_direct:
+            _set_direct(descriptor, 0)
     os.ftruncate(descriptor, content.size)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading: past the page cache if it is large and the file system allows that.
-
-    Raises:
-        OSError: If it cannot be opened.
-    """
+    """Open a file for reading: past the page cache if it is large and the file system allows that."""
     if _DIRECT and os.path.getsize(path) >= _SMALL:
         try:
             return io.BufferedReader(DirectReader(path), _BUFFER)
@@ -56,14 +56,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class DirectReader(io.FileIO):
-    """A file that is read past the page cache.
-
-    Args:
-        path: The file.
-
-    Raises:
-        OSError: If it cannot be opened, or the file system refuses direct reads.
-    """
+    """A file that is read past the page cache."""
 
     # both read by way of ``readinto``: direct reads need aligned memory
     read = io.RawIOBase.read  # type: ignore[assignment]  # FileIO also allows None as the size
@@ -86,26 +79,7 @@ class DirectReader(io.FileIO):
 
     def _load(self, start: int) -> None:
         self._start, self._length = start, 0
-        try:
-            self._length = os.preadv(self.fileno(), [self._block], start)
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-            _set_direct(self.fileno(), 0)  # the file system accepted the flag, and refuses the read
-            self._length = os.preadv(self.fileno(), [self._block], start)
-
-
-@contextlib.contextmanager
-def _past_the_cache(descriptor: int, *, wanted: bool) -> Iterator[None]:
-    if not wanted or not _DIRECT:
-        yield
-        return
-    with contextlib.suppress(OSError):  # a file system without direct writes
-        _set_direct(descriptor, _DIRECT)
-    try:
-        yield
-    finally:
-        _set_direct(descriptor, 0)
+        self._length = _direct_or_not(self.fileno(), partial(os.preadv, self.fileno(), [self._block], start))
 
 
 def _set_direct(descriptor: int, flag: int) -> None:
@@ -116,13 +90,18 @@ def _set_direct(descriptor: int, flag: int) -> None:
 
 def _write(descriptor: int, block: memoryview) -> None:
     while len(block):
-        try:
-            block = block[os.write(descriptor, block) :]
-        except OSError as error:
-            if error.errno not in _REFUSED or not _DIRECT:
-                raise
-            _set_direct(descriptor, 0)  # the file system accepted the flag, and refuses the write
-            block = block[os.write(descriptor, block) :]
+        block = block[_direct_or_not(descriptor, partial(os.write, descriptor, block)) :]
+
+
+def _direct_or_not(descriptor: int, call: Callable[[], int]) -> int:
+    """What a read or write returns, made through the page cache where the file system took the flag and refuses it."""
+    try:
+        return call()
+    except OSError as error:
+        if error.errno not in _REFUSED or not _DIRECT:
+            raise
+        _set_direct(descriptor, 0)
+        return call()
 
 
 def _one_behind(work: Callable[[memoryview], None], blocks: Iterable[memoryview]) -> None:

@@ -34,18 +34,14 @@ _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
 def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, timeout_seconds: float) -> None:
-    """Upload a file.
+    """Upload a file. After an ``OSError`` it may exist nevertheless.
 
     Args:
         content: Its bytes.
         url: Its name.
-        exclusive: Whether to fail if a file of that name exists by then, where the file system supports this.
+        exclusive: Whether to raise ``FileExistsError`` if the name is taken by then, where the file system can tell.
         part_size_bytes: Size of each part but the last.
         timeout_seconds: How long each part may take.
-
-    Raises:
-        FileExistsError: If the name is taken and ``exclusive`` is true.
-        OSError: If the file system refuses, or does not answer. The file may exist nevertheless.
     """
     files, path = filesystem(url)
     if not files.async_impl:
@@ -73,10 +69,6 @@ def difference(content: Content, url: str, *, part_size_bytes: int) -> str | Non
 
     Size and checksum are compared, the checksum being the one that S3 makes of the parts. If there is none, or it
     differs (encryption with own keys changes it), the file is read back and compared.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it cannot be read.
     """
     files, path = filesystem(url)
     with reaching(url):

@@ -32,12 +32,15 @@ _memory_at: Callable[[int, int, int], memoryview] = ctypes.PYFUNCTYPE(
 
 @dataclass(frozen=True)
 class _Copy:
-    """A storage whose bytes are copied later, or were copied and are compared later."""
+    """A large storage that only steps change: copied later, or copied at once and compared later."""
 
+    storage: torch.UntypedStorage
     source: int
     target: int
     size: int
     fingerprint: tuple[bytes, ...]  # of the source when the snapshot was taken
+    tensor: torch.Tensor  # one of those in the storage
+    version: int  # torch's count of its changes when the snapshot was taken
 
 
 class Snapshot:
@@ -75,8 +78,7 @@ class Snapshot:
         self._sealed = metadata is not None
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
-        self._watched: list[tuple[torch.UntypedStorage, _Copy]] | None = [] if watched else None
-        self._changed_only_by_steps: list[tuple[torch.Tensor, int]] = []
+        self._watched: list[_Copy] = []
         self._filled = threading.Event()
         self._buffer = buffer
         if buffer is None:
@@ -85,7 +87,7 @@ class Snapshot:
             ]
             self._filled.set()
         else:
-            self._data = self._copied(found, buffer, changed_only_by_steps)
+            self._data = self._copied(found, buffer, changed_only_by_steps, watched=watched)
 
     @property
     def size(self) -> int:
@@ -115,7 +117,7 @@ class Snapshot:
                 ctypes.memmove(copy.target, copy.source, copy.size)
             return self._is_unchanged()
         finally:
-            self._later, self._changed_only_by_steps = [], []
+            self._later = []
             if self._buffer is not None:
                 self._kept = []
             self._filled.set()
@@ -125,14 +127,10 @@ class Snapshot:
 
         To be called once, before the buffer is used by another snapshot.
         """
-        watched, self._watched = self._watched, None
-        if not watched:
-            return None
-        libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
-        places = [
-            (ctypes.c_void_p(it.target), ctypes.c_void_p(it.source), ctypes.c_size_t(it.size)) for _, it in watched
-        ]
-        return any(libc.memcmp(*place) != 0 for place in places)
+        watched, self._watched = self._watched, []
+        compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
+        compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        return any(compare(copy.target, copy.source, copy.size) != 0 for copy in watched) if watched else None
 
     def wait_for_staging(self) -> None:
         """Wait until all tensors are copied. After that they may change."""
@@ -148,6 +146,8 @@ class Snapshot:
         found: Sequence[torch_records.Record],
         buffer: StagingBuffer,
         changed_only_by_steps: Iterable[torch.Tensor],
+        *,
+        watched: bool,
     ) -> list[bytes | memoryview]:
         alignment = torch_records.alignment()
         padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
@@ -155,7 +155,7 @@ class Snapshot:
         large = {
             tensor.untyped_storage().data_ptr(): tensor for tensor in changed_only_by_steps if tensor.nbytes >= _LARGE
         }
-        if self._watched is not None or not large:
+        if watched or not large:
             buffer.populate()
         copied: list[bytes | memoryview] = []
         for (_, data), room in zip(found, padded, strict=True):
@@ -163,14 +163,12 @@ class Snapshot:
                 copied.append(data)
                 continue
             source, size = data.data_ptr(), data.nbytes()
-            only_by_steps = source in large and size >= _LARGE
-            if only_by_steps and self._watched is None:
-                self._later.append(_Copy(source, target, size, _fingerprint(source, size)))
-                self._changed_only_by_steps.append((large[source], large[source]._version))
-            else:
+            tensor = large.get(source) if size >= _LARGE else None
+            if tensor is not None:
+                copy = _Copy(data, source, target, size, _fingerprint(source, size), tensor, tensor._version)
+                (self._watched if watched else self._later).append(copy)
+            if tensor is None or watched:
                 ctypes.memmove(target, source, size)
-            if only_by_steps and self._watched is not None:
-                self._watched.append((data, _Copy(source, target, size, ())))
             copied.append(_view(target, size))
             target += room
         if not self._later:
@@ -183,14 +181,14 @@ class Snapshot:
         Torch counts changes in place. For those that it does not count (``.data``), samples are compared: the
         fingerprint shows a change before the copy, the comparison with the source one after it.
         """
-        return (
-            all(tensor._version == version for tensor, version in self._changed_only_by_steps)
-            and all(_fingerprint(copy.target, copy.size) == copy.fingerprint for copy in self._later)
+        return all(
+            copy.tensor._version == copy.version
+            and _fingerprint(copy.target, copy.size) == copy.fingerprint
             and all(
                 ctypes.string_at(copy.source + at, _SAMPLE) == ctypes.string_at(copy.target + at, _SAMPLE)
-                for copy in self._later
                 for at in range(0, copy.size - _SAMPLE + 1, max((copy.size - _SAMPLE) // (_SAMPLES - 1), 1))
             )
+            for copy in self._later
         )
 
 
