@@ -100,8 +100,7 @@ def sync_directory(directory: Path) -> None:
 def prepare(directory: Path, *, below: bool = False) -> None:
     """Make the directory, check that it can be written, and delete temporary files that dead processes left.
 
-    ``below`` says that checkpoints will also be saved in its subdirectories. ``SaveError`` says that the directory
-    cannot be used, and what to do.
+    ``below`` says that files will be in its subdirectories, too. ``SaveError`` says why it cannot be used.
     """
     try:
         _make(directory)

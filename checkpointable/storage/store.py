@@ -36,11 +36,7 @@ class Store(Protocol):
     def prepare(self, *, below: bool) -> None:
         """Make the directory, show that it can be written, sweep what dead processes left half-written.
 
-        Args:
-            below: Whether files will be in its subdirectories, too.
-
-        Raises:
-            SaveError: If it cannot be used; the message says what to do.
+        ``below`` says that files will be in its subdirectories, too. ``SaveError`` says why it cannot be used.
         """
 
     def path(self, name: str) -> str:

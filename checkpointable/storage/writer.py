@@ -38,14 +38,10 @@ class Writer(Generic[T]):
         return self._result is not None and self._process == os.getpid() and not self._result.done()
 
     def start(self, work: Callable[[], T], *, background: bool) -> None:
-        """Start work. If an interrupted caller left earlier work, wait for it first, and drop its result.
+        """Start work, and return at once if it runs in the background.
 
-        Args:
-            work: What to do.
-            background: Whether to return at once.
-
-        Raises:
-            BaseException: What the earlier work raised. Nothing was started then.
+        If an interrupted caller left earlier work, wait for it first, and drop its result. What that work raised is
+        raised here, and nothing is started.
         """
         if self._result is not None:
             self.take()
@@ -62,11 +58,7 @@ class Writer(Generic[T]):
             concurrent.futures.wait([self._result], seconds)
 
     def take(self) -> T | None:
-        """Wait for the work, and return its result once; ``None`` if there was no work.
-
-        Raises:
-            BaseException: What the work raised.
-        """
+        """Wait for the work, and return its result, or raise what it raised, once; ``None`` if there was no work."""
         self.wait()
         result, self._result = self._result, None
         if result is None or result.cancelled() or self._process != os.getpid():

@@ -1,7 +1,8 @@
 """A checkpoint file: the archive that ``torch.save`` writes, and one more member that holds metadata.
 
 That member follows those of torch, so the offsets that torch computes hold. It is read with the standard library,
-without reading a tensor. The CRC-32 of each member shows whether the file is intact; ``torch.load`` ignores it.
+without reading a tensor. The CRC-32 of each member shows whether the file is intact; ``torch.load`` ignores it. Where a
+remote file system does not answer, all functions here raise ``RemoteError``: that tells nothing about the file.
 """
 
 from __future__ import annotations
@@ -43,12 +44,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
-    """The metadata of an open checkpoint file.
-
-    Raises:
-        CheckpointFileError: If the file is not an archive, or has no readable metadata.
-        RemoteError: If its file system does not answer.
-    """
+    """The metadata of an open checkpoint file; ``CheckpointFileError`` if it is no archive, or has none to read."""
     try:
         with zipfile.ZipFile(file) as archive:
             member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
@@ -78,11 +74,7 @@ def problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def problem_in(file: BinaryIO) -> str | None:
-    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it.
-
-    Raises:
-        RemoteError: If its file system does not answer.
-    """
+    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return "an empty file"

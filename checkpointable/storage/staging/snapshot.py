@@ -105,11 +105,7 @@ class Snapshot:
         return self._filled.is_set()
 
     def fill(self) -> bool:
-        """Make the copies that were left for later, on another thread than training's.
-
-        Returns:
-            Whether all tensors were unchanged until they were copied.
-        """
+        """Make the copies that were left for later, and tell whether those tensors were unchanged until then."""
         try:
             if self._buffer is not None:
                 self._buffer.populate()
