@@ -10,9 +10,7 @@ fit starts.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import Mixin, find, put_before
@@ -29,21 +27,22 @@ else:  # at run time, the base is the class of the loop that is observed
     _EvaluationLoop = _FitLoop = _TrainingEpochLoop = object
 
 
-class Restoring(Protocol):
-    """Restores a run that resumes; does nothing for a new one."""
+class Restoring:
+    """Restores a run that resumes; does nothing for a new one, and this one for none."""
 
     def on_run_start(self, trainer: Trainer) -> None:
         """Before the fit loop looks whether anything is left to train."""
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """After the training loaders are made, before their iterators are; returns whether it restores their state."""
+        return False
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """After the validation loaders are made."""
 
 
-class Listener(Protocol):
-    """Hears the events of a fit, in the order in which they are listed here.
+class Listener:
+    """Hears the events of a fit, in the order in which they are listed here. This one does nothing.
 
     Attributes:
         restorer: Hears of the run's start and of its loaders.
@@ -51,14 +50,15 @@ class Listener(Protocol):
             resumed epoch has begun.
     """
 
-    restorer: Restoring
-    resumes_after: Ended | None
+    restorer = Restoring()
+    resumes_after: Ended | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Before the first hook of training."""
 
     def before_first(self, trainer: Trainer, what: Ended) -> bool:
         """Before an epoch begins, and before its first batch is fetched; returns whether the run resumes right here."""
+        return False
 
     def on_batch_start(self) -> None:
         """Before each batch is fetched."""
@@ -92,9 +92,13 @@ def observe(trainer: Trainer) -> None:
     put_before(_ObservedEvaluationLoop, trainer.fit_loop.epoch_loop.val_loop)
 
 
-def _listener(loop: _Loop) -> Listener | None:
+_NO_SESSION = Listener()
+
+
+def _listener(loop: _Loop) -> Listener:
     module = loop.trainer.lightning_module
-    return None if module is None else module.__dict__.get("_checkpointing")
+    listener: Listener = vars(module).get("_checkpointing", _NO_SESSION) if module is not None else _NO_SESSION
+    return listener
 
 
 class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
@@ -103,12 +107,16 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     def reset(self) -> None:
         """Resume after a batch that is wholly over: none of Lightning's repairs for interrupted hooks applies."""
         listener = _listener(self)
-        if listener is None:
+        if listener is _NO_SESSION:
             super().reset()
             return
         stepped = self._batches_that_stepped
-        with _quiet_about_resumable_loaders(self.trainer):
+        loader: Any = self.trainer.fit_loop._combined_loader
+        flattened, loader._flattened = loader._flattened, []  # no warning that these have no state of their own
+        try:
             super().reset()
+        finally:
+            loader._flattened = flattened
         if listener.resumes_after == Ended.BATCH and self._restarting:
             self.restarting = False
             self.reset_restart_stage()
@@ -119,23 +127,19 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
         listener.before_first(self.trainer, Ended.BATCH)
 
     def advance(self, data_fetcher: Any) -> None:
-        listener = _listener(self)
-        if listener is not None:
-            listener.on_batch_start()
+        _listener(self).on_batch_start()
         super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
-        if listener is not None:
-            listener.on_batch_trained()
+        listener.on_batch_trained()
         try:
             super().on_advance_end(data_fetcher)
         except find(self, "SIGTERMException"):
-            if listener is not None and not self.trainer.validating:  # in a validation no state is consistent
+            if not self.trainer.validating:  # in a validation no state is consistent
                 listener.on_batch_end(self.trainer, terminating=True)
             raise
-        if listener is not None:
-            listener.on_batch_end(self.trainer, terminating=False)
+        listener.on_batch_end(self.trainer, terminating=False)
 
 
 class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
@@ -143,9 +147,8 @@ class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
 
     def setup_data(self) -> None:
         super().setup_data()
-        listener = _listener(self)
-        if listener is not None and self._combined_loader is not None:
-            listener.restorer.on_validation_loaders(self.trainer, self._combined_loader)
+        if self._combined_loader is not None:
+            _listener(self).restorer.on_validation_loaders(self.trainer, self._combined_loader)
 
 
 class _ObservedFitLoop(Mixin, _FitLoop):
@@ -153,9 +156,6 @@ class _ObservedFitLoop(Mixin, _FitLoop):
 
     def run(self) -> None:
         listener = _listener(self)
-        if listener is None:
-            super().run()
-            return
         listener.restorer.on_run_start(self.trainer)
         try:
             super().run()
@@ -167,22 +167,18 @@ class _ObservedFitLoop(Mixin, _FitLoop):
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Skip the sanity check, which Lightning runs where the checkpoint was saved after an epoch."""
         super().load_state_dict(state_dict, prefix)
-        listener = _listener(self)
-        if listener is not None and listener.resumes_after == Ended.EPOCH:
+        if _listener(self).resumes_after == Ended.EPOCH:
             self.epoch_loop.val_loop._restarting = True  # the sanity check is skipped while it is set
 
     def _load_combined_loader_states(self) -> None:
         """Lightning calls it after the loaders are made and before their iterators are."""
-        listener = _listener(self)
         loader = self._combined_loader
-        restores = None if listener is None else listener.restorer.on_training_loaders
-        if restores is not None and loader is not None and restores(self.trainer, loader):
+        if loader is not None and _listener(self).restorer.on_training_loaders(self.trainer, loader):
             self._combined_loader_states_to_load = []
         super()._load_combined_loader_states()
 
     def on_advance_start(self) -> None:
-        listener = _listener(self)
-        if listener is not None and listener.before_first(self.trainer, Ended.EPOCH):
+        if _listener(self).before_first(self.trainer, Ended.EPOCH):
             self._resuming_from_checkpoint = False  # else no new iterator is made for the epoch
         super().on_advance_start()
 
@@ -192,44 +188,24 @@ class _ObservedFitLoop(Mixin, _FitLoop):
 
     def reset(self) -> None:
         """Resume after an epoch that is wholly over: the next one starts as in a run that was not stopped."""
-        listener = _listener(self)
-        if listener is not None and listener.resumes_after == Ended.EPOCH:
+        if _listener(self).resumes_after == Ended.EPOCH:
             find(self, "_Loop").restarting.fset(self, False)  # the setter of _FitLoop may set it to True
         super().reset()
 
     def on_run_start(self) -> None:
-        listener = _listener(self)
-        if listener is not None:
-            listener.on_train_start(self.trainer)
+        _listener(self).on_train_start(self.trainer)
         super().on_run_start()
 
     def on_advance_end(self) -> None:
         listener = _listener(self)
-        if listener is not None:
-            listener.on_epoch_ending(self.trainer, early=not self.epoch_loop._num_ready_batches_reached())
+        listener.on_epoch_ending(self.trainer, early=not self.epoch_loop._num_ready_batches_reached())
         try:
             super().on_advance_end()
         except find(self, "SIGTERMException"):
-            if listener is not None:
-                listener.on_epoch_end(self.trainer, terminating=True)
+            listener.on_epoch_end(self.trainer, terminating=True)
             raise
-        if listener is not None:
-            listener.on_epoch_end(self.trainer, terminating=False)
+        listener.on_epoch_end(self.trainer, terminating=False)
 
     def on_run_end(self) -> None:
-        listener = _listener(self)
-        if listener is not None:
-            listener.on_train_end(self.trainer)
+        _listener(self).on_train_end(self.trainer)
         super().on_run_end()
-
-
-@contextlib.contextmanager
-def _quiet_about_resumable_loaders(trainer: Trainer) -> Iterator[None]:
-    """Silence the warning about loaders without a state of their own: their position is restored all the same."""
-    loader = trainer.fit_loop._combined_loader
-    assert loader is not None
-    flattened, loader._flattened = loader._flattened, []
-    try:
-        yield
-    finally:
-        loader._flattened = flattened
