@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +12,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
-from checkpointable.storage import local
-from checkpointable.storage.files import read_bytes
+from checkpointable.storage.files import open_file, read_bytes
 from checkpointable.storage.format import archive
+from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
-from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.staging.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -43,13 +40,12 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             SaveError: If a remote file system refuses it, after several tries.
             OSError: If the file system refuses.
         """
-        text = str(path)
-        if storage_options is not None or _is_left_to_lightning(text):
+        place = _place(path)
+        if storage_options is not None or _is_left_to_lightning(place):
             super().save_checkpoint(checkpoint, path, storage_options)
-        elif is_remote(text):
-            RemoteStore(parent(text)).write(_content(checkpoint), text, overwrite=True)
         else:
-            write_checkpoint(checkpoint, Path(LocalFileSystem._strip_protocol(text)), overwrite=True)
+            content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
+            store_at(parent(place)).write(content, place, overwrite=True)
 
     def load_checkpoint(
         self,
@@ -64,52 +60,32 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
             RemoteError: If a remote file system does not answer.
         """
-        text = str(path)
-        if is_remote(text) and not _is_left_to_lightning(text):
-            file = io.BytesIO(read_bytes(text))
-            start, wrong = file.read(2), archive.problem_in(file)
+        place = _place(path)
+        if _is_left_to_lightning(place):
+            return super().load_checkpoint(path, map_location, weights_only)
+        with io.BytesIO(read_bytes(place)) if is_remote(place) else open_file(place) as file:
+            wrong = archive.problem_in(file)
             file.seek(0)
-            read = partial(torch.load, file, map_location=map_location, weights_only=weights_only)
-            return _checked(read, text, wrong, start)
-        place = "" if is_remote(text) else LocalFileSystem._strip_protocol(text)
-        wrong = archive.problem(place) if os.path.isfile(place) else None
-        start = b"" if wrong is None else _start(place)
-        return _checked(partial(super().load_checkpoint, path, map_location, weights_only), place, wrong, start)
+            is_archive = file.read(2) == b"PK"
+            file.seek(0)
+            if wrong is not None and is_archive:  # other files may be in torch's old format
+                raise CheckpointFileError(_cannot_load(place, wrong))
+            try:
+                checkpoint: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=weights_only)
+            except Exception as error:  # a damaged file of the old format can raise anything
+                if wrong is None:
+                    raise
+                raise CheckpointFileError(_cannot_load(place, wrong)) from error
+            return checkpoint
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, overwrite: bool) -> None:
-    """Commit a checkpoint, with its metadata as a member of its own.
-
-    Raises:
-        FileExistsError: If the name is taken and ``overwrite`` is false.
-        OSError: If the file system refuses.
-    """
-    local.write(_content(checkpoint), path, overwrite=overwrite)
+def _place(path: str | Path) -> str:
+    text = str(path)
+    return text if is_remote(text) else str(LocalFileSystem._strip_protocol(text))
 
 
-def _content(checkpoint: dict[str, Any]) -> Snapshot:
-    return Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
-
-
-def _is_left_to_lightning(path: str) -> bool:
-    return path.startswith("http") or "::" in path.partition("://")[0]
-
-
-def _checked(read: Callable[[], dict[str, Any]], path: str, wrong: str | None, start: bytes) -> dict[str, Any]:
-    """Return what ``read`` does. A damaged archive is refused unread; other files may be in torch's old format."""
-    if wrong is not None and start == b"PK":
-        raise CheckpointFileError(_cannot_load(path, wrong))
-    try:
-        return read()
-    except Exception as error:  # a damaged file of the old format can raise anything
-        if wrong is None:
-            raise
-        raise CheckpointFileError(_cannot_load(path, wrong)) from error
-
-
-def _start(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(2)
+def _is_left_to_lightning(place: str) -> bool:
+    return is_remote(place) and (place.startswith("http") or "::" in place.partition("://")[0])
 
 
 def _cannot_load(path: str, wrong: str) -> str:

@@ -15,8 +15,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from nets import durable_io
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
-from checkpointable.lightning_internals.checkpoint_io import write_checkpoint
 from checkpointable.storage.format import archive
+from checkpointable.storage.local import store_at
+from checkpointable.storage.staging.snapshot import Snapshot
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)
 PLAIN = {
@@ -122,13 +123,13 @@ def test_save_of_what_cannot_be_pickled_leaves_the_old_file_whole(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_write_checkpoint_to_a_taken_name_leaves_the_other_file_untouched(tmp_path):
-    path = tmp_path / "a.ckpt"
+def test_write_to_a_taken_name_leaves_the_other_file_untouched(tmp_path):
+    path, store = tmp_path / "a.ckpt", store_at(tmp_path)
     path.write_bytes(b"of another run")
     with pytest.raises(FileExistsError):
-        write_checkpoint(OURS, path, overwrite=False)
+        store.write(Snapshot(OURS, None), str(path), overwrite=False)
     assert path.read_bytes() == b"of another run"
-    write_checkpoint(OURS, path, overwrite=True)  # the twin: asked to, it does
+    store.write(Snapshot(OURS, None), str(path), overwrite=True)  # the twin: asked to, it does
     assert archive.problem(path) is None
 
 
