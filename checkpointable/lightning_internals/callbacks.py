@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals.tree import find, is_a
 
@@ -11,17 +11,11 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
 _IMPLICIT = "_checkpointing_implicit"
-_CHECKPOINT_SETTINGS = (
-    *("dirpath", "filename", "monitor", "verbose", "save_last", "save_top_k", "save_weights_only", "mode"),
-    *("save_on_exception", "auto_insert_metric_name", "state_key"),
-    *("_save_on_train_epoch_end", "_enable_version_counter"),
-)
 
 
-def callbacks(trainer: Trainer) -> list[Callback]:
+def callbacks(trainer: Trainer) -> list[Any]:
     """The trainer's callbacks. (Lightning sets the attribute where type checkers don't see it.)"""
-    attached: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return attached
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def of_session(trainer: Trainer, session: object) -> Any:
@@ -48,21 +42,18 @@ def attach(trainer: Trainer, callback: Callback, *, first_checkpoint: bool = Fal
 
 
 def take_implicit_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
-    """Detach and return the ``ModelCheckpoint`` that Lightning added by itself. One with settings of its own stays."""
-    mark_implicit_checkpoint(trainer)
-    for callback in callbacks(trainer):
-        if getattr(callback, _IMPLICIT, False):
-            detach(trainer, callback)
-            return cast("ModelCheckpoint", callback)
-    return None
+    """Detach and return the ``ModelCheckpoint`` that ``mark_implicit_checkpoint`` has marked."""
+    implicit: ModelCheckpoint | None = next((it for it in callbacks(trainer) if getattr(it, _IMPLICIT, False)), None)
+    if implicit is not None:
+        detach(trainer, implicit)
+    return implicit
 
 
 def mark_implicit_checkpoint(trainer: Trainer) -> None:
-    """Mark the ``ModelCheckpoint`` that Lightning added by itself, as long as its settings are the defaults."""
-    default = find(trainer, "ModelCheckpoint")
-    blank = _settings(default())
+    """Mark the ``ModelCheckpoint`` that Lightning added by itself, as long as it is as when it was made."""
+    default = find(trainer, "ModelCheckpoint")()
     for callback in callbacks(trainer):
-        if type(callback) is default and _settings(callback) == blank:
+        if type(callback) is type(default) and vars(callback) == vars(default):
             setattr(callback, _IMPLICIT, True)
 
 
@@ -71,7 +62,3 @@ def forget_implicit_checkpoint(trainer: Trainer, checkpoint: dict[str, Any]) -> 
     blank = find(trainer, "ModelCheckpoint")().state_key
     if all(callback.state_key != blank for callback in callbacks(trainer)):
         checkpoint.get("callbacks", {}).pop(blank, None)
-
-
-def _settings(callback: Callback) -> dict[str, Any]:
-    return {name: getattr(callback, name) for name in _CHECKPOINT_SETTINGS}
