@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +20,8 @@ if TYPE_CHECKING:
 
     from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 
-
-from types import MethodType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
-
 _SEED = "PL_GLOBAL_SEED"
+_HIDDEN = "_checkpointing_hidden_step"
 
 
 def is_fitting(trainer: Trainer) -> bool:
@@ -109,9 +104,8 @@ def global_seed() -> str | None:
 
 def set_global_seed(seed: str | None) -> None:
     """Set the seed of the run that is resumed, in place of the resuming script's own."""
-    if seed is None:
-        os.environ.pop(_SEED, None)
-    else:
+    os.environ.pop(_SEED, None)
+    if seed is not None:
         os.environ[_SEED] = seed
 
 
@@ -155,10 +149,10 @@ def ended(checkpoint: Mapping[str, Any]) -> Ended | None:
 
 
 def stopped_early(trainer: Trainer) -> bool:
-    """Whether ``should_stop`` has to be set after a resume, too.
+    """Whether ``should_stop`` has to be set after a resume, too: a longer run would have it here as well.
 
-    It has if an ``EarlyStopping`` set it, since a longer run would have stopped here as well, or if the run continues
-    in spite of it until ``min_epochs`` or ``min_steps``.
+    That is so if an ``EarlyStopping`` set it, or if the run continues in spite of it until ``min_epochs`` or
+    ``min_steps``.
     """
     stopped = any(callback.stopping_reason.value != 0 for callback in trainer.early_stopping_callbacks)
     return bool(trainer.should_stop) and (stopped or not trainer.fit_loop._can_stop_early)
@@ -190,15 +184,12 @@ def validates(trainer: Trainer) -> bool:
 
 
 def logged_now(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Return what was logged in the loop that is just ending.
-
-    ``trainer.callback_metrics`` also keeps values of earlier loops; they must not decide what is best.
-    """
+    """What the loop that is just ending has logged. (``callback_metrics`` also keeps values of earlier loops.)"""
     return _logged(trainer, trainer._results)
 
 
 def logged_in_training(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Return what this training epoch has logged so far."""
+    """What this training epoch has logged so far."""
     return _logged(trainer, trainer.fit_loop.epoch_loop._results)
 
 
@@ -253,20 +244,13 @@ def set_resume_path(trainer: Trainer, path: str) -> None:
     trainer._checkpoint_connector._ckpt_path = path
 
 
-_HIDDEN = "_checkpointing_hidden_step"
-
-
 def has_val_loader(trainer: Trainer) -> bool:
     """Whether a validation loader was given, to ``fit``, in the module or in a data module."""
     return bool(trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined())
 
 
 def hide_validation_step(module: LightningModule) -> None:
-    """Hide ``validation_step`` from Lightning until ``show_validation_step``.
-
-    Where a base class defines it and there is no loader, Lightning warns that the loader is missing, and its batch size
-    finder asks for it.
-    """
+    """Hide ``validation_step`` until ``show_validation_step``: without a loader, Lightning would ask for one."""
     attributes = module.__dict__
     attributes.setdefault(_HIDDEN, attributes.get("validation_step"))
     attributes["validation_step"] = MethodType(find(module, "LightningModule").validation_step, module)

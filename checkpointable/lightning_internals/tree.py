@@ -8,21 +8,18 @@ is asked for.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from importlib import import_module
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from checkpointable._errors import LightningVersionError
 from checkpointable.lightning_internals.names import IMPORTED, METADATA_FIELDS, OF_CLASSES, OF_TRAINER
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-
-
-from collections.abc import Callable
-from typing import SupportsIndex, TypeVar, cast
 
 _PLACES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in IMPORTED}
 
@@ -39,11 +36,7 @@ TREES = (Tree("lightning.pytorch", "lightning.fabric"), Tree("pytorch_lightning"
 
 
 def tree_of(thing: object) -> Tree:
-    """The tree that an instance or a class is of.
-
-    Raises:
-        LightningVersionError: If it is of neither.
-    """
+    """The tree that an instance or a class is of; ``LightningVersionError`` if it is of neither."""
     cls = thing if isinstance(thing, type) else type(thing)
     tree = _tree_of(cls)
     if tree is None:
@@ -53,11 +46,7 @@ def tree_of(thing: object) -> Tree:
 
 
 def find(owner: object, name: str) -> Any:
-    """Return the class or function of this name in the tree that ``owner`` is of.
-
-    Raises:
-        LightningVersionError: If that tree has none.
-    """
+    """The class or function of this name in the tree that ``owner`` is of."""
     return load(tree_of(owner), name)
 
 
@@ -76,26 +65,20 @@ def set_sampler_epoch(loader: Any, epoch: int) -> None:
 
 @cache
 def load(tree: Tree, name: str) -> Any:
-    """Import a class or function of a tree by its name in ``names.IMPORTED``.
-
-    Raises:
-        LightningVersionError: If the tree has none.
-    """
+    """Import a class or function of a tree by its name in ``names.IMPORTED``; ``LightningVersionError`` without it."""
     package, _, inner = _PLACES[name].partition(".")
     module = ".".join(filter(None, (getattr(tree, package), inner)))
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise missing(tree, f"{module}.{name}") from error
+        raise _missing(tree, f"{module}.{name}") from error
 
 
-def missing(tree: Tree, name: str) -> LightningVersionError:
-    """Return the error for a name that a tree lacks."""
-    return unsuitable(tree, f"has no {name}, which checkpointable needs")
+def _missing(tree: Tree, name: str) -> LightningVersionError:
+    return _unsuitable(tree, f"has no {name}, which checkpointable needs")
 
 
-def unsuitable(tree: Tree, problem: str) -> LightningVersionError:
-    """Return the error for a tree that the library can't work with."""
+def _unsuitable(tree: Tree, problem: str) -> LightningVersionError:
     version = getattr(import_module(tree.pytorch), "__version__", "(version unknown)")
     return LightningVersionError(
         f"{tree.pytorch} {version} {problem}."
@@ -112,9 +95,6 @@ def _tree_of(cls: Any) -> Tree | None:
     return None
 
 
-_ABSENT = object()
-
-
 def check(trainer: Trainer) -> None:
     """Look for every name in ``names``, on this trainer and in the tree that it is of.
 
@@ -123,8 +103,7 @@ def check(trainer: Trainer) -> None:
     """
     tree = tree_of(trainer)
     for path in OF_TRAINER:
-        if not _has(trainer, path):
-            raise missing(tree, f"Trainer.{path}")
+        _require(tree, "Trainer", trainer, path)
     _check_classes(tree)
 
 
@@ -136,45 +115,36 @@ def _check_classes(tree: Tree) -> None:
     try:
         examples = _examples(tree)
     except TypeError as error:
-        raise unsuitable(tree, f"takes other arguments than checkpointable gives: {error}") from error
+        raise _unsuitable(tree, f"takes other arguments than checkpointable gives: {error}") from error
     for path in OF_CLASSES:
         name, _, attribute = path.partition(".")
-        if not _has(examples[name], attribute):
-            raise missing(tree, path)
+        _require(tree, name, examples[name], attribute)
     fields_now = {field.name for field in fields(examples["_Metadata"])}
     differing = sorted(fields_now ^ {*METADATA_FIELDS, "reduce_fx", "_sync"})
     if differing:
-        raise unsuitable(tree, f"logs values with other fields than checkpointable saves ({', '.join(differing)})")
+        raise _unsuitable(tree, f"logs values with other fields than checkpointable saves ({', '.join(differing)})")
 
 
 def _examples(tree: Tree) -> dict[str, Any]:
     """An instance of each class in ``OF_CLASSES``: many attributes are set by ``__init__``."""
     metadata = load(tree, "_Metadata")("on_step", "name")
-    return {
-        "CombinedLoader": load(tree, "CombinedLoader")([]),
-        "LightningModule": load(tree, "LightningModule")(),
-        "ModelCheckpoint": load(tree, "ModelCheckpoint")(),
-        "TorchCheckpointIO": load(tree, "TorchCheckpointIO")(),
-        "_MaxSizeCycle": load(tree, "_MaxSizeCycle")([]),
-        "_Metadata": metadata,
-        "_ResultMetric": load(tree, "_ResultMetric")(metadata, is_tensor=True),
-        "_Sync": load(tree, "_Sync")(),
+    arguments: dict[str, tuple[Any, ...]] = {
+        "CombinedLoader": ([],),
+        "_MaxSizeCycle": ([],),
+        "_Metadata": ("on_step", "name"),
+        "_ResultMetric": (metadata, True),
     }
+    names = {path.partition(".")[0] for path in OF_CLASSES}
+    return {name: load(tree, name)(*arguments.get(name, ())) for name in names}
 
 
-def _has(owner: Any, path: str) -> bool:
-    """Whether ``owner`` has the attribute at the end of a dotted path. That last attribute is not evaluated."""
+def _require(tree: Tree, name: str, owner: Any, path: str) -> None:
+    """Raise if the owner lacks the attribute at the end of a dotted path. That last attribute is not evaluated."""
     *between, last = path.split(".")
-    for name in between:
-        if not hasattr(owner, name):
-            return False
-        owner = getattr(owner, name)
-    return getattr_static(owner, last, _ABSENT) is not _ABSENT
-
-
-T = TypeVar("T", bound="Mixin")
-
-_combined: dict[tuple[type, type], type] = {}
+    try:
+        getattr_static(reduce(getattr, between, owner), last)
+    except AttributeError as error:
+        raise _missing(tree, f"{name}.{path}") from error
 
 
 class Mixin:
@@ -191,11 +161,14 @@ class Mixin:
         return (_rebuild, (mixin, base, function, arguments[1:]), *state)
 
 
-def combined(mixin: type[T], base: type) -> type[T]:
-    """Return the subclass of both, with ``mixin`` first. It has the name of ``base``, which profilers print."""
+_combined: dict[tuple[type, type], type] = {}
+
+
+def combined(mixin: type[Mixin], base: type) -> type[Any]:
+    """The subclass of both, with ``mixin`` first. It has the name of ``base``, which profilers print."""
     if (mixin, base) not in _combined:
         _combined[mixin, base] = type(base.__name__, (mixin, base), {})
-    return cast(type[T], _combined[mixin, base])
+    return _combined[mixin, base]
 
 
 def put_before(mixin: type[Mixin], thing: object) -> None:
