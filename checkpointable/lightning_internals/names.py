@@ -19,6 +19,7 @@ IMPORTED = (
     "pytorch.loops.evaluation_loop._EvaluationLoop",
     "pytorch.loops.fit_loop._FitLoop",
     "pytorch.loops.loop._Loop",
+    "pytorch.plugins.io.AsyncCheckpointIO",
     "pytorch.plugins.io.TorchCheckpointIO",
     "pytorch.plugins.io.wrapper._WrappingCheckpointIO",
     "pytorch.strategies.Strategy",
@@ -92,6 +93,7 @@ OF_CLASSES = (
     "_ResultMetric._forward_cache",
     "_ResultMetric._update_count",
     "_Sync._should",
+    "_WrappingCheckpointIO._checkpoint_io",
 )
 
 # The fields of ``_Metadata`` that are saved as they are. ``reduce_fx`` and ``_sync`` are saved apart.

@@ -41,25 +41,35 @@ def fast_dev_run(trainer: Trainer) -> bool:
 
 
 def install_checkpoint_io(trainer: Trainer, mixin: type[DurableCheckpointIO]) -> None:
-    """Replace Lightning's default ``CheckpointIO`` by one of ours. One that the user chose stays.
-
-    Args:
-        trainer: Of the fit.
-        mixin: Put before the default's class, and made with the trainer as its argument.
-    """
+    """Put ``mixin`` before Lightning's default ``CheckpointIO``, also behind wrappers. One of the user's own stays."""
+    *wrappers, base = _checkpoint_ios(trainer)
     default = find(trainer, "TorchCheckpointIO")
-    ours: Any = combined(mixin, default)
-    current: Any = trainer.strategy.checkpoint_io
-    if type(current) is default:
-        trainer.strategy.checkpoint_io = ours(trainer)
-    elif is_a(current, "_WrappingCheckpointIO") and type(current.checkpoint_io) is default:
-        current.checkpoint_io = ours(trainer)
+    if type(base) is not default:
+        return
+    ours: Any = combined(mixin, default)(trainer)
+    if wrappers:
+        wrappers[-1]._checkpoint_io = ours  # the setter of its property does nothing once it has one
+    else:
+        trainer.strategy.checkpoint_io = ours
 
 
 def own_checkpoint_io(trainer: Trainer) -> Any:
-    """The ``CheckpointIO`` that writes the files: behind a wrapper that makes it asynchronous, the wrapped one."""
-    current: Any = trainer.strategy.checkpoint_io
-    return current.checkpoint_io if is_a(current, "_WrappingCheckpointIO") else current
+    """The ``CheckpointIO`` that saves have to go through. ``AsyncCheckpointIO`` is not: our saves are asynchronous."""
+    thread = find(trainer, "AsyncCheckpointIO").save_checkpoint
+    return next(io for io in _checkpoint_ios(trainer) if type(io).save_checkpoint is not thread)
+
+
+def base_checkpoint_io(trainer: Trainer) -> Any:
+    """The ``CheckpointIO`` behind all wrappers, which writes the files."""
+    return _checkpoint_ios(trainer)[-1]
+
+
+def _checkpoint_ios(trainer: Trainer) -> list[Any]:
+    """The trainer's ``CheckpointIO``, the one that it wraps, and so on."""
+    found: list[Any] = [trainer.strategy.checkpoint_io]
+    while is_a(found[-1], "_WrappingCheckpointIO"):
+        found.append(found[-1].checkpoint_io)
+    return found
 
 
 def saves_whole_files(trainer: Trainer) -> bool:

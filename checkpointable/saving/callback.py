@@ -157,7 +157,7 @@ def _may_save(trainer: Trainer) -> bool:
     if not trainer.checkpoint_callbacks:
         rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
         return False
-    io = internals.own_checkpoint_io(trainer)
+    io = internals.base_checkpoint_io(trainer)
     if not isinstance(io, DurableCheckpointIO):
         rank_zero_info(
             f"checkpointable: {type(io).__name__} writes the files, so they have no metadata of checkpointable:"

@@ -261,7 +261,7 @@ def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: 
     """Save with the ``CheckpointIO`` of the user."""
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(path)
-    trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
+    internals.own_checkpoint_io(trainer).save_checkpoint(checkpoint, path)
 
 
 def _on_rank_zero(trainer: Trainer, work: Callable[[], Any]) -> Any:

@@ -8,11 +8,12 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.tuner import Tuner
 from nets import MixedNet, Net, PlainNet, Scripted, files, loader, trainer
 
-from checkpointable import latest
+from checkpointable import Checkpoints, latest
 from checkpointable.saving.callback import CheckpointingCallback
 
 MID_EPOCH = "ignore:You're resuming from a checkpoint that ended before the epoch ended"
@@ -242,3 +243,38 @@ def test_checkpoint_io_of_the_users_writes_the_files_and_what_they_lack_is_said(
             own.fit(Net(dirpath=tmp_path / str(told), save_interval=2), loader(4), loader(1))
         assert sum("Own writes the files" in record.message for record in caplog.records) == told
         assert files(tmp_path / str(told))
+
+
+class Counting(_WrappingCheckpointIO):
+    """A wrapper that a user wrote; nothing may be saved past it."""
+
+    saves = 0
+
+    def save_checkpoint(self, *args, **kwargs):
+        self.saves += 1
+        super().save_checkpoint(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        AsyncCheckpointIO,
+        Counting,
+        lambda: AsyncCheckpointIO(TorchCheckpointIO()),
+        lambda: AsyncCheckpointIO(Counting()),
+    ],
+    ids=["asynchronous", "a user's", "around the default", "around a user's"],
+)
+def test_checkpoint_io_that_is_wrapped_is_ours_and_its_files_are_found(tmp_path, caplog, make):
+    plugin, net = make(), Net(dirpath=tmp_path / "saved", save_interval=2)
+    with caplog.at_level("INFO"):
+        own = trainer(tmp_path, plugins=[plugin])
+        own.fit(net, loader(4), loader(1))
+    assert not any("writes the files" in record.message for record in caplog.records)
+    assert latest(tmp_path / "saved") == net.last_model_path
+    assert set(Checkpoints(tmp_path / "saved").verify().values()) == {None}
+    wrapper = next((io for io in (plugin, plugin.checkpoint_io) if isinstance(io, Counting)), None)
+    assert wrapper is None or wrapper.saves >= len(files(tmp_path / "saved"))
+    again = Net(dirpath=tmp_path / "saved")
+    trainer(tmp_path, max_epochs=2, plugins=[make()]).fit(again, loader(4), loader(1), ckpt_path=net.last_model_path)
+    assert again.trainer.global_step == 8
