@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, get_worker_info
 from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
@@ -19,17 +21,35 @@ _DRAW_AT_ONCE = {
 }
 
 
-class Order(Protocol):
-    """Notes and repeats the draw of an order; a ``LoaderPosition`` does."""
+class Order:
+    """From which random states a pass over a loader draws the order of its samples, and seeds its batches."""
 
-    loader: Any
-    worker_seed: int
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.rng: OrderRng | None = None
+        self.worker_seed = 0
+        self._first_counts = owned_rng.counts(loader)
 
-    def note_draw(self) -> None:
-        """The order of a pass is about to be drawn."""
+    def begin(self) -> None:
+        """A pass begins, whose order is not drawn yet."""
+        self.rng = None
+        self.worker_seed = _next_worker_seed(getattr(self.loader, "generator", None))
 
-    def draw_again(self, order_rng: OrderRng) -> None:
-        """Restore the states from which the order was drawn."""
+    def note(self) -> None:
+        """The order is about to be drawn."""
+        own = owned_rng.capture(self.loader)
+        self.rng = OrderRng(global_rng=rng.capture(), own_rng=own, sampler_counts=self.counts())
+
+    def restore(self) -> None:
+        """Restore the states before the draw, if it was noted: making the iterator has drawn a seed since."""
+        if self.rng is not None:
+            rng.restore(self.rng.global_rng)
+            owned_rng.restore(self.loader, self.rng.own_rng)
+            owned_rng.set_counts(self.loader, self.rng.sampler_counts)
+
+    def counts(self) -> dict[str, int]:
+        """The samplers' counts that have changed in this run. The others are as the script made them."""
+        return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
 
 
 class IndexBatches:
@@ -37,7 +57,11 @@ class IndexBatches:
 
     The iterator holds a reference to it. It holds only a weak one to the order, which holds the loader, which may hold
     the iterator: worker processes end when their iterator is freed, and a reference cycle would be freed at any time,
-    even in a forked process.
+    even in a forked process. A loader is read by one iterator at a time, so that it keeps the place of the latest.
+
+    Attributes:
+        source: The sampler that it replaces.
+        skip: How many batches to skip in the next pass, whose order is drawn again; ``None``: its order is a new one.
     """
 
     stands_for_source = True
@@ -45,62 +69,38 @@ class IndexBatches:
     def __init__(self, order: Order) -> None:
         self._order: Order = weakref.proxy(order)
         self.source: Any = None
-        self._latest: _IndexIterator | None = None
-        self._skip: tuple[int, OrderRng | None] | None = None
-
-    def skip(self, batches: int, order_rng: OrderRng | None) -> None:
-        """In the next pass, draw the order from these states, and skip this many batches."""
-        self._skip = batches, order_rng
-
-    def start(self) -> None:
-        """Skip now if the iterator has not fetched yet. Later passes skip nothing."""
-        if self._latest is not None:
-            self._latest.start()
-        self._skip = None
-
-    def __iter__(self) -> Iterator[Any]:
-        self._latest = _IndexIterator(self._order, self.source, self._skip)
-        return self._latest
+        self.skip: int | None = None
+        self._indices: Iterator[Any] | None = None
+        self._number = 0
+        self._own: rng.State | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
-
-class _IndexIterator:
-    def __init__(self, order: Order, source: Any, skip: tuple[int, OrderRng | None] | None) -> None:
-        self._order = order
-        self._source = source
-        self._skip = skip
-        self._indices: Iterator[Any] | None = None
-        self._number = 0
-        self._seeds = order.loader.num_workers > 0
-        self._own: rng.State | None = None
-
     def __iter__(self) -> Iterator[Any]:
+        self._indices, self._number, self._own = None, 0, None
         return self
 
     def __next__(self) -> Any:
         self.start()
         indices = self._draw()
-        if self._seeds:
+        if self._order.loader.num_workers > 0:
             return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self._number - 1))
         return indices
 
     def start(self) -> None:
-        """Draw the order, and skip the batches that were delivered before. Later calls do nothing."""
+        """Draw the order, and skip the batches that were delivered before. Later calls in this pass do nothing."""
         if self._indices is not None:
             return
-        batches, order_rng = self._skip or (0, None)
-        if self._skip is None:
-            self._order.note_draw()
-        elif order_rng is not None:
-            self._order.draw_again(order_rng)
-        self._indices = iter(self._source)  # may draw the whole order at once
-        for _ in range(batches):
-            try:
+        skipped, self.skip = self.skip, None
+        if skipped is None:
+            self._order.note()
+        else:
+            self._order.restore()
+        self._indices = iter(self.source)  # may draw the whole order at once
+        with contextlib.suppress(StopIteration):
+            for _ in range(skipped or 0):
                 self._draw()
-            except StopIteration:
-                return
 
     def _draw(self) -> Any:
         """The next index batch.
@@ -109,13 +109,10 @@ class _IndexIterator:
         draw. So the draws of the training in between do not change the order when it is drawn again.
         """
         assert self._indices is not None
-        if draws_at_once(self._source):
+        if draws_at_once(self.source):
             indices = next(self._indices)
-        elif self._own is None:
-            indices = next(self._indices)
-            self._own = rng.capture()
         else:
-            with rng.isolated(self._own):
+            with contextlib.nullcontext() if self._own is None else rng.isolated(self._own):
                 indices = next(self._indices)
                 self._own = rng.capture()
         self._number += 1
@@ -149,3 +146,15 @@ def draws_at_once(source: Any) -> bool:
     """Whether a sampler draws from the global generators only when its order begins."""
     inner = getattr(source, "sampler", source)
     return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE
+
+
+def _next_worker_seed(generator: torch.Generator | None) -> int:
+    """The base seed that a loader's iterator is about to draw, with the generator left unchanged."""
+    if generator is None:
+        with rng.isolated():
+            return int(torch.empty((), dtype=torch.int64).random_().item())
+    before = generator.get_state()
+    try:
+        return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+    finally:
+        generator.set_state(before)

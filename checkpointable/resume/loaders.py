@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch.utilities import CombinedLoader
 
 from checkpointable.lightning_internals import combined_loader
-from checkpointable.resume import owned_rng, rng
-from checkpointable.resume.loader_position import LoaderPosition, carries_state
+from checkpointable.resume import rng
+from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.state import LoaderState
 
 
 class Positions:
-    """The positions of one ``CombinedLoader``, over which it iterates in place of its loaders."""
+    """The positions of one ``CombinedLoader``, over which it iterates in place of its loaders; see ``StandIns``."""
 
     def __init__(self, loaders: Sequence[Any]) -> None:
         self.loaders = [LoaderPosition(loader) for loader in loaders]
-        self._fetches_ahead = False
 
     def on_pass_start(self) -> None:
         """Before the iterators of a pass are made."""
@@ -28,7 +26,6 @@ class Positions:
 
     def on_pass_started(self, *, fetches_ahead: bool) -> None:
         """After they are made."""
-        self._fetches_ahead = fetches_ahead
         for position in self.loaders:
             position.ahead = fetches_ahead
 
@@ -38,7 +35,7 @@ class Positions:
 
     def on_fetch(self) -> None:
         """Before a batch is fetched from every loader."""
-        if self._fetches_ahead:
+        if any(position.ahead for position in self.loaders):
             fetched = rng.capture()
             for position in self.loaders:
                 position.look_ahead(fetched)
@@ -46,9 +43,12 @@ class Positions:
 
 def track_positions(loader: CombinedLoader) -> list[LoaderPosition]:
     """Iterate over these loaders through positions. Calling it again for the same loaders changes nothing."""
-    if [position.loader for position in positions_of(loader)] != list(loader.flattened):
-        combined_loader.observe(loader, Positions(loader.flattened))
-    return positions_of(loader)
+    tracked = positions_of(loader)
+    if [position.loader for position in tracked] == list(loader.flattened):
+        return tracked
+    positions = Positions(loader.flattened)
+    combined_loader.observe(loader, positions)
+    return positions.loaders
 
 
 def positions_of(loader: CombinedLoader | None) -> list[LoaderPosition]:
@@ -71,45 +71,4 @@ def may_have_drawn(loader: CombinedLoader | None) -> bool:
 
 def states(loader: CombinedLoader | None, *, consumed_only: bool) -> tuple[LoaderState, ...]:
     """Where each loader stands; see ``LoaderPosition.state``."""
-    return tuple(
-        replace(position.state(consumed_only=consumed_only), own_rng=owned_rng.capture(position.loader))
-        for position in positions_of(loader)
-    )
-
-
-def resume_at(loader: CombinedLoader, saved: Sequence[LoaderState], epoch: int, *, between_passes: bool) -> None:
-    """Start the next pass where an earlier run stood.
-
-    Args:
-        loader: Of the training.
-        saved: What ``states`` gave.
-        epoch: For the samplers.
-        between_passes: Whether that pass had ended. Then only the state that a data set keeps for the next pass is
-            restored: Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
-    """
-    for position, state in zip(track_positions(loader), saved, strict=False):
-        if not between_passes or carries_state(position.loader):
-            position.resume_at(state, epoch)
-
-
-def restore_generators(loader: CombinedLoader | None, saved: Sequence[LoaderState], *, include_samplers: bool) -> None:
-    """Restore the loaders' own generators to their states when the checkpoint was saved.
-
-    Args:
-        loader: Of one loop; ``None`` if it has none yet.
-        saved: What ``states`` gave.
-        include_samplers: Also restore those that draw the order. Inside a pass they are left: it has been drawn again.
-    """
-    for position, state in zip(positions_of(loader), saved, strict=False):
-        if include_samplers:
-            owned_rng.set_counts(position.loader, state.sampler_counts)
-        in_data = ("dataset.", "collate_fn.")
-        generators = {at: s for at, s in state.own_rng.items() if include_samplers or at.startswith(in_data)}
-        owned_rng.restore(position.loader, generators)
-
-
-def start_persistent_workers(loader: CombinedLoader, saved: Sequence[LoaderState]) -> None:
-    """Start the workers that were running when the checkpoint was saved. The global generators stay unchanged."""
-    for position, state in zip(track_positions(loader), saved, strict=False):
-        if state.iterator_rng is not None:
-            position.start_persistent_workers(state.iterator_rng)
+    return tuple(position.state(consumed_only=consumed_only) for position in positions_of(loader))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
@@ -17,23 +17,16 @@ from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended
 from checkpointable.resume import owned_rng
-from checkpointable.resume.loader_position import LoaderPosition, carries_state, has_own_state
+from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of
 from checkpointable.resume.state import LoaderState, RankState, RunState
 
-EXACT = "exact"
 _IN_PART = (StochasticWeightAveraging, ModelPruning)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not resume exactly.
-
-    Attributes:
-        level: ``"approximate"`` or ``"lost"``.
-        what: What does not.
-        why: The reason.
-    """
+    """Something that does not resume exactly: it is ``"approximate"`` or ``"lost"``."""
 
     level: str
     what: str
@@ -45,7 +38,7 @@ class Finding:
 
 def exactness(findings: Sequence[Finding]) -> str:
     """``"exact"``, or the findings in one line."""
-    return "; ".join(str(finding) for finding in findings) or EXACT
+    return "; ".join(map(str, findings)) or "exact"
 
 
 def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> list[Finding]:
@@ -54,59 +47,20 @@ def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> li
         lost = "optimizers, schedulers, randomness, position in the data"
         return [Finding("lost", lost, "the file holds weights only")]
     found = [*_not_at_safe_point(state), *_callbacks(trainer)]
-    for name, position in _positions(internals.training_loader(trainer)) if state.ended != Ended.EPOCH else ():
+    for name, position in _positions(trainer) if state.ended != Ended.EPOCH else ():
         found += [Finding("approximate", name, why) for why in _inexact_kind(position)]
     return found
 
 
-def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None) -> list[Finding]:
-    """What this fit cannot restore exactly from the file."""
-    if saved is None:
-        why = f"the file has {len(state.ranks)} ranks, this training has {trainer.world_size}"
-        return [Finding("lost", f"randomness and position in the data of rank {trainer.global_rank}", why)]
-    inside = ended == Ended.BATCH
-    found = [*(_not_at_safe_point(state) if inside else ()), *_callbacks(trainer)]
-    if len(state.ranks) != trainer.world_size:
-        why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
-        found.append(Finding("approximate", "which rank sees which sample", why))
-    for name, before, now in _changed_settings(trainer, state.settings):
-        found.append(Finding("approximate", name, f"{before} when saved, {now} now"))
-    positions = _positions(internals.training_loader(trainer))
-    metrics = {name for name, _ in logged.metrics_of(trainer.lightning_module)}
-    for name in saved.metrics.keys() - metrics:
-        found.append(Finding("lost", f"metric {name!r}", "the module has no metric of that name"))
-    for (name, position), was in zip(positions, saved.training, strict=False):
-        reasons = list(_differences(position, was))
-        if inside:
-            reasons += [*_missing_state(position, was), *_inexact_kind(position)]
-        found += [Finding("approximate", name, why) for why in reasons]
-    expected, present = len(saved.training), len(positions)
-    if expected != present:
-        found.append(Finding("lost", "position in the data", f"{expected} train loaders when saved, {present} now"))
-    return found
-
-
-def _not_at_safe_point(state: RunState) -> list[Finding]:
-    if state.ended is None:
-        return [Finding("approximate", "everything", "saved inside a batch, by your code or another callback")]
-    if state.fetching:
-        why = "an exception was raised while the next batch was fetched or prepared"
-        return [Finding("approximate", "randomness", why)]
-    return []
-
-
-def _callbacks(trainer: Trainer) -> Iterator[Finding]:
-    for callback in trainer_callbacks.callbacks(trainer):
-        if isinstance(callback, _IN_PART):
-            yield Finding("approximate", type(callback).__name__, "Lightning restores it only in part")
-
-
-def announce(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, strict: bool) -> None:
+def announce(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None, *, strict: bool) -> None:
     """Log where the run resumes, and how exactly.
 
     Raises:
-        ResumeError: If ``strict`` and something is not exact.
+        ResumeError: If the optimizers are of other classes, or if ``strict`` and something is not exact.
     """
+    settings = capture_settings(trainer)
+    _check_optimizers(trainer, state.settings.get("optimizers"), settings["optimizers"])
+    findings = list(_when_resumed(trainer, state, saved, ended, settings))
     if findings and strict:
         details = "\n  ".join(map(str, findings))
         raise ResumeError(
@@ -121,8 +75,57 @@ def announce(trainer: Trainer, state: RunState, findings: Sequence[Finding], *, 
     )
 
 
-def _differences(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
-    """In what a loader differs from the saved one."""
+def _when_resumed(
+    trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None, settings: dict[str, Any]
+) -> Iterator[Finding]:
+    """What this fit, with these settings, cannot restore exactly from the file."""
+    if saved is None:
+        why = f"the file has {len(state.ranks)} ranks, this training has {trainer.world_size}"
+        yield Finding("lost", f"randomness and position in the data of rank {trainer.global_rank}", why)
+        return
+    inside = ended == Ended.BATCH
+    if inside:
+        yield from _not_at_safe_point(state)
+    yield from _callbacks(trainer)
+    if len(state.ranks) != trainer.world_size:
+        why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
+        yield Finding("approximate", "which rank sees which sample", why)
+    for name, was in state.settings.items():
+        now = settings.get(name, was)
+        if now != was:
+            yield Finding("approximate", name, f"{was or 'none'} when saved, {now or 'none'} now")
+    for name in saved.metrics.keys() - {name for name, _ in logged.metrics_of(trainer.lightning_module)}:
+        yield Finding("lost", f"metric {name!r}", "the module has no metric of that name")
+    positions = _positions(trainer)
+    for (name, position), before in zip(positions, saved.training, strict=False):
+        for why in _differences(position, before, inside=inside):
+            yield Finding("approximate", name, why)
+    expected, present = len(saved.training), len(positions)
+    if expected != present:
+        yield Finding("lost", "position in the data", f"{expected} train loaders when saved, {present} now")
+
+
+def _not_at_safe_point(state: RunState) -> Iterator[Finding]:
+    if state.ended is None:
+        yield Finding("approximate", "everything", "saved inside a batch, by your code or another callback")
+    elif state.fetching:
+        why = "an exception was raised while the next batch was fetched or prepared"
+        yield Finding("approximate", "randomness", why)
+
+
+def _callbacks(trainer: Trainer) -> Iterator[Finding]:
+    for callback in trainer_callbacks.callbacks(trainer):
+        if isinstance(callback, _IN_PART):
+            yield Finding("approximate", type(callback).__name__, "Lightning restores it only in part")
+
+
+def _positions(trainer: Trainer) -> list[tuple[str, LoaderPosition]]:
+    positions = positions_of(internals.training_loader(trainer))
+    return [("train loader" if len(positions) == 1 else f"train loader {i}", it) for i, it in enumerate(positions)]
+
+
+def _differences(position: LoaderPosition, was: LoaderState, *, inside: bool) -> Iterator[str]:
+    """In what a loader differs from the saved one, and why it cannot resume exactly ``inside`` a pass."""
     now = position.state(consumed_only=False)
     if was.length != now.length:
         yield f"{was.length} batches when saved, {now.length} now"
@@ -133,32 +136,27 @@ def _differences(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
     if was.has_workers != now.has_workers:
         had, has = ("with", "without") if was.has_workers else ("without", "with")
         yield f"{had} worker processes when saved, {has} now: they draw other random numbers"
-
-
-def _missing_state(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
-    if has_own_state(position.loader) and was.own_state is None:
+    if inside and position.has_own_state and was.own_state is None:
         yield "it keeps its own position, and the file has none for it: its batches are read again and dropped"
+    if inside:
+        yield from _inexact_kind(position)
 
 
 def _inexact_kind(position: LoaderPosition) -> Iterator[str]:
     """Why this kind of loader cannot resume exactly inside a pass, if it cannot."""
     loader = position.loader
-    iterable = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+    is_torch = isinstance(loader, DataLoader)
+    iterable = is_torch and not position.is_indexed
     kind = type(loader.dataset if iterable else loader).__name__
-    if has_own_state(loader):
-        if iterable and loader.num_workers and (loader.persistent_workers or carries_state(loader)):
+    if position.has_own_state:
+        if iterable and loader.num_workers and (loader.persistent_workers or position.carries_state):
             yield f"{kind} is read by workers that keep its position: they resume there with other random numbers"
-    elif not isinstance(loader, DataLoader):
+    elif not is_torch:
         yield f"{kind} has no index: its batches are read again and dropped, exact if they are the same again"
     elif iterable:
         yield f"{kind} has no index: its batches are read again and dropped, exact if they come in the same order"
     elif loader.num_workers and any(at.startswith("collate_fn.") for at in owned_rng.capture(loader)):
         yield "its collate_fn has a random generator of its own, whose state stays in the worker processes"
-
-
-def _positions(loader: Any) -> list[tuple[str, LoaderPosition]]:
-    positions = positions_of(loader)
-    return [("train loader" if len(positions) == 1 else f"train loader {i}", it) for i, it in enumerate(positions)]
 
 
 _ARGUMENTS = (
@@ -184,21 +182,8 @@ def capture_settings(trainer: Trainer) -> dict[str, Any]:
     return found
 
 
-def _changed_settings(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The settings that have changed: name, saved value, present value."""
-    now = capture_settings(trainer)
-    for name, was in saved.items():
-        if now.get(name, was) != was:
-            yield name, was or "none", now[name] or "none"
-
-
-def check_optimizers(trainer: Trainer, saved: Mapping[str, Any]) -> None:
-    """Refuse optimizers of other classes: the saved state would make their first step fail with an obscure error.
-
-    Raises:
-        ResumeError: If the classes differ.
-    """
-    was, now = saved.get("optimizers"), capture_settings(trainer)["optimizers"]
+def _check_optimizers(trainer: Trainer, was: str | None, now: str) -> None:
+    """Refuse optimizers of other classes: the saved state would make their first step fail with an obscure error."""
     if was and was != now:
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds the state of {was}, and configure_optimizers gives"

@@ -17,14 +17,15 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError, ResumeError
-from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import scan
 from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.position import Ended
-from checkpointable.resume import loaders, module_state, report, rng
+from checkpointable.resume import module_state, report, rng
+from checkpointable.resume.loader_position import LoaderPosition
+from checkpointable.resume.loaders import positions_of, track_positions
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.paths import parent
 
@@ -65,31 +66,30 @@ class Restorer:
         Returns:
             Whether the run resumes, so that Lightning has nothing to restore.
         """
-        loaders.track_positions(loader)
+        positions = track_positions(loader)
         if self._ended is not None and not self._has_started:
-            epoch, between = internals.epochs_done(trainer), self._between_passes
-            loaders.resume_at(loader, self._here.training, epoch, between_passes=between)
+            epoch = internals.epochs_done(trainer)
+            for position, saved in zip(positions, self._here.training, strict=False):
+                # Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
+                if position.carries_state or not self._between_passes:
+                    position.resume_at(saved, epoch)
         return self._state is not None
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Track the positions in the validation loaders; restore their generators and their persistent workers."""
-        loaders.track_positions(loader)
+        positions = track_positions(loader)
         if self._state is None or trainer.sanity_checking:
             return
         if not self._rng_pending and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
             self._validation_pending = False  # the uninterrupted run made new ones here, too
         if self._validation_pending:
-            loaders.start_persistent_workers(loader, self._here.validation)
+            for position, saved in zip(positions, self._here.validation, strict=False):
+                position.start_persistent_workers(saved)
             if not self._rng_pending:
-                self._restore_validation(loader)
+                self._restore_validation(positions)
 
     def on_train_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
         """Before the first hook of training: restore a window's gradients, running means, shown values and metrics.
-
-        Args:
-            trainer: Of the fit.
-            initial_modes: The modes in which the script made the module; see ``module_state``.
-            strict: Whether to refuse a resume that is not exact.
 
         Returns:
             Training time in seconds since the last save that ``train_time_interval`` asked for.
@@ -102,9 +102,7 @@ class Restorer:
         if state is None:
             return 0.0
         _check_position(trainer, state)
-        report.check_optimizers(trainer, state.settings)
-        findings = report.when_resumed(trainer, state, self._saved, self._ended)
-        report.announce(trainer, state, findings, strict=strict)
+        report.announce(trainer, state, self._saved, self._ended, strict=strict)
         module_state.log_differences(initial_modes, state.initial_modes)
         self._restore_training_state(trainer, state)
         return state.seconds
@@ -120,11 +118,7 @@ class Restorer:
             logged.restore_metrics(trainer.lightning_module, self._here.metrics)
 
     def before(self, trainer: Trainer, ended: Ended) -> bool:
-        """Before the next batch is fetched or the next epoch starts: restore the generators and modes, once.
-
-        Args:
-            trainer: Of the fit.
-            ended: ``BATCH`` before a batch, ``EPOCH`` before an epoch.
+        """Before the next batch (``BATCH``) or epoch (``EPOCH``): restore the generators and modes, once.
 
         Returns:
             Whether they were restored in this call.
@@ -134,10 +128,12 @@ class Restorer:
             return False
         self._rng_pending = False
         internals.set_reloaded_epochs(trainer, state.reloaded_epochs)
-        training, validation = internals.training_loader(trainer), internals.validation_loader(trainer)
-        loaders.restore_generators(training, self._here.training, include_samplers=ended == Ended.EPOCH)
+        training = positions_of(internals.training_loader(trainer))
+        for position, saved in zip(training, self._here.training, strict=False):
+            position.restore_generators(saved, include_samplers=ended == Ended.EPOCH)
+        validation = internals.validation_loader(trainer)
         if validation is not None:
-            self._restore_validation(validation)
+            self._restore_validation(positions_of(validation))
         module_state.restore_modes(trainer.lightning_module, state.module_modes)
         if ended == Ended.BATCH:
             module_state.restore_accumulation(trainer)
@@ -159,9 +155,10 @@ class Restorer:
         assert self._saved is not None
         return self._saved
 
-    def _restore_validation(self, loader: CombinedLoader) -> None:
+    def _restore_validation(self, positions: Sequence[LoaderPosition]) -> None:
         self._validation_pending = False
-        loaders.restore_generators(loader, self._here.validation, include_samplers=True)
+        for position, saved in zip(positions, self._here.validation, strict=False):
+            position.restore_generators(saved, include_samplers=True)
 
 
 def _check_position(trainer: Trainer, state: RunState) -> None:
@@ -180,9 +177,6 @@ class ResumingCheckpointIO(DurableCheckpointIO):
     """A trainer's ``CheckpointIO``. If a ``fit`` is given a damaged file, it warns and reads the newest intact one.
 
     ``validate``, ``test`` and ``predict`` raise instead: their results are about the file that was named.
-
-    Args:
-        trainer: The trainer that reads with it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -199,8 +193,10 @@ class ResumingCheckpointIO(DurableCheckpointIO):
             return super().load_checkpoint(path, *args, **kwargs)
         except CheckpointFileError as error:
             trainer = self._trainer()
-            instead = None if trainer is None else _beside(trainer, str(path))
-            if trainer is None or instead is None:
+            if trainer is None or not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
+                raise
+            instead = newest(scan(parent(str(path)))).info
+            if instead is None:
                 raise
             problem = str(error).splitlines()[0]
             rank_zero_warn(
@@ -217,9 +213,3 @@ class ResumingCheckpointIO(DurableCheckpointIO):
 
 def _no_trainer() -> None:
     """Stands in for a reference to a trainer that is gone."""
-
-
-def _beside(trainer: Trainer, path: str) -> CheckpointInfo | None:
-    if not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
-        return None
-    return newest(scan(parent(path))).info
