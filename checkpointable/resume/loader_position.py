@@ -23,9 +23,6 @@ from checkpointable.resume.state import LoaderState
 class LoaderPosition:
     """Iterates over a loader, counts the batches, and can start a pass where an earlier run stood.
 
-    Args:
-        loader: Anything that can be iterated.
-
     Attributes:
         is_indexed: Whether it is a ``DataLoader`` that reads its data set by index.
         has_own_state: Whether it keeps its own position, and is not one that returns through its sampler.
@@ -57,22 +54,14 @@ class LoaderPosition:
         self._before_consumed: LoaderState | None = None
 
     def state(self, *, consumed_only: bool) -> LoaderState:
-        """Where this loader stands.
-
-        Args:
-            consumed_only: Count only the batches that were trained at the last safe point.
-        """
+        """Where this loader stands; ``consumed_only``: with the batches trained at the last safe point."""
         state = self._before_consumed if consumed_only else self._before
         if state is None or not self.ahead:
             state = self._present(self.consumed if consumed_only else self.delivered, fetch_rng=None)
         return replace(state, own_rng=owned_rng.capture(self.loader))
 
     def look_ahead(self, fetch_rng: rng.State) -> None:
-        """Note the state before Lightning fetches a batch ahead. Until the next fetch, this state is saved.
-
-        Args:
-            fetch_rng: The states of the global generators.
-        """
+        """Note the state before Lightning fetches a batch ahead. Until the next fetch, this state is saved."""
         self._before = self._present(self.delivered, fetch_rng)
 
     @property
@@ -123,9 +112,7 @@ class LoaderPosition:
     def restore_generators(self, state: LoaderState, *, include_samplers: bool) -> None:
         """Restore the loader's own generators to their states when the checkpoint was saved.
 
-        Args:
-            state: In the checkpoint.
-            include_samplers: Also those that draw the order. Inside a pass they are left: it has been drawn again.
+        Those of its samplers, which draw the order, are left inside a pass: it has been drawn again.
         """
         if include_samplers:
             owned_rng.set_counts(self.loader, state.sampler_counts)

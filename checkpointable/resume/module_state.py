@@ -38,12 +38,7 @@ def restore_modes(module: LightningModule, saved: Mapping[str, Sequence[str]]) -
 
 
 def log_differences(initial: Mapping[str, Sequence[str]], saved: Mapping[str, Sequence[str]]) -> None:
-    """Log which modes the script sets differently from the saved run: the saved ones are restored over them.
-
-    Args:
-        initial: The modes before any hook of this fit.
-        saved: The same of the fit that saved the checkpoint.
-    """
+    """Log which modes, before any hook, the script sets differently from the saved run: the saved ones are restored."""
     for mode in saved.keys() & initial.keys():
         was, now = set(saved[mode]), set(initial[mode])
         for words, names in ((mode, was - now), (f"not {mode}", now - was)):
@@ -77,7 +72,6 @@ def restore_gradients(module: torch.nn.Module, gradients: Mapping[str, torch.Ten
 def gradients_outlive_batches(trainer: Trainer) -> bool:
     """Whether gradients may be needed after a batch outside an accumulation window: user code zeroes or reads them."""
     module = trainer.lightning_module
-    hooks = ("optimizer_zero_grad", "on_before_zero_grad")
-    owners = [(module, hooks), *((callback, hooks[1:]) for callback in trainer_callbacks.callbacks(trainer))]
-    overridden = any(is_overridden(hook, owner) for owner, of_owner in owners for hook in of_owner)
-    return not module.automatic_optimization or overridden
+    owners = (module, *trainer_callbacks.callbacks(trainer))
+    overridden = any(is_overridden("on_before_zero_grad", owner) for owner in owners)
+    return not module.automatic_optimization or overridden or is_overridden("optimizer_zero_grad", module)

@@ -33,40 +33,34 @@ def restore(loader: Any, states: Mapping[str, Any]) -> None:
 def counts(loader: Any) -> dict[str, int]:
     """Whole numbers in the attributes of the user's own samplers, such as passes begun or a seed, by where they are."""
     found = {}
-    for at, sampler in _samplers(loader):
-        numbers = vars(sampler) if hasattr(sampler, "__dict__") and not _is_of_torch(sampler) else {}
+    for at, sampler in _samplers(loader).items():
+        of_torch = type(sampler).__module__.startswith("torch.")
+        numbers = {} if of_torch else getattr(sampler, "__dict__", {})
         found.update({f"{at}.{name}": value for name, value in numbers.items() if type(value) is int})
     return found
 
 
 def set_counts(loader: Any, saved: Mapping[str, int]) -> None:
     """Set these attributes of the samplers again."""
-    for at, sampler in _samplers(loader):
+    for at, sampler in _samplers(loader).items():
         for name in list(getattr(sampler, "__dict__", ())):
             if f"{at}.{name}" in saved:
                 setattr(sampler, name, saved[f"{at}.{name}"])
 
 
-def _samplers(loader: Any) -> list[tuple[str, Any]]:
-    batch_sampler = _sampler_of(loader, "batch_sampler")
-    inner = getattr(batch_sampler, "sampler", None)
-    return [("sampler", _sampler_of(loader, "sampler")), ("batch_sampler", batch_sampler), ("inner", inner)]
-
-
-def _sampler_of(loader: Any, name: str) -> Any:
-    """A loader's own sampler, also while ``IndexBatches`` replaces it."""
-    sampler: Any = getattr(loader, name, None)
-    return sampler.source if getattr(type(sampler), "stands_for_source", False) else sampler
-
-
-def _is_of_torch(thing: Any) -> bool:
-    return type(thing).__module__.startswith("torch.")
+def _samplers(loader: Any) -> dict[str, Any]:
+    """A loader's own samplers, also while ``IndexBatches`` replaces one."""
+    found: dict[str, Any] = {name: getattr(loader, name, None) for name in ("sampler", "batch_sampler")}
+    for name, sampler in found.items():
+        if getattr(type(sampler), "stands_for_source", False):
+            found[name] = sampler.source
+    return {**found, "inner": getattr(found["batch_sampler"], "sampler", None)}
 
 
 def seed(dataset: Any, seed: int) -> None:
     """Seed the generators of a data set in a worker process, each with a seed of its own."""
     if id(dataset) not in _OF_WORKER:  # a worker searches once
-        _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set(), _kinds(), _DEEPEST)]
+        _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set())]
     for number, generator in enumerate(_OF_WORKER[id(dataset)]):
         own = rng.derive_seed(seed, number)
         if isinstance(generator, torch.Generator):
@@ -81,27 +75,26 @@ def seed(dataset: Any, seed: int) -> None:
 
 
 def _found(loader: Any) -> Iterator[tuple[str, Any]]:
-    sampler, batch_sampler = _sampler_of(loader, "sampler"), _sampler_of(loader, "batch_sampler")
+    samplers = _samplers(loader)
     owners = {
         "dataset": getattr(loader, "dataset", None),
         "collate_fn": getattr(loader, "collate_fn", None),
-        "batch_sampler.sampler": getattr(batch_sampler, "sampler", None),
-        "sampler": sampler,
-        "batch_sampler": batch_sampler,
-        "loader": loader,
+        "batch_sampler.sampler": samplers["inner"],
+        "sampler": samplers["sampler"],
+        "batch_sampler": samplers["batch_sampler"],
     }
     seen: set[int] = set()
     for owner, thing in owners.items():
-        depth = 1 if owner == "loader" else _DEEPEST
-        yield from _below(owner, thing, seen, _kinds(), depth)
+        yield from _below(owner, thing, seen)
+    yield from _below("loader", loader, seen, depth=1)
 
 
-def _below(at: str, thing: Any, seen: set[int], kinds: tuple[type, ...], depth: int) -> Iterator[tuple[str, Any]]:
+def _below(at: str, thing: Any, seen: set[int], depth: int = _DEEPEST) -> Iterator[tuple[str, Any]]:
     """Generators in an object's attributes and in those of its parts (data sets in data sets, lists of transforms).
 
     Breadth first, so that the limit on visited objects does not hide a generator near the object.
     """
-    level, most = [(at, thing)], len(seen) + _MOST
+    level, most, kinds = [(at, thing)], len(seen) + _MOST, _kinds()
     for _ in range(depth + 1):
         deeper: list[tuple[str, Any]] = []
         for path, part in level:

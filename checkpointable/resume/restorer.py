@@ -70,7 +70,7 @@ class Restorer:
         if self._ended is not None and not self._has_started:
             epoch = internals.epochs_done(trainer)
             for position, saved in zip(positions, self._here.training, strict=False):
-                # Lightning starts a pass when it makes the loaders, and another one when the epoch starts.
+                # Between passes only a data set's state: Lightning starts one pass now, another when the epoch starts.
                 if position.carries_state or not self._between_passes:
                     position.resume_at(saved, epoch)
         return self._state is not None

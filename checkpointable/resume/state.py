@@ -23,13 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class OrderRng:
-    """The random states from which a pass draws the order of its samples.
-
-    Attributes:
-        global_rng: Of the global generators; see ``rng``.
-        own_rng: Of the generators that the loader owns; see ``owned_rng``.
-        sampler_counts: Whole numbers in the attributes of samplers, as far as they have changed.
-    """
+    """The states from which a pass draws the order of its samples; see ``rng`` and ``owned_rng``."""
 
     global_rng: Mapping[str, Any]
     own_rng: Mapping[str, Any]
@@ -48,14 +42,12 @@ class LoaderState:
         worker_seed: The number from which the seeds of this pass's batches are derived.
         pass_start_rng: States of the loader's own generators when this pass began.
         iterator_rng: States of the global generators when the iterator was made.
-        order_rng: From which states the order of this pass was drawn; ``None`` before the draw.
+        order_rng: ``None`` before the order is drawn.
         fetch_rng: States of the global generators before the batch that Lightning fetches ahead, if it does.
         own_rng: Present states of the loader's own generators.
         sampler_counts: Whole numbers in the attributes of samplers, as far as they have changed.
         sampler: Class names of what orders the samples.
-        has_workers: Whether worker processes read the data.
-        length: Batches in a pass; ``None`` if unknown.
-        batch_size: Samples in a batch; ``None`` if unknown.
+        length: Batches in a pass.
         own_state: What the ``state_dict`` of a loader that keeps its own position gave.
     """
 
@@ -84,8 +76,6 @@ class RankState:
     Attributes:
         random: The states of the global generators; see ``rng``.
         seed: What ``seed_everything`` was given.
-        training: Where each training loader stood.
-        validation: The same for the loaders of the validation.
         logged: Lightning's running means of logged values, and the values that loggers and callbacks see.
         metrics: The states of the ``torchmetrics`` metrics in the module, by name.
     """
@@ -104,22 +94,19 @@ class RunState:
 
     Attributes:
         run_id: The run, the same over all its resumes.
-        lineage: The attempt that saved it, and those that this descends from.
-        position: Epoch, batch, step.
         ended: What had just ended; ``None`` if it was not saved at a safe point, but by the user or another callback.
         best_val_loss: Lowest ``val_loss`` so far.
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an accumulation window that has not ended, by parameter name.
         stepped: In manual optimization: whether an optimizer has ever stepped, and whether one did in the last batch.
-        settings: How it is trained; see ``settings``.
+        settings: How it is trained; see ``report.capture_settings``.
         module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_state``.
         initial_modes: The same before any hook of the fit that saved it.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
         fetching: Whether an exception was raised while the next batch was fetched.
         logged_names: Names of everything logged so far where ``monitor`` is read.
-        ranks: One state for each rank. Empty in a file that holds weights only.
-        format: The version of this layout.
+        ranks: Empty in a file that holds weights only.
     """
 
     run_id: str
