@@ -62,6 +62,7 @@ class IndexBatches:
     Attributes:
         source: The sampler that it replaces.
         skip: How many batches to skip in the next pass, whose order is drawn again; ``None``: its order is a new one.
+        is_read: Whether the latest iterator reads it: none does if a subclass's ``__iter__`` is a generator.
     """
 
     stands_for_source = True
@@ -70,6 +71,7 @@ class IndexBatches:
         self._order: Order = weakref.proxy(order)
         self.source: Any = None
         self.skip: int | None = None
+        self.is_read = True
         self._indices: Iterator[Any] | None = None
         self._number = 0
         self._own: rng.State | None = None
@@ -79,6 +81,7 @@ class IndexBatches:
 
     def __iter__(self) -> Iterator[Any]:
         self._indices, self._number, self._own = None, 0, None
+        self.is_read = True
         return self
 
     def __next__(self) -> Any:

@@ -47,11 +47,16 @@ class LoaderPosition:
         self.iterator_rng: Mapping[str, Any] | None = None
         self.pass_start_rng: Mapping[str, Any] = {}
         self.order = Order(loader)
-        self.indices = IndexBatches(self.order) if is_torch and not self.has_own_state else None
+        self._indices = IndexBatches(self.order) if is_torch and not self.has_own_state else None
         self._resume_state: LoaderState | None = None
         self._epoch = 0
         self._before: LoaderState | None = None
         self._before_consumed: LoaderState | None = None
+
+    @property
+    def indices(self) -> IndexBatches | None:
+        """The index batches that the latest iterator reads, if it does."""
+        return self._indices if self._indices is not None and self._indices.is_read else None
 
     def state(self, *, consumed_only: bool) -> LoaderState:
         """Where this loader stands; ``consumed_only``: with the batches trained at the last safe point."""
@@ -67,9 +72,10 @@ class LoaderPosition:
     @property
     def may_have_drawn(self) -> bool:
         """Whether a fetch since the last safe point may have drawn in this process, and not only in a worker."""
-        if self.indices is None or not self.is_indexed or not self.loader.num_workers:
+        indices = self.indices
+        if indices is None or not self.is_indexed or not self.loader.num_workers:
             return True
-        return self.delivered != self.consumed or not draws_at_once(self.indices.source)
+        return self.delivered != self.consumed or not draws_at_once(indices.source)
 
     def mark_consumed(self) -> None:
         """Note at a safe point that all delivered batches have been trained."""
@@ -165,25 +171,26 @@ class LoaderPosition:
 
     def _go_forward(self, delivered: int) -> Iterator[Any]:
         """An iterator after this many batches: their indices are skipped, or they are read again and dropped."""
-        skipped = delivered if self.is_indexed else 0
-        if self.indices is not None:
-            self.indices.skip = skipped
+        if self._indices is not None:
+            self._indices.skip = delivered if self.is_indexed else 0
         iterator = self._iterate()
-        if self.indices is None:
+        indices = self.indices
+        if indices is None:
             self.order.restore()
-        for _ in itertools.islice(iterator, delivered - skipped):
+        for _ in itertools.islice(iterator, 0 if self.is_indexed and indices is not None else delivered):
             pass
-        if self.indices is not None:
-            self.indices.start()
+        if indices is not None:
+            indices.start()
         return iterator
 
     def _iterate(self) -> Iterator[Any]:
         """The loader's own iterator, with ``IndexBatches`` between its sampler and its fetching."""
-        if self.indices is None:
+        if self._indices is None:
             return iter(self.loader)
         name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
-        self.indices.source = source = self.loader.__dict__[name]
-        self.loader.__dict__[name] = self.indices  # DataLoader.__setattr__ forbids this assignment
+        self._indices.source = source = self.loader.__dict__[name]
+        self._indices.is_read = False
+        self.loader.__dict__[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
         try:
             return iter(self.loader)
         finally:

@@ -155,6 +155,8 @@ def _inexact_kind(position: LoaderPosition) -> Iterator[str]:
         yield f"{kind} has no index: its batches are read again and dropped, exact if they are the same again"
     elif iterable:
         yield f"{kind} has no index: its batches are read again and dropped, exact if they come in the same order"
+    elif position.indices is None:
+        yield f"{kind} has an __iter__ of its own: its batches are read again and dropped, exact if they are the same"
     elif loader.num_workers and any(at.startswith("collate_fn.") for at in owned_rng.capture(loader)):
         yield "its collate_fn has a random generator of its own, whose state stays in the worker processes"
 

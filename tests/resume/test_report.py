@@ -67,6 +67,41 @@ def test_iterable_data_set_is_approximate(tmp_path):
         trainer(tmp_path).fit(Net(strict_resume=True), again, ckpt_path=net.last_model_path)
 
 
+class Passing(DataLoader):
+    """Passes on the batches of a ``DataLoader``, whose iterator is made with the first of them."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+
+
+class Seeing(Net):
+    """Records the batches it trains on."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seen = []
+
+    def compute_loss(self, batch, batch_idx):
+        self.seen.append(batch[0].tolist())
+        return super().compute_loss(batch, batch_idx)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_whose_iter_is_a_generator_goes_on_after_its_batches_and_is_approximate(tmp_path, workers):
+    def fit(net, **options):
+        data = Passing(loader(5).dataset, batch_size=4, shuffle=True, num_workers=workers)
+        trainer(tmp_path, max_epochs=2).fit(net, data, **options)
+        return net
+
+    straight = fit(Seeing(dirpath=tmp_path / "a", save_interval=2, save_last_k=-1, save_last=False))
+    path = tmp_path / "a" / "epoch_1_batch_2.ckpt"
+    assert fit(Seeing(dirpath=tmp_path / "b"), ckpt_path=path).seen == straight.seen[7:]
+    says = "Passing has an __iter__ of its own: its batches are read again and dropped"
+    assert says in read_info(path).exactness
+    with pytest.raises(ResumeError, match=says):
+        fit(Net(strict_resume=True), ckpt_path=path)
+
+
 def test_other_number_of_loaders_is_lost(tmp_path):
     class Several(Net):
         def compute_loss(self, batch, batch_idx):
