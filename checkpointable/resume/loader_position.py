@@ -28,8 +28,7 @@ class LoaderPosition:
         has_own_state: Whether it keeps its own position, and is not one that returns through its sampler.
         carries_state: Whether it is a loader like torchdata's, over a data set whose state may outlast a pass.
         ahead: Whether Lightning fetches one batch ahead, which it does for loaders without a length.
-        delivered: Batches delivered in this pass.
-        consumed: Of these, the batches that had been trained at the last safe point.
+        consumed: Of the delivered batches, those that had been trained at the last safe point.
 
     The other attributes are those of ``LoaderState``.
     """
@@ -48,8 +47,7 @@ class LoaderPosition:
         self.pass_start_rng: Mapping[str, Any] = {}
         self.order = Order(loader)
         self._indices = IndexBatches(self.order) if is_torch and not self.has_own_state else None
-        self._resume_state: LoaderState | None = None
-        self._epoch = 0
+        self._resumes_at: tuple[LoaderState, int] | None = None
         self._before: LoaderState | None = None
         self._before_consumed: LoaderState | None = None
 
@@ -104,8 +102,7 @@ class LoaderPosition:
 
     def resume_at(self, state: LoaderState, epoch: int) -> None:
         """Start the next pass in this state, and give samplers this epoch."""
-        self._resume_state = state
-        self._epoch = epoch
+        self._resumes_at = state, epoch
 
     def start_persistent_workers(self, state: LoaderState) -> None:
         """Start the workers that were running in this state. The global generators stay unchanged."""
@@ -130,8 +127,8 @@ class LoaderPosition:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        state, self._resume_state = self._resume_state, None
-        return _CountingIterator(self, self._start() if state is None else self._resume(state))
+        place, self._resumes_at = self._resumes_at, None
+        return _CountingIterator(self, self._start() if place is None else self._resume(*place))
 
     def _start(self) -> Iterator[Any]:
         self.passes += 1
@@ -144,13 +141,13 @@ class LoaderPosition:
             self.iterator_rng = rng.capture()
         return self._iterate()
 
-    def _resume(self, state: LoaderState) -> Iterator[Any]:
+    def _resume(self, state: LoaderState, epoch: int) -> Iterator[Any]:
         self.passes, self.starts, self.exhausted = state.passes, state.starts, state.exhausted
         self.delivered = self.consumed = state.delivered
         self.pass_start_rng, self.iterator_rng = state.pass_start_rng, state.iterator_rng
         self.order.worker_seed, self.order.rng = state.worker_seed, state.order_rng
         owned_rng.restore(self.loader, state.pass_start_rng)
-        set_sampler_epoch(self.loader, self._epoch)
+        set_sampler_epoch(self.loader, epoch)
         if state.iterator_rng is not None:
             rng.restore(state.iterator_rng)
         if self.has_own_state and state.own_state is not None:

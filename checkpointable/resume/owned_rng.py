@@ -79,9 +79,8 @@ def _found(loader: Any) -> Iterator[tuple[str, Any]]:
     owners = {
         "dataset": getattr(loader, "dataset", None),
         "collate_fn": getattr(loader, "collate_fn", None),
-        "batch_sampler.sampler": samplers["inner"],
-        "sampler": samplers["sampler"],
-        "batch_sampler": samplers["batch_sampler"],
+        "batch_sampler.sampler": samplers.pop("inner"),
+        **samplers,
     }
     seen: set[int] = set()
     for owner, thing in owners.items():

@@ -21,8 +21,6 @@ from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of
 from checkpointable.resume.state import LoaderState, RankState, RunState
 
-_IN_PART = (StochasticWeightAveraging, ModelPruning)
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -109,13 +107,14 @@ def _not_at_safe_point(state: RunState) -> Iterator[Finding]:
     if state.ended is None:
         yield Finding("approximate", "everything", "saved inside a batch, by your code or another callback")
     elif state.fetching:
-        why = "an exception was raised while the next batch was fetched or prepared"
-        yield Finding("approximate", "randomness", why)
+        yield Finding(
+            "approximate", "randomness", "an exception was raised while the next batch was fetched or prepared"
+        )
 
 
 def _callbacks(trainer: Trainer) -> Iterator[Finding]:
     for callback in trainer_callbacks.callbacks(trainer):
-        if isinstance(callback, _IN_PART):
+        if isinstance(callback, (StochasticWeightAveraging, ModelPruning)):
             yield Finding("approximate", type(callback).__name__, "Lightning restores it only in part")
 
 

@@ -162,11 +162,9 @@ class Restorer:
 
 
 def _check_position(trainer: Trainer, state: RunState) -> None:
-    if state.ended is None:
-        return
     ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
     counted = internals.counted(trainer)
-    if ours != (counted.epoch, counted.batch):
+    if state.ended is not None and ours != (counted.epoch, counted.batch):
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
             f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
@@ -208,8 +206,4 @@ class ResumingCheckpointIO(DurableCheckpointIO):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the trainer: a copy in another process raises for a damaged file."""
-        return {"_trainer": _no_trainer}
-
-
-def _no_trainer() -> None:
-    """Stands in for a reference to a trainer that is gone."""
+        return {"_trainer": type(None)}  # called as a dead reference is, it gives None

@@ -57,18 +57,16 @@ def isolated(state: Mapping[str, Any] | None = None) -> Iterator[None]:
         restore(before)
 
 
-def derive_seed(base: int, *numbers: int) -> int:
-    """A seed of 63 bits, derived from a base seed and numbers.
+def derive_seed(base: int, number: int) -> int:
+    """A seed of 63 bits, derived from a base seed and a number.
 
     The mixing function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     """
     mask = (1 << 64) - 1
-    mixed = base & mask
-    for number in numbers:
-        mixed = (mixed + (number + 1) * 0x9E3779B97F4A7C15) & mask
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-        mixed ^= mixed >> 31
+    mixed = (base + (number + 1) * 0x9E3779B97F4A7C15) & mask
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+    mixed ^= mixed >> 31
     return mixed >> 1
 
 
