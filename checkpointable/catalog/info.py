@@ -156,3 +156,11 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
         score=None if score is None else score.value,
         **{it.name: getattr(metadata, it.name) for it in fields(_Facts)},
     )
+
+
+def metadata_of(path: str | os.PathLike[str]) -> FileMetadata | None:
+    """The metadata of a file; ``None`` if it is not ours, or not readable."""
+    try:
+        return FileMetadata.from_dict(archive.read_metadata(path), os.fspath(path))
+    except (CheckpointFileError, OSError):
+        return None

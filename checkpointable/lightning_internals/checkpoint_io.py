@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
+from checkpointable.policy.names import KEY
 from checkpointable.storage.files import open_file, read_bytes
 from checkpointable.storage.format import archive
 from checkpointable.storage.local import store_at
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
 else:  # at run time, the base is that class in the tree of the trainer
     TorchCheckpointIO = object
-
-KEY = "checkpointable"
 
 
 class DurableCheckpointIO(Mixin, TorchCheckpointIO):

@@ -15,8 +15,8 @@ from checkpointable._errors import CheckpointableWarning, NotInitializedError, R
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
+from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options, naming_unknown_arguments
-from checkpointable.resume.state import KEY
 from checkpointable.saving import callback
 from checkpointable.saving.progress import make_arguments_loadable
 from checkpointable.saving.session import Session

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean, median_low
 
 _WINDOW = 1 << 14
@@ -27,6 +29,7 @@ _FIRST_RETRY = 100
 _PATIENCE_SECONDS = 600
 
 
+@dataclass(eq=False)
 class Auto:
     """Finds the interval of one training, whose results do not depend on it.
 
@@ -34,17 +37,16 @@ class Auto:
     ``budget``: the share of training time that saving may cost.
     """
 
-    def __init__(self, budget: float) -> None:
-        self.interval: int | None = None
-        self._budget = budget
-        self._quiet: deque[float] = deque(maxlen=_WINDOW)
-        self._writing: deque[float] = deque(maxlen=_WINDOW)
-        self._costs: deque[float] = deque(maxlen=_SAVES)
-        self._busy: deque[float] = deque(maxlen=_SAVES)
-        self._batch = math.nan
-        self._trained = 0.0  # seconds of batches since the last save began
-        self._is_alone = True
-        self._said: int | None = None
+    budget: float
+    interval: int | None = None
+    _quiet: deque[float] = field(default_factory=partial(deque, maxlen=_WINDOW))
+    _writing: deque[float] = field(default_factory=partial(deque, maxlen=_WINDOW))
+    _costs: deque[float] = field(default_factory=partial(deque, maxlen=_SAVES))
+    _busy: deque[float] = field(default_factory=partial(deque, maxlen=_SAVES))
+    _batch: float = math.nan
+    _trained: float = 0.0  # seconds of batches since the last save began
+    _is_alone: bool = True
+    _said: int | None = None
 
     def note_batch(self, seconds: float, *, writing: bool) -> None:
         """Note how long a batch took; ``writing``: while a save was in progress."""
@@ -67,7 +69,7 @@ class Auto:
         slowed = min(max(sum(writing) - len(writing) * self._batch, 0.0), busy) if quiet else 0.0
         self._costs.append(blocked + slowed)
         self._busy.append(busy)
-        seconds = max(median_low(self._costs) / self._budget, median_low(self._busy) / _BUSY_SHARE)
+        seconds = max(median_low(self._costs) / self.budget, median_low(self._busy) / _BUSY_SHARE)
         if len(self._costs) == 1:
             seconds = min(seconds, _SECOND_SECONDS)
         self.interval = max(math.ceil(seconds / self._batch), 2)  # two, so that one batch is without a save

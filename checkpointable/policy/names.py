@@ -10,6 +10,7 @@ from string import Formatter
 from checkpointable._errors import PolicyError
 
 SUFFIX = ".ckpt"
+KEY = "checkpointable"  # of what is ours in a checkpoint
 TEMPORARY_PREFIX = ".checkpointable-"  # of files that are being written
 POSITION_FIELDS = ("epoch", "batch", "step")
 LAST, BEST = "last", "best"

@@ -17,7 +17,6 @@ from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.position import Ended, Position
 
-KEY = "checkpointable"
 FORMAT = 1
 
 

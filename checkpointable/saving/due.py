@@ -114,7 +114,8 @@ class MeasuredInterval:
     def note_start(self, position: Position) -> None:
         """Count the interval from here, where a save begins for any reason."""
         self._last_save = position
-        self._auto.note_start()
+        if self.is_on:
+            self._auto.note_start()
 
     def note_end(self, trainer: Trainer, *, failed: bool) -> None:
         """Find the interval from the cost of a save that has ended. Collective: rank 0 measures, all ranks follow."""

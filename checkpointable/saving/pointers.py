@@ -6,10 +6,10 @@ import itertools
 import os
 from pathlib import Path
 
-from checkpointable._errors import CheckpointFileError
-from checkpointable.catalog.info import FileMetadata
+from checkpointable.catalog.info import FileMetadata, metadata_of
 from checkpointable.policy import names
 from checkpointable.policy.reasons import Reason
+from checkpointable.storage.files import exists
 from checkpointable.storage.store import Store
 
 
@@ -36,36 +36,28 @@ def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
 
 def _name_for(store: Store, role: str, target: str, run_id: str) -> str:
     """The first name of that role that does not belong to another run."""
-    metadata = metadata_of(store, target)
+    metadata = metadata_of(target)
     resumed_from = None if metadata is None else metadata.resumed_from
     links = (store.path(names.versioned(role, version)) for version in itertools.count())
-    return next(link for link in links if _is_free(store, link, target, run_id, resumed_from))
+    return next(link for link in links if _is_free(link, target, run_id, resumed_from))
 
 
-def _is_free(store: Store, link: str, target: str, run_id: str, resumed_from: str | None) -> bool:
+def _is_free(link: str, target: str, run_id: str, resumed_from: str | None) -> bool:
     """Whether the link can take this name: it is unused, or belongs to a link or a copy that this run made."""
     if not os.path.lexists(link):
         return True
-    metadata = metadata_of(store, link)
+    metadata = metadata_of(link)
     is_own = metadata is not None and metadata.run_id == run_id
     if os.path.islink(link):
-        return is_own or not store.exists(link)
+        return is_own or not exists(link)
     if metadata is None or not is_own or metadata.kind == Reason.MANUAL or os.path.samefile(link, target):
         return False
     is_resumed_from = resumed_from is not None and os.path.realpath(resumed_from) == link
-    return not (is_resumed_from and _is_only_copy(store, link, metadata))
+    return not (is_resumed_from and _is_only_copy(link, metadata))
 
 
-def _is_only_copy(store: Store, copy: str, metadata: FileMetadata) -> bool:
+def _is_only_copy(copy: str, metadata: FileMetadata) -> bool:
     """Whether the original of a copy does not exist any more."""
     others = (path for path in Path(copy).parent.rglob(f"*{names.SUFFIX}") if not names.is_reserved(path.stem))
-    originals = (metadata_of(store, str(path)) for path in others if not path.is_symlink())
+    originals = (metadata_of(path) for path in others if not path.is_symlink())
     return all(it is None or (it.run_id, it.created) != (metadata.run_id, metadata.created) for it in originals)
-
-
-def metadata_of(store: Store, path: str) -> FileMetadata | None:
-    """The metadata of a file; ``None`` if it is not ours, or not readable."""
-    try:
-        return FileMetadata.from_dict(store.metadata(path), path)
-    except (CheckpointFileError, OSError):
-        return None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
 from checkpointable._errors import SaveError
+from checkpointable.catalog.info import metadata_of
 from checkpointable.policy import names
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
@@ -195,7 +196,7 @@ class SaveTask:
 
     def _is_own(self, path: str) -> bool:
         """Whether this run wrote the file that is there now."""
-        metadata = pointers.metadata_of(self.store, path)
+        metadata = metadata_of(path)
         if metadata is None:
             return False
         descends = self.request.lineage.includes(metadata.lineage.attempt, metadata.batches)

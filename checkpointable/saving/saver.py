@@ -22,10 +22,10 @@ from checkpointable.catalog.scan import infos
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.resume.state import KEY
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.progress import unsafe_values
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask

@@ -6,7 +6,7 @@ A method that changes or reads files raises ``OSError`` where the file system re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from checkpointable.storage.format import archive
 
@@ -64,10 +64,6 @@ class Store(Protocol):
 
     def remove(self, path: str) -> None:
         """Delete a file, durably. One that is gone already is no error."""
-
-    def metadata(self, path: str) -> dict[str, Any]:
-        """What a file tells about itself; ``CheckpointFileError`` if it is not a checkpoint of ours."""
-        return archive.read_metadata(path)
 
     def problem(self, path: str) -> str | None:
         """What is wrong with a file's bytes, or ``None``. Reads it through."""

@@ -17,6 +17,7 @@ from s3fs import S3FileSystem
 
 from checkpointable import CheckpointFileError, latest
 from checkpointable.saving import pointers
+from checkpointable.storage.format import archive
 from checkpointable.storage.local import store_at as any_store_at
 from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
@@ -29,7 +30,7 @@ def test_written_file_is_there_byte_for_byte_and_nothing_else(place, store_at):
     assert get(f"{place}/a.ckpt") == data
     assert names(place) == ["a.ckpt"]
     assert store.problem(store.path("a.ckpt")) is None
-    assert store.metadata(store.path("a.ckpt"))["epoch"] == 3
+    assert archive.read_metadata(store.path("a.ckpt"))["epoch"] == 3
 
 
 def test_written_name_with_folders_lies_below(place, store_at):
@@ -131,9 +132,9 @@ def test_pointers_in_a_remote_directory_are_not_made(place, store_at):
 def test_metadata_of_what_is_no_checkpoint_is_refused(place, store_at):
     store = store_at(place)
     with pytest.raises(CheckpointFileError, match=r"a\.ckpt is not an intact checkpoint"):
-        store.metadata(put(store.path("a.ckpt"), b"these are no weights"))
+        archive.read_metadata(put(store.path("a.ckpt"), b"these are no weights"))
     with pytest.raises(FileNotFoundError):
-        store.metadata(store.path("gone.ckpt"))
+        archive.read_metadata(store.path("gone.ckpt"))
     assert store.problem(store.path("gone.ckpt")) == "there is no such file"
 
 
