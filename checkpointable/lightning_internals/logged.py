@@ -84,18 +84,14 @@ def _set_metric_state(metric: Metric, saved: Mapping[str, Any]) -> None:
 
 def _pack(result: _ResultMetric) -> dict[str, Any]:
     meta, sync = result.meta, result.meta.sync
-    packed = {
+    return {
         "meta": {name: getattr(meta, name) for name in METADATA_FIELDS},
         "reduce_fx": meta.reduce_fx.__name__,
         "sync": {"should": sync.should, "rank_zero_only": sync.rank_zero_only},
         "is_tensor": result.is_tensor,
         "cache": result._forward_cache,
+        "state": _metric_state(result),
     }
-    if result.is_tensor:
-        packed["value"] = result.value
-        packed["batch_size"] = getattr(result, "cumulated_batch_size", None)
-        packed["updates"] = result._update_count
-    return packed
 
 
 def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
@@ -106,13 +102,8 @@ def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
         rank_zero_only=packed["sync"]["rank_zero_only"],
     )
     result: _ResultMetric = find(trainer, "_ResultMetric")(meta, packed["is_tensor"])
-    device = trainer.strategy.root_device
-    if packed["is_tensor"]:
-        result.value = packed["value"].to(device)
-        if packed["batch_size"] is not None:
-            result.cumulated_batch_size = packed["batch_size"].to(device)
-        result._update_count = packed["updates"]
-    else:
+    _set_metric_state(result, packed["state"])
+    if not packed["is_tensor"]:
         result.value = dict(trainer.lightning_module.named_modules())[packed["meta"]["metric_attribute"]]
     result._forward_cache = packed["cache"]
-    return result.to(device)
+    return result.to(trainer.strategy.root_device)

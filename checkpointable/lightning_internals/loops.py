@@ -45,7 +45,6 @@ class Listener:
     """Hears the events of a fit, in the order in which they are listed here. This one does nothing.
 
     Attributes:
-        restorer: Hears of the run's start and of its loaders.
         resumes_after: What had ended when the checkpoint being resumed was saved. The loop sets it to ``None`` once the
             resumed epoch has begun.
     """
