@@ -178,19 +178,9 @@ def inside_window(trainer: Trainer) -> bool:
     return trainer.lightning_module.automatic_optimization and trainer.fit_loop.epoch_loop._should_accumulate()
 
 
-def epoch_is_over(trainer: Trainer) -> bool:
-    """Whether the batch just finished was the last one of its epoch, for whatever reason."""
-    return trainer.fit_loop.epoch_loop.done
-
-
 def is_own_closure(closure: Any) -> bool:
     """Whether a step's closure is Lightning's, which runs forward, backward and ``on_before_optimizer_step``."""
     return isinstance(closure, partial) and getattr(closure.func, "__name__", "") == "_wrap_closure"
-
-
-def validates(trainer: Trainer) -> bool:
-    """Whether this fit has a validation to run."""
-    return trainer.enable_validation
 
 
 def logged_now(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 
+_NOT_DUE: frozenset[Reason] = frozenset()
 
-@dataclass(frozen=True, kw_only=True)
-class SafePoint:
+
+class SafePoint(NamedTuple):
     """A moment at which the state is consistent and can be saved."""
 
     ended: Ended
@@ -40,7 +41,7 @@ class EveryNBatches:
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """``interval`` after a batch that ends one."""
         due = point.ended is Ended.BATCH and self.is_due(point.position.batch)
-        return {Reason.INTERVAL} if due else set()
+        return {Reason.INTERVAL} if due else _NOT_DUE
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class EveryNTrainSteps:
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """``step`` after a batch in which the count of steps has reached or passed a multiple."""
         passed = point.position.step // self.steps > point.previous.step // self.steps
-        return {Reason.STEP} if point.ended is Ended.BATCH and passed else set()
+        return {Reason.STEP} if point.ended is Ended.BATCH and passed else _NOT_DUE
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EveryNSeconds:
 
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """``time`` after the first batch for which the time has passed."""
-        return {Reason.TIME} if point.ended is Ended.BATCH and point.seconds >= self.seconds else set()
+        return {Reason.TIME} if point.ended is Ended.BATCH and point.seconds >= self.seconds else _NOT_DUE
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class EveryNEpochs:
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """``epoch`` at the end of an epoch that ends an interval, and ``kept_epoch`` for a file that stays."""
         if point.ended is not Ended.EPOCH or (point.position.epoch + 1) % self.epochs:
-            return set()
+            return _NOT_DUE
         return {Reason.EPOCH, Reason.KEPT_EPOCH} if self.forever else {Reason.EPOCH}
 
 
@@ -88,7 +89,7 @@ class AnyOf:
 
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """All reasons of all conditions."""
-        return {reason for condition in self.conditions for reason in condition.reasons(point)}
+        return _NOT_DUE.union(*[condition.reasons(point) for condition in self.conditions])
 
     def __bool__(self) -> bool:
         return bool(self.conditions)

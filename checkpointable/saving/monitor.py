@@ -51,7 +51,7 @@ class Monitor:
             return None
         if when is True and self._validated_at == trainer.fit_loop.total_batch_idx:
             logged = {**self._validated, **logged}
-        all_logged = self._validated_at is not None or not internals.validates(trainer)
+        all_logged = self._validated_at is not None or not trainer.enable_validation
         return self._score(trainer, options, logged, expected=all_logged)
 
     def raise_problem(self) -> None:
@@ -62,7 +62,7 @@ class Monitor:
 
     def check_templates(self, trainer: Trainer, options: Options) -> None:
         """Raise a ``PolicyError`` if a file name has an unknown field, once all that an epoch logs is known."""
-        if self._templates_checked or (self._validated_at is None and internals.validates(trainer)):
+        if self._templates_checked or (self._validated_at is None and trainer.enable_validation):
             return
         self._templates_checked = True
         logged = self.logged_names | set(trainer.callback_metrics)

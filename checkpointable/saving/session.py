@@ -113,7 +113,7 @@ class Session:
             self.due.reasons.add(Reason.EXCEPTION)
         self._collect(trainer, wait=False)
         self.monitor.raise_problem()
-        if not self.due.reasons or terminating or internals.epoch_is_over(trainer):
+        if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
         if not progress.steps.in_window(trainer) or Reason.BEST in self.due.reasons or self.interrupt.pressed:
             self._save(trainer)

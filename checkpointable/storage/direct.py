@@ -149,7 +149,7 @@ def _blocks(content: Content) -> Iterator[memoryview]:
 
 
 def _copy(source: memoryview, target: memoryview) -> None:
-    """Copy bytes. The copy of many releases the GIL, so that training goes on meanwhile."""
+    """Copy bytes. The copy of many releases the GIL, so that training continues meanwhile."""
     if source.readonly or len(source) < _UNIT:
         target[:] = source
         return

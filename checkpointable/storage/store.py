@@ -70,4 +70,4 @@ class Store(Protocol):
         return archive.problem(path)
 
     def free_bytes(self) -> int | None:
-        """Room for new files; ``None`` where nobody can tell."""
+        """Room for new files; ``None`` where it is unknown."""
