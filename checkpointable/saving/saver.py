@@ -101,8 +101,10 @@ class Saver:
             return None
         try:
             result: SaveResult | None = _on_rank_zero(trainer, self._writer.take)
-        finally:
+        except Exception:  # but not Ctrl-C, after which the save is still in progress
             self._in_progress = self._snapshot = None
+            raise
+        self._in_progress = self._snapshot = None
         if result is None:  # a forked process: its parent writes
             return None
         self.kept = self.kept_on_disk = result.kept

@@ -12,6 +12,7 @@ from attacks.programs import writing_is_over
 from nets import Net, files, load, loader, trainer
 
 from checkpointable.catalog.info import read_info
+from checkpointable.storage.writer import Writer
 
 
 @pytest.fixture
@@ -105,3 +106,21 @@ def test_ctrl_c_handler_of_somebody_else_is_left_alone(tmp_path):
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert pressed == [1]
+
+
+def test_ctrl_c_while_a_file_is_waited_for_leaves_that_save_in_progress(tmp_path, monkeypatch, keyboard):
+    """Its memory is still being read, and must not be freed: the save is collected when the training has stopped."""
+    taken, take = [], Writer.take
+
+    def interrupted(writer):
+        taken.append(net._checkpointing.saver.is_idle)
+        if len(taken) == 1:
+            raise KeyboardInterrupt
+        return take(writer)
+
+    monkeypatch.setattr(Writer, "take", interrupted)
+    net = Net(dirpath=tmp_path, save_interval=2, save_on_exception=False)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path).fit(net, loader(6))
+    assert taken == [False, False]
+    assert net._checkpointing.saver.is_idle
