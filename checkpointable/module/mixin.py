@@ -114,8 +114,7 @@ class CheckpointingMixin(_Base):
             NotInitializedError: If torch or Lightning read one of their private attributes before
                 ``super().__init__()`` was called.
         """
-        is_private = name.startswith("_") and not name.startswith("__")
-        if is_private and "_parameters" not in self.__dict__:
+        if "_parameters" not in self.__dict__ and name.startswith("_") and not name.startswith("__"):
             raise _not_initialized(type(self))
         return super().__getattr__(name)
 
