@@ -111,11 +111,11 @@ class CheckpointingMixin(_Base):
         """As ``torch.nn.Module``.
 
         Raises:
-            NotInitializedError: If torch or Lightning read one of their private attributes before
-                ``super().__init__()`` was called.
+            NotInitializedError: If a private attribute is read before ``super().__init__()`` was called. It is an
+                ``AttributeError`` too, so that ``hasattr`` and ``getattr`` with a default answer as in any module.
         """
         if "_parameters" not in self.__dict__ and name.startswith("_") and not name.startswith("__"):
-            raise _not_initialized(type(self))
+            raise _NotInitializedYetError(str(_not_initialized(type(self))))
         return super().__getattr__(name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -198,6 +198,10 @@ class CheckpointingMixin(_Base):
                 "Build the module with the arguments it was saved with, or load what fits with strict=False"
                 " (strict_loading=False on the module, for Trainer.fit)."
             ) from error
+
+
+class _NotInitializedYetError(NotInitializedError, AttributeError):
+    """An attribute is missing because ``super().__init__()`` was not called, or not yet."""
 
 
 def _session(module: Any) -> Session:

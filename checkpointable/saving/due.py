@@ -22,7 +22,6 @@ class Due:
         self.reasons: set[Reason] = set()
         self.score: float | None = None  # the monitored value, if the present weights are among the best
         self.measured = MeasuredInterval(options.overhead_budget, saver)
-        self._noted_batch: int | None = None
         self._saver = saver
         self._last_timed_save = time.monotonic()
         self.use(options)
@@ -30,7 +29,8 @@ class Due:
     def use(self, options: Options) -> None:
         """Follow these arguments from now on."""
         self._conditions, self._interval = options.conditions, options.interval
-        self._needs_time = options.train_time_interval is not None
+        self._needs_time = options.train_time_interval is not None and options.save_last_k != 0
+        self._noted_batch: int | None = None  # by arguments that no longer hold
         self.measured.is_on = options.measures_interval
 
     @property
@@ -42,9 +42,10 @@ class Due:
         """Set ``seconds``: training starts, or that save is due."""
         self._last_timed_save = time.monotonic() - seconds
 
-    def note_batch(self, batch: int) -> None:
-        """From ``training_step``: note whether this batch of the epoch, counted from 1, ends an interval."""
-        self._noted_batch = batch if self._interval is not None and self._interval.is_due(batch) else None
+    def note_batch(self, batch: int | None) -> None:
+        """From ``training_step``: note whether this batch of the epoch, counted from 1 if at all, ends an interval."""
+        is_due = batch is not None and self._interval is not None and self._interval.is_due(batch)
+        self._noted_batch = batch if is_due else None
 
     def note_last(self, options: Options) -> None:
         """Note that training ends here."""

@@ -31,18 +31,17 @@ class KeptFiles:
         """
         past = [info for info in infos if Reason.MANUAL not in info.reasons and info.at <= position]
         past.sort(key=attrgetter("at"))
-        of_same_monitor = {info.path for info in past if (info.monitor, info.mode) == (options.monitor, options.mode)}
         files = tuple(
             SavedFile(
                 path=info.path,
                 position=info.at,
                 reasons=frozenset(reason for reason in Reason if reason in info.reasons),
-                score=info.score if info.path in of_same_monitor else None,
+                score=info.score if (info.monitor, info.mode) == (options.monitor, options.mode) else None,
             )
             for info in past
         )
         found = cls(retention=options.retention, files=files)
-        of_other_monitor = {info.path for info in past if info.monitor is not None} - of_same_monitor
+        of_other_monitor = {info.path for info in past if info.monitor not in (None, options.monitor)}
         return found.without(of_other_monitor - found.kept)
 
     @property

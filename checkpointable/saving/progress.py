@@ -43,7 +43,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.run_id, self.lineage = uuid.uuid4().hex[:12], Lineage.begin()
-        self.position, self.ended = Position(), Ended.BATCH
+        self.position = Position()
+        self.ended: Ended | None = None  # at the last safe point
         self.best_val_loss = math.inf
         self.initial_modes: Mapping[str, list[str]] = {}
         self.is_consistent = self.is_fetching = False

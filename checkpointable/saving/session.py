@@ -91,9 +91,9 @@ class Session:
         self.due.measured.on_batch_start()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # it only counts
-    def note_batch(self, batch_idx: int) -> None:
+    def note_batch(self, batch_idx: int | None) -> None:
         """From ``training_step``: note whether this batch ends an interval. The save follows at its safe point."""
-        self.due.note_batch(batch_idx + 1)
+        self.due.note_batch(None if batch_idx is None else batch_idx + 1)
 
     def on_batch_trained(self) -> None:
         """After a batch is trained: complete the copy before the validation, as callbacks may swap weights there."""

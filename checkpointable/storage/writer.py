@@ -61,7 +61,7 @@ class Writer(Generic[T]):
         """Wait for the work, and return its result, or raise what it raised, once; ``None`` if there was no work."""
         self.wait()
         result, self._result = self._result, None
-        if result is None or result.cancelled() or self._process != os.getpid():
+        if result is None or self._process != os.getpid() or result.cancelled():
             return None
         return result.result()
 

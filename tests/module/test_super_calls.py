@@ -144,6 +144,19 @@ def test_forgotten_init_is_refused_at_the_first_use_with_the_cure(tmp_path, base
         trainer(tmp_path).fit(Forgetful(), loader(2))
 
 
+def test_attributes_asked_for_before_super_init_are_missing_as_in_any_module():
+    class Cautious(CheckpointingModule):
+        def __init__(self, width=2):
+            self.seen = hasattr(self, "_cache"), getattr(self, "_cache", 7)
+            self.save_hyperparameters()
+            seen = self.__dict__.pop("seen")
+            super().__init__()
+            self.seen = seen
+
+    net = Cautious(width=3)
+    assert net.seen == (False, 7)
+
+
 def test_init_that_reaches_super_through_a_helper_is_as_good_as_any(tmp_path):
     class Helped(PlainNet):
         def __init__(self, **options):

@@ -6,6 +6,7 @@ import math
 import shutil
 from datetime import timedelta
 
+import lightning as L
 import pytest
 import torch
 from nets import MixedNet, Net, PlainNet, Scripted, files, links, load, loader, trainer
@@ -271,3 +272,20 @@ def test_latest_file_after_a_resume_from_an_older_one_is_of_the_later_attempt(tm
     assert latest(tmp_path) == again.last_model_path
     assert read_info(again.last_model_path).epoch == 2
     assert "epoch_3_batch_2.ckpt" in files(tmp_path)
+
+
+def test_training_that_stops_before_its_first_batch_leaves_a_file_that_can_be_resumed(tmp_path):
+    class Stopping(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    first = trainer(tmp_path / "a")
+    first.fit(Net(dirpath=tmp_path / "a"), loader(4), loader(1))
+    first.save_checkpoint(tmp_path / "b" / "manual.ckpt")
+    stopped = Net()
+    trainer(tmp_path, max_epochs=3, callbacks=[Stopping()]).fit(
+        stopped, loader(4), loader(1), ckpt_path=tmp_path / "b" / "manual.ckpt"
+    )
+    again = Net()
+    trainer(tmp_path, max_epochs=3).fit(again, loader(4), loader(1), ckpt_path=stopped.last_model_path)
+    assert again.trainer.current_epoch == 3

@@ -76,3 +76,19 @@ def test_note_batch_without_an_interval_is_harmless():
     session = Session(Options(save_interval=None))
     session.note_batch(0)
     assert session.due.reasons == set()
+
+
+def test_step_without_a_number_is_harmless():
+    net = Net(save_interval=1)
+    assert net.training_step(next(iter(loader(1))), None).shape == ()
+
+
+def test_interval_switched_off_inside_its_batch_saves_nothing(tmp_path):
+    class Switching(Net):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            super().on_train_batch_end(outputs, batch, batch_idx)
+            if batch_idx == 1:
+                self.save_interval = None
+
+    trainer(tmp_path).fit(Switching(dirpath=tmp_path, **ALL), loader(5))
+    assert files(tmp_path) == []

@@ -184,6 +184,12 @@ def test_found_by_hand_or_of_another_monitor_is_never_outdated():
     assert now.outdated == {"a"}
 
 
+def test_found_of_the_same_monitor_in_the_other_mode_is_outdated():
+    infos = [best("other", 1, 0.5, mode="max"), info("a", 2)]
+    now = KeptFiles.found(Options(save_last_k=1), infos, at(2)).add(file("b", 3))
+    assert now.outdated == {"other", "a"}
+
+
 def test_found_kept_for_ever_is_never_outdated_though_the_argument_is_gone():
     infos = [info("a", 4, kind="epoch", reasons=("epoch", "kept_epoch")), info("b", 5)]
     now = KeptFiles.found(Options(save_last_k=1), infos, at(5)).add(file("c", 6))
