@@ -115,7 +115,7 @@ class CheckpointingMixin(_Base):
                 ``AttributeError`` too, so that ``hasattr`` and ``getattr`` with a default answer as in any module.
         """
         if "_parameters" not in self.__dict__ and name.startswith("_") and not name.startswith("__"):
-            raise _NotInitializedYetError(str(_not_initialized(type(self))))
+            raise NotInitializedYetError(str(_not_initialized(type(self))))
         return super().__getattr__(name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -200,7 +200,7 @@ class CheckpointingMixin(_Base):
             ) from error
 
 
-class _NotInitializedYetError(NotInitializedError, AttributeError):
+class NotInitializedYetError(NotInitializedError, AttributeError):
     """An attribute is missing because ``super().__init__()`` was not called, or not yet."""
 
 
