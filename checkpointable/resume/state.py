@@ -98,7 +98,7 @@ class RunState:
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an accumulation window that has not ended, by parameter name.
         stepped: In manual optimization: whether an optimizer has ever stepped, and whether one did in the last batch.
-        settings: How it is trained; see ``report.capture_settings``.
+        settings: How it is trained; see ``settings.settings_of``.
         module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_state``.
         initial_modes: The same before any hook of the fit that saved it.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.

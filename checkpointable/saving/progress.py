@@ -24,7 +24,9 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
+from checkpointable.policy.verdict import exactness
 from checkpointable.resume import loaders, module_state, report, rng
+from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.saving.monitor import scalars
 from checkpointable.saving.save_task import SaveRequest
@@ -78,7 +80,7 @@ class Progress:
             seconds=seconds,
             gradients=module_state.capture_gradients(module) if at_safe_point and in_window else {},
             stepped=self.steps.stepped,
-            settings=report.capture_settings(trainer),
+            settings=settings_of(trainer),
             module_modes=module_state.capture_modes(module),
             initial_modes=self.initial_modes,
             stopped_early=internals.stopped_early(trainer),
@@ -119,7 +121,7 @@ def describe(
         score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
         base_name=None if request is None else request.base_name,
         resumed_from=resumed_from,
-        exactness=report.exactness(report.when_saved(trainer, state, rank_state)),
+        exactness=exactness(report.when_saved(trainer, state, rank_state)),
         weights_only=weights_only,
         versions={
             "checkpointable": __version__,

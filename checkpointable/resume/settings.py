@@ -1,0 +1,32 @@
+"""The settings of a training that a resume compares with those in the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+
+_ARGUMENTS = (
+    *("precision", "gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
+    *("limit_train_batches", "limit_val_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"),
+)
+
+
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """The trainer's arguments that decide how to train and when to validate, the optimizers and the schedulers.
+
+    Not among them is how long to train (``max_epochs``, ``max_steps``, ``max_time``): it may grow.
+    """
+    found = {name: str(getattr(trainer, name)) for name in _ARGUMENTS}
+    if trainer.gradient_clip_val is not None:
+        found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 means 1.0 here, unlike in the others
+    schedules = [it for it in trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
+    found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
+    found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
+    configs = trainer.lr_scheduler_configs
+    every = [f"{type(it.scheduler).__name__} every {it.frequency} {it.interval}" for it in configs]
+    found["lr_schedulers"] = ", ".join(every)
+    return found
