@@ -15,6 +15,7 @@ from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits, 
 from checkpointable.policy.lineage import UNKNOWN, Lineage
 from checkpointable.policy.names import SUFFIX
 from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.verdict import Verdict
 from checkpointable.storage.files import open_file
 from checkpointable.storage.format import archive
 
@@ -48,6 +49,7 @@ class _Facts:
     weights_only: bool
     lineage: Lineage
     base_name: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,11 @@ class CheckpointInfo(_Facts):
         size: Bytes.
         run_id: The run it belongs to, the same over all resumes.
         resumed_from: The file its run had resumed from, if any.
-        exactness: How exactly a run resumes from it; ``None`` if unknown.
+        exactness: How exactly a run resumes from it, in one line; ``None`` if unknown.
         weights_only: Whether it lacks what resuming needs.
         lineage: The attempt that wrote it, and those that this descends from.
         base_name: The name it was given, without version and suffix; ``None`` if the user or another callback named it.
+        verdicts: How exactly each part of the run resumes from it, and why.
     """
 
     path: str

@@ -25,6 +25,12 @@ def of_session(trainer: Trainer, session: object) -> Any:
     return next((it for it in callbacks(trainer) if getattr(it, "session", None) is session), None)
 
 
+def ask_to_save(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let the callbacks add to a checkpoint, and change what is in it, as they do whenever one is made."""
+    for callback in callbacks(trainer):
+        callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
+
+
 def detach(trainer: Trainer, callback: Callback) -> None:
     """Remove a callback. The list is a new one, since Lightning may be iterating over the old one."""
     trainer.callbacks = [other for other in callbacks(trainer) if other is not callback]  # type: ignore[attr-defined]

@@ -30,9 +30,6 @@ else:  # at run time, the base is the class of the loop that is observed
 class Restoring:
     """Restores a run that resumes; does nothing for a new one, and this one for none."""
 
-    def on_run_start(self, trainer: Trainer) -> None:
-        """Before the fit loop looks whether anything is left to train."""
-
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """After the training loaders are made, before their iterators are; returns whether it restores their state."""
         return False
@@ -51,6 +48,12 @@ class Listener:
 
     restorer = Restoring()
     resumes_after: Ended | None = None
+
+    def on_optimizers_made(self, trainer: Trainer) -> None:
+        """In a fit that resumes: before the states of optimizers and schedulers are restored."""
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        """Before the fit loop looks whether anything is left to train. Lightning has restored what it restores."""
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Before the first hook of training."""
@@ -155,7 +158,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
 
     def run(self) -> None:
         listener = _listener(self)
-        listener.restorer.on_run_start(self.trainer)
+        listener.on_run_start(self.trainer)
         try:
             super().run()
         except BaseException:
@@ -166,6 +169,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Skip the sanity check, which Lightning runs where the checkpoint was saved after an epoch."""
         super().load_state_dict(state_dict, prefix)
+        _listener(self).on_optimizers_made(self.trainer)
         if _listener(self).resumes_after == Ended.EPOCH:
             self.epoch_loop.val_loop._restarting = True  # the sanity check is skipped while it is set
 

@@ -85,6 +85,16 @@ def dump(trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
     return checkpoint
 
 
+def module_state(trainer: Trainer) -> dict[str, Any]:
+    """The ``state_dict`` of the module, as Lightning saves it."""
+    return trainer.strategy.lightning_module_state_dict()
+
+
+def optimizer_state(trainer: Trainer, optimizer: Any) -> dict[str, Any]:
+    """The ``state_dict`` of an optimizer, as Lightning saves it; empty where only rank 0 has it. Collective."""
+    return trainer.strategy.optimizer_state(optimizer)
+
+
 def counted(trainer: Trainer) -> Position:
     """Lightning's counters after a whole batch, before the epoch has ended."""
     fit_loop = trainer.fit_loop

@@ -193,6 +193,8 @@ class CheckpointingMixin(_Base):
         try:
             return super().load_state_dict(*args, **kwargs)
         except RuntimeError as error:
+            if not str(error).startswith("Error(s) in loading state_dict"):  # such as no memory
+                raise
             raise ResumeError(
                 f"cannot load these weights into {type(self).__name__}: they are of another architecture.\n{error}\n"
                 "Build the module with the arguments it was saved with, or load what fits with strict=False"
@@ -237,6 +239,7 @@ def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = internals.attached_trainer(module)
     make_arguments_loadable(checkpoint)
     if trainer is not None:
+        _session(module).progress.name_what_is_used(checkpoint)
         checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)
 
 
@@ -251,9 +254,9 @@ def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
         )
     if KEY in checkpoint:
         if trainer is None or not internals.is_resuming(trainer):
-            session.restore(checkpoint[KEY])
+            session.restore(checkpoint)
         else:
-            session.restore(checkpoint[KEY], rank=trainer.global_rank, ended=internals.ended(checkpoint))
+            session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
     elif trainer is not None:
         trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
         lacks = (

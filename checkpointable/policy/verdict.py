@@ -8,10 +8,11 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How exactly a part resumes, from the best to the worst."""
+    """How exactly a part resumes. Only ``APPROXIMATE`` and ``LOST`` break the promise of the same run."""
 
     EXACT = "exact"  # only on evidence: it was put back and found the same, or seen to be used as expected
-    CHANGED = "changed"  # the script's value is used on purpose, in place of the file's
+    FROM_FILE = "from the file"  # the script asks for another value, and the file's is used: the same run
+    FROM_SCRIPT = "from the script"  # the script's value is used, as the script asks
     APPROXIMATE = "approximate"  # it differs, or nothing shows that it is the same
     LOST = "lost"  # it is not restored at all
 
@@ -29,13 +30,21 @@ class Verdict:
 
 
 def not_exact(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """The verdicts that are not exact."""
+    """What ``strict_resume`` refuses."""
     return [verdict for verdict in verdicts if verdict.level != Level.EXACT]
 
 
 def exactness(verdicts: Iterable[Verdict]) -> str:
-    """All verdicts in one line: ``"exact"``, ``"exact but for: ..."`` where only changes are wanted, or what is not."""
+    """All verdicts in one line. It starts with ``exact`` if nothing is approximate or lost.
+
+    ``exact but for: ...`` where the script's values are used on purpose, ``exact (...)`` where it asks for values that
+    are not used.
+    """
     found = not_exact(verdicts)
-    if found and all(verdict.level == Level.CHANGED for verdict in found):
-        return "exact but for: " + "; ".join(f"{verdict.part} ({verdict.why})" for verdict in found)
-    return "; ".join(map(str, found)) or "exact"
+    of_file = "; ".join(f"{it.part} {it.why}" for it in found if it.level == Level.FROM_FILE)
+    of_script = "; ".join(f"{it.part} {it.why}" for it in found if it.level == Level.FROM_SCRIPT)
+    broken = [str(it) for it in found if it.level in (Level.APPROXIMATE, Level.LOST)]
+    if broken:
+        return "; ".join([*broken, *filter(None, (of_file, of_script))])
+    line = f"exact but for: {of_script}" if of_script else "exact"
+    return f"{line} ({of_file})" if of_file else line

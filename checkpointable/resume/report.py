@@ -1,62 +1,42 @@
-"""The report before the first resumed batch: what resumes exactly, what approximately, what is lost, and why."""
+"""The report before the first resumed batch: how exactly each part resumes, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable._errors import ResumeError
-from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import logged
-from checkpointable.policy.position import Ended
-from checkpointable.policy.verdict import Level, Verdict, exactness
-from checkpointable.resume import loader_verdict
+from checkpointable._errors import CheckpointableWarning, ResumeError
+from checkpointable.policy.position import Ended, Position
+from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
+from checkpointable.resume import evidence, loader_verdict
+from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
 
 
 def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> list[Verdict]:
-    """What the file that is being saved cannot restore exactly, on any machine."""
+    """How exactly each part resumes from the file that is being saved, on a machine where all else is the same."""
     if saved is None:
         lost = "optimizers, schedulers, randomness, position in the data"
         return [Verdict(lost, Level.LOST, "the file holds weights only")]
-    found = [*_not_at_safe_point(state), *_callbacks(trainer)]
+    found = [*_not_at_safe_point(state), *evidence.in_file(trainer, state, saved)]
     if state.ended != Ended.EPOCH:
         found += loader_verdict.when_saved(trainer)
     return found
 
 
-def announce(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None, *, strict: bool) -> None:
-    """Log where the run resumes, and how exactly.
+def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None) -> Iterator[Verdict]:
+    """How exactly each part resumes in this training, of those that are not compared with the file one by one.
 
     Raises:
-        ResumeError: If the optimizers are of other classes, or if ``strict`` and something is not exact.
+        ResumeError: If the optimizers are of other classes.
     """
     settings = settings_of(trainer)
     _check_optimizers(trainer, state.settings.get("optimizers"), settings["optimizers"])
-    findings = list(_when_resumed(trainer, state, saved, ended, settings))
-    if findings and strict:
-        details = "\n  ".join(map(str, findings))
-        raise ResumeError(
-            f"cannot resume {type(trainer.lightning_module).__name__} from {trainer.ckpt_path} exactly"
-            f" (strict_resume=True).\n  {details}\nResume with strict_resume=False to go on at the same batch"
-            " number, or restore what it was saved with."
-        )
-    at = state.position
-    rank_zero_info(
-        f"checkpointable: resumes after epoch {at.epoch}, batch {at.batch} of {trainer.num_training_batches},"
-        f" step {at.step}, from {trainer.ckpt_path}: {exactness(findings)}"
-    )
-
-
-def _when_resumed(
-    trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None, settings: dict[str, Any]
-) -> Iterator[Verdict]:
-    """What this fit, with these settings, cannot restore exactly from the file."""
     if saved is None:
         why = f"the file has {len(state.ranks)} ranks, this training has {trainer.world_size}"
         yield Verdict(f"randomness and position in the data of rank {trainer.global_rank}", Level.LOST, why)
@@ -64,17 +44,65 @@ def _when_resumed(
     inside = ended == Ended.BATCH
     if inside:
         yield from _not_at_safe_point(state)
-    yield from _callbacks(trainer)
     if len(state.ranks) != trainer.world_size:
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         yield Verdict("which rank sees which sample", Level.APPROXIMATE, why)
-    for name, was in state.settings.items():
-        now = settings.get(name, was)
-        if now != was:
-            yield Verdict(name, Level.APPROXIMATE, f"{was or 'none'} when saved, {now or 'none'} now")
-    for name in saved.metrics.keys() - {name for name, _ in logged.metrics_of(trainer.lightning_module)}:
-        yield Verdict(f"metric {name!r}", Level.LOST, "the module has no metric of that name")
+    changed = [name for name, was in state.settings.items() if settings.get(name, was) != was]
+    for name in changed:
+        was, now = state.settings[name] or "none", settings[name] or "none"
+        yield Verdict(name, Level.APPROXIMATE, f"{was} when saved, {now} now")
+    if not changed:
+        yield Verdict("settings", Level.EXACT, "the trainer's arguments are those in the file")
+    yield from evidence.after_restoring(trainer, state, saved, ended)
     yield from loader_verdict.when_resumed(trainer, saved.training, inside=inside)
+
+
+def announce(trainer: Trainer, position: Position, verdicts: Sequence[Verdict], *, strict: bool) -> None:
+    """Log where the run resumes, and how exactly.
+
+    Raises:
+        ResumeError: If ``strict`` and something is not exact.
+    """
+    refused = not_exact(verdicts)
+    if refused and strict:
+        details = "\n  ".join(map(str, refused))
+        raise ResumeError(
+            f"cannot resume {type(trainer.lightning_module).__name__} from {trainer.ckpt_path} exactly"
+            f" (strict_resume=True).\n  {details}\nResume with strict_resume=False to go on at the same batch"
+            " number, or restore what it was saved with."
+        )
+    rank_zero_info(
+        f"checkpointable: resumes after epoch {position.epoch}, batch {position.batch} of"
+        f" {trainer.num_training_batches}, step {position.step}, from {trainer.ckpt_path}: {exactness(verdicts)}"
+    )
+
+
+def announce_finished(trainer: Trainer, position: Position, differing: Sequence[Difference], *, strict: bool) -> None:
+    """Say that nothing is left to train; warn if the script asks for other values than the run was trained with.
+
+    Raises:
+        ResumeError: In place of the warning, if ``strict``.
+    """
+    ended = f"this run ended after {position}: nothing is left to train"
+    if not differing:
+        rank_zero_info(f"checkpointable: {ended}.")
+        return
+    message = (
+        f"{ended}. This script gives other values, which were not used: {'; '.join(map(str, differing))}. To train with"
+        f" them, start a new run: with another dirpath, or without ckpt_path={str(trainer.ckpt_path)!r}."
+    )
+    if strict:
+        raise ResumeError(f"{message} (strict_resume=True)")
+    rank_zero_warn(message, category=CheckpointableWarning)
+
+
+def of_all_ranks(trainer: Trainer, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts of all ranks, each once. Collective."""
+    if trainer.world_size == 1:
+        return list(verdicts)
+    of_all: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(of_all, list(verdicts))
+    return list(dict.fromkeys(verdict for of_one in of_all for verdict in of_one))
 
 
 def _not_at_safe_point(state: RunState) -> Iterator[Verdict]:
@@ -84,12 +112,6 @@ def _not_at_safe_point(state: RunState) -> Iterator[Verdict]:
         yield Verdict(
             "randomness", Level.APPROXIMATE, "an exception was raised while the next batch was fetched or prepared"
         )
-
-
-def _callbacks(trainer: Trainer) -> Iterator[Verdict]:
-    for callback in trainer_callbacks.callbacks(trainer):
-        if isinstance(callback, (StochasticWeightAveraging, ModelPruning)):
-            yield Verdict(type(callback).__name__, Level.APPROXIMATE, "Lightning restores it only in part")
 
 
 def _check_optimizers(trainer: Trainer, was: str | None, now: str) -> None:

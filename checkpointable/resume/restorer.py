@@ -14,7 +14,7 @@ from weakref import ref
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError, ResumeError
 from checkpointable.catalog.scan import scan
@@ -23,9 +23,12 @@ from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.position import Ended
-from checkpointable.resume import module_state, report, rng
+from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.resume import evidence, module_state, report, rng
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
+from checkpointable.resume.optimizer_dtypes import restore_dtypes
+from checkpointable.resume.script_values import Difference, ScriptValues, differences, unused
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.paths import parent
 
@@ -37,28 +40,58 @@ class Restorer:
         state: Of the run.
         saved: Of this rank; ``None`` if the checkpoint has none for it.
         ended: What had just ended, by Lightning's counters.
+        loaded: The whole checkpoint. It is let go when the fit loop begins.
+
+    Attributes:
+        verdicts: How exactly each part resumes; complete before the first hook of training.
     """
 
     def __init__(
-        self, state: RunState | None = None, saved: RankState | None = None, ended: Ended | None = None
+        self,
+        state: RunState | None = None,
+        saved: RankState | None = None,
+        ended: Ended | None = None,
+        loaded: Mapping[str, Any] | None = None,
     ) -> None:
         self._state = state
+        self._loaded = loaded
+        self._differing: list[Difference] = []
+        self.verdicts: list[Verdict] = []
         self._saved = saved
         self._ended = None if saved is None else ended
         self._rng_pending = self._validation_pending = saved is not None
         self._has_started = False
         self._between_passes = ended == Ended.EPOCH
 
-    def on_run_start(self, trainer: Trainer) -> None:
-        """Before the loop checks what is left to train: restore Lightning's seed, and whether it had stopped early."""
-        if self._state is None:
-            return
-        if self._state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+    def on_run_start(self, trainer: Trainer, made: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Before the loop checks what is left to train.
+
+        Restores Lightning's seed, and whether it had stopped early. Compares what Lightning has restored with the file.
+
+        Args:
+            trainer: With everything restored that Lightning restores.
+            made: The numbers of optimizers and schedulers as the script has made them; see ``script_values``.
+
+        Returns:
+            Those that are used, and the hyper-parameters that are used in place of the script's.
+        """
+        state, loaded, self._loaded = self._state, self._loaded, None
+        if state is None:
+            return made, {}
+        if state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._between_passes = True  # saved by another callback after a pass's last batch
         if self._saved is not None:
             internals.set_global_seed(self._saved.seed)
-        if self._state.stopped_early:
+        if state.stopped_early:
             trainer.should_stop = True
+        if loaded is None:
+            return made, {}
+        for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
+            restore_dtypes(optimizer, saved)
+        self.verdicts = list(evidence.after_loading(trainer, loaded))
+        file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
+        self._differing = differences(file, script)
+        return {**made, **state.made}, unused(file, script, self._differing)
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Track the positions in the training loaders, whose iterators are not made yet, and restore them.
@@ -102,9 +135,12 @@ class Restorer:
         if state is None:
             return 0.0
         _check_position(trainer, state)
-        report.announce(trainer, state, self._saved, self._ended, strict=strict)
-        module_state.log_differences(initial_modes, state.initial_modes)
         self._restore_training_state(trainer, state)
+        self.verdicts += report.when_resumed(trainer, state, self._saved, self._ended)
+        self.verdicts += [difference.verdict() for difference in self._differing]
+        self.verdicts = report.of_all_ranks(trainer, self.verdicts)
+        report.announce(trainer, state.position, self.verdicts, strict=strict)
+        module_state.log_differences(initial_modes, state.initial_modes)
         return state.seconds
 
     def _restore_training_state(self, trainer: Trainer, state: RunState) -> None:
@@ -140,14 +176,28 @@ class Restorer:
         rng.restore(self._here.random)
         return True
 
-    def on_run_end(self, trainer: Trainer) -> None:
-        """After the loop: if there was nothing left to train, restore the final state."""
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to restore from."""
+        return self._state is not None
+
+    @property
+    def expects_same(self) -> bool:
+        """Whether the resumed run is expected to be the same to the last bit."""
+        return all(verdict.level in (Level.EXACT, Level.FROM_FILE) for verdict in self.verdicts)
+
+    def on_run_end(self, trainer: Trainer, *, strict: bool) -> None:
+        """After the loop: if there was nothing left to train, restore the final state, and say so.
+
+        Raises:
+            ResumeError: If ``strict`` and the script gives other values than the run was trained with.
+        """
         state = self._state
         if state is not None and not self._has_started:
             self._restore_training_state(trainer, state)
             if self._ended is not None:
                 self.before(trainer, self._ended)
-            rank_zero_info(f"checkpointable: this run ended after {state.position}: nothing is left to train.")
+            report.announce_finished(trainer, state.position, self._differing, strict=strict)
 
     @property
     def _here(self) -> RankState:

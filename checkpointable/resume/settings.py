@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -26,7 +27,16 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     schedules = [it for it in trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
+    found["optimizer_parameters"] = _order_of_parameters(trainer)
     configs = trainer.lr_scheduler_configs
     every = [f"{type(it.scheduler).__name__} every {it.frequency} {it.interval}" for it in configs]
     found["lr_schedulers"] = ", ".join(every)
     return found
+
+
+def _order_of_parameters(trainer: Trainer) -> str:
+    """How many parameters the optimizers have, and a digest of their names: optimizers are restored by this order."""
+    names = {id(weight): name for name, weight in trainer.lightning_module.named_parameters()}
+    groups = [group["params"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    ordered = [names.get(id(weight), "") for weights in groups for weight in weights]
+    return f"{len(ordered)} in order {sha256(repr(ordered).encode()).hexdigest()[:8]}"

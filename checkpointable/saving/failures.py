@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable._errors import CheckpointableWarning, SaveError
+from checkpointable._errors import CheckpointableWarning, ResumeError, SaveError
 from checkpointable.policy.position import Position
 from checkpointable.saving.saver import Saver
 
@@ -29,7 +29,9 @@ def report(problem: str, position: Position, last_path: str, *, final: bool) -> 
 
 
 def say_where_to_resume(exception: BaseException, saver: Saver, position: Position) -> None:
-    """Log which file to resume from."""
+    """Log which file to resume from; nothing if that is what the exception is about."""
+    if isinstance(exception, ResumeError):
+        return
     path, saved = saver.kept.last_path, saver.kept.last_position
     if path or position.batches:
         advice = f"Resume from {path} ({saved})." if path else "Nothing was saved yet."

@@ -8,6 +8,7 @@ import platform
 import uuid
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -39,6 +40,8 @@ class Progress:
     Attributes:
         position: After the last batch that is completely over.
         initial_modes: The modes of the module as the script made it; see ``module_state``.
+        made: The numbers of optimizers and schedulers as they were made; see ``script_values``.
+        unused: Hyper-parameters of the script that are not used, with the values that are.
         is_consistent: Whether the state is that of ``position``, with nothing begun since.
         is_fetching: Whether the next batch is being fetched, which may draw from the random generators.
     """
@@ -49,6 +52,8 @@ class Progress:
         self.ended: Ended | None = None  # at the last safe point
         self.best_val_loss = math.inf
         self.initial_modes: Mapping[str, list[str]] = {}
+        self.made: Mapping[str, Any] = {}
+        self.unused: Mapping[str, Any] = {}
         self.is_consistent = self.is_fetching = False
         self.steps = Steps()
 
@@ -81,6 +86,7 @@ class Progress:
             gradients=module_state.capture_gradients(module) if at_safe_point and in_window else {},
             stepped=self.steps.stepped,
             settings=settings_of(trainer),
+            made=self.made,
             module_modes=module_state.capture_modes(module),
             initial_modes=self.initial_modes,
             stopped_early=internals.stopped_early(trainer),
@@ -89,6 +95,14 @@ class Progress:
             logged_names=sorted(logged_names),
             ranks=tuple(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
+
+    def name_what_is_used(self, checkpoint: dict[str, Any]) -> None:
+        """Set the hyper-parameters in a checkpoint to the values that are used, where the script's are not."""
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            used = {name: value for name, value in self.unused.items() if name in checkpoint.get(key, {})}
+            if used:
+                checkpoint[key] = copy(checkpoint[key])  # a configuration object may be the module's own
+                checkpoint[key].update(used)
 
     def take_over(self, state: RunState, *, resumes: bool) -> None:
         """Take over the numbers of a checkpoint; if the run ``resumes`` from it, a new attempt begins."""
@@ -109,7 +123,7 @@ def describe(
     """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""
     reasons = frozenset({Reason.MANUAL}) if request is None else request.reasons
     score = None if request is None else request.score
-    rank_state = state.ranks[trainer.global_rank] if state.ranks else None
+    verdicts = report.when_saved(trainer, state, state.ranks[trainer.global_rank] if state.ranks else None)
     return FileMetadata(
         kind=next(reason for reason in Reason if reason in reasons),
         reasons=tuple(sorted(reasons)),
@@ -121,7 +135,8 @@ def describe(
         score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
         base_name=None if request is None else request.base_name,
         resumed_from=resumed_from,
-        exactness=exactness(report.when_saved(trainer, state, rank_state)),
+        exactness=exactness(verdicts),
+        verdicts=tuple(verdicts),
         weights_only=weights_only,
         versions={
             "checkpointable": __version__,

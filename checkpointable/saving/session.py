@@ -19,10 +19,11 @@ from checkpointable._errors import SaveError
 from checkpointable.lightning_internals import callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
+from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
-from checkpointable.resume import loaders
+from checkpointable.resume import loaders, script_values
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import failures
@@ -70,6 +71,16 @@ class Session:
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
+
+    def on_optimizers_made(self, trainer: Trainer) -> None:
+        """Note the numbers of the script, before those of the file are restored."""
+        self.progress.made = script_values.made(trainer)
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        """Compare what Lightning has restored with the file, and note which numbers are used."""
+        progress = self.progress
+        made = progress.made if self.restorer.resumes else script_values.made(trainer)
+        progress.made, progress.unused = self.restorer.on_run_start(trainer, made)
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock, restore the training state of a resumed run, and report what could not be restored."""
@@ -150,7 +161,7 @@ class Session:
         self.progress.steps.close()
         self.saver.close()
         restorer, self.restorer = self.restorer, Restorer()
-        restorer.on_run_end(trainer)
+        restorer.on_run_end(trainer, strict=self.options.strict_resume)
 
     def on_run_failed(self) -> None:
         """Complete the copy before callbacks handle the exception, as they may swap weights."""
@@ -192,18 +203,18 @@ class Session:
         metadata = describe(trainer, state, request, self.options, resumed_from=resumed_from, weights_only=weights_only)
         return {**as_builtin(state), "metadata": metadata.to_dict()}
 
-    def restore(self, saved: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
-        """Restore what ``capture`` returned, for this rank.
+    def restore(self, checkpoint: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
+        """Restore what ``capture`` returned, for this rank, from a checkpoint that holds it.
 
         The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
         """
-        state = RunState.from_dict(saved)
+        state = RunState.from_dict(checkpoint[KEY])
         self.progress.take_over(state, resumes=ended is not None)
         self.resumes_after = state.ended
         self.monitor.logged_names.update(state.logged_names)
         self.due.take()
         rank_state = state.ranks[rank] if rank < len(state.ranks) else None
-        self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended)
+        self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint)
 
     def _keep_state(self, trainer: Trainer, exception: BaseException) -> None:
         """Finish the save that is in progress, and save the present state if it is consistent."""

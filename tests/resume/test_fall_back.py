@@ -17,8 +17,10 @@ def trained(directory: Path) -> Net:
 
 
 def damage(path: Path) -> None:
+    """Change more bytes in the middle than fill the space between two members, which no checksum covers."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    middle = slice(len(data) // 2, len(data) // 2 + 200)
+    data[middle] = bytes(byte ^ 1 for byte in data[middle])
     path.write_bytes(data)
 
 

@@ -1,0 +1,150 @@
+"""What shows that the state is restored: each part is asked for again, and compared with the file.
+
+Lightning has restored these parts when the fit loop begins, and no hook of training has been called yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ModelPruning, StochasticWeightAveraging, Timer
+
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.position import Ended
+from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.resume import rng
+from checkpointable.resume.same import differing, same
+from checkpointable.resume.state import RankState, RunState
+
+_SAME = "read back as in the file"
+_CHANGE_NOTHING = (ModelCheckpoint, Timer)  # which files are kept, and how long the training lasts
+
+
+def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Verdict]:
+    """What a file that is being saved holds."""
+    held = ["weights", "loops", "randomness"]
+    held += ["optimizers"] if trainer.optimizers else []
+    held += ["lr_schedulers"] if trainer.lr_scheduler_configs else []
+    held += ["gradients"] if state.gradients else []
+    held += ["metrics"] if saved.metrics else []
+    for part in held:
+        yield Verdict(part, Level.EXACT, "in the file")
+    for callback in trainer_callbacks.callbacks(trainer):
+        if _is_restored_in_part(callback):
+            yield _in_part(callback)
+        elif type(callback).state_dict is not Callback.state_dict and not isinstance(callback, _CHANGE_NOTHING):
+            yield Verdict(type(callback).__name__, Level.EXACT, "its state is in the file")
+
+
+def after_loading(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdict]:
+    """What Lightning has restored from this checkpoint."""
+    optimizers = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
+    yield from _in_order("optimizers", trainer.optimizers, optimizers, loaded.get("optimizer_states", ()))
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    states = [scheduler.state_dict() for scheduler in schedulers]
+    yield from _in_order("lr_schedulers", schedulers, states, loaded.get("lr_schedulers", ()))
+    yield from _precision(trainer, loaded)
+    yield from _data_module(trainer, loaded)
+    yield from _callbacks(trainer, loaded.get("callbacks", {}))
+    yield _weights(trainer, loaded)
+
+
+def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: Ended | None) -> Iterator[Verdict]:
+    """What this library has restored before the first hook of training. The generators are restored later."""
+    module = trainer.lightning_module
+    present = logged.capture_metrics(module)
+    for name in saved.metrics:
+        if name not in present:
+            yield Verdict(f"metric {name!r}", Level.LOST, "the module has no metric of that name")
+    if ended is not None and saved.metrics.keys() <= present.keys():
+        yield _compared("metrics", saved.metrics, present)
+    if ended == Ended.BATCH:
+        yield _compared("logged values", saved.logged, logged.capture(trainer))
+    if state.gradients:
+        gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+        yield _compared("gradients", state.gradients, gradients)
+    with rng.isolated(saved.random):
+        yield _compared("randomness", saved.random, rng.capture())
+    yield Verdict("loops", Level.EXACT, "the counters of Lightning and those of checkpointable agree")
+
+
+def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
+    saved = loaded["state_dict"]
+    now = internals.module_state(trainer)
+    wrong = differing(saved, now)
+    if wrong:  # a callback such as WeightAveraging saves other weights than those of the module
+        asked = {**loaded, "state_dict": now}
+        trainer_callbacks.ask_to_save(trainer, asked)
+        now, given = asked["state_dict"], [key for key in asked if asked[key] is not loaded.get(key)]
+        wrong = [] if all(same(loaded.get(key), asked[key]) for key in given) else wrong
+    if wrong:
+        return Verdict("weights", Level.APPROXIMATE, f"{_names(wrong)}: not as in the file after loading")
+    missing = [name for name in now if name not in saved]
+    if missing:
+        return Verdict("weights", Level.APPROXIMATE, f"{_names(missing)}: not in the file, as the script made them")
+    return Verdict("weights", Level.EXACT, _SAME)
+
+
+def _in_order(part: str, things: Sequence[Any], now: Sequence[Any], saved: Sequence[Any]) -> Iterator[Verdict]:
+    """Optimizers or schedulers, which Lightning restores by their order. Other classes are told as a setting."""
+    for number, (thing, state, before) in enumerate(zip(things, now, saved, strict=False)):
+        name = part if len(things) == 1 else f"{part}[{number}]"
+        yield _compared(name, before, state, of=type(thing).__name__)
+
+
+def _precision(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdict]:
+    plugin = trainer.precision_plugin
+    name, state = type(plugin).__qualname__, plugin.state_dict()
+    if name in loaded:
+        yield _compared("gradient scaler", loaded[name], state)
+    elif state:
+        yield Verdict("gradient scaler", Level.LOST, "the file has no state of it")
+
+
+def _data_module(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdict]:
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set where mypy does not look
+    name = type(data).__qualname__
+    if data is not None and name in loaded:
+        yield _compared(name, loaded[name], data.state_dict())
+
+
+def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
+    present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer) if not isinstance(it, _CHANGE_NOTHING)}
+    for key, callback in present.items():
+        name, state = type(callback).__name__, callback.state_dict()
+        if _is_restored_in_part(callback):
+            yield _in_part(callback)
+        elif key in saved:
+            yield _compared(name, saved[key], state)
+        elif state:
+            yield Verdict(name, Level.APPROXIMATE, "the file has no state of it")
+    for key in saved:
+        if key not in present and not key.startswith(tuple(kind.__name__ for kind in _CHANGE_NOTHING)):
+            yield Verdict(key.partition("{")[0], Level.LOST, "the file has its state, and the trainer no such callback")
+
+
+def _is_restored_in_part(callback: Any) -> bool:
+    return isinstance(callback, (StochasticWeightAveraging, ModelPruning))
+
+
+def _in_part(callback: Any) -> Verdict:
+    return Verdict(type(callback).__name__, Level.APPROXIMATE, "Lightning restores it only in part")
+
+
+def _compared(part: str, saved: Any, now: Any, of: str = "") -> Verdict:
+    if same(saved, now):
+        return Verdict(part, Level.EXACT, f"{of} {_SAME}".strip())
+    wrong = differing(saved, now) if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
+    what = " ".join(filter(None, (of, _names(wrong))))
+    return Verdict(
+        part, Level.APPROXIMATE, f"{what}: not as in the file after loading" if what else "not as in the file"
+    )
+
+
+def _names(names: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, names[:3]))
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

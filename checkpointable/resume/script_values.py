@@ -1,0 +1,167 @@
+"""The numbers that a script gives its training, compared with those of the run that it resumes.
+
+The numbers of optimizers and schedulers are compared as ``configure_optimizers`` made them: where a schedule has moved
+the learning rate since, nothing differs. Lightning restores them from the file. Hyper-parameters it leaves to the
+script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from checkpointable.policy.options import Options
+from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.resume.same import same
+
+_WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
+_MOVING = {"params", "param_names", "initial_lr", "base_lrs", "last_epoch", "optimizer_state_dict"}
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that the script and the file do not agree on."""
+
+    name: str
+    in_file: Any
+    in_script: Any
+    uses_file: bool
+
+    def verdict(self) -> Verdict:
+        """Which of the two is used."""
+        script, file = _text(self.in_script), _text(self.in_file)
+        if self.uses_file:
+            return Verdict(self.name, Level.FROM_FILE, f"{file} from the file, the script says {script}")
+        return Verdict(self.name, Level.FROM_SCRIPT, f"{script} from the script, the file says {file}")
+
+    def __str__(self) -> str:
+        return f"{self.name} {_text(self.in_script)}, the file says {_text(self.in_file)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptValues:
+    """What a script gives, or gave, its training.
+
+    Attributes:
+        made: The numbers of each optimizer's parameter groups and of each scheduler, as they were made.
+        hyper_parameters: Those that the module and the data module save; not this library's own arguments.
+    """
+
+    made: Mapping[str, Any]
+    hyper_parameters: Mapping[str, Any]
+
+    @classmethod
+    def in_file(cls, made: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> ScriptValues:
+        """Those of the run that saved this checkpoint."""
+        owners = [checkpoint.get(key, {}) for key in ("datamodule_hyper_parameters", "hyper_parameters")]
+        return cls(made=made, hyper_parameters=_without_own(owners))
+
+    @classmethod
+    def of(cls, trainer: Trainer, made: Mapping[str, Any]) -> ScriptValues:
+        """Those of the script that is running."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set where mypy does not look
+        owners = [getattr(owner, "hparams", {}) for owner in (data, trainer.lightning_module)]
+        return cls(made=made, hyper_parameters=_without_own(owners))
+
+
+def made(trainer: Trainer) -> dict[str, list[Any]]:
+    """The present numbers of each optimizer's parameter groups, and of each scheduler."""
+    optimizers = [[_numbers(_as_made(group)) for group in it.param_groups] for it in trainer.optimizers]
+    schedulers = [_numbers(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
+    return {"optimizers": optimizers, "lr_schedulers": schedulers}
+
+
+def differences(file: ScriptValues, script: ScriptValues) -> list[Difference]:
+    """What differs between the numbers as they were made, and between hyper-parameters.
+
+    A hyper-parameter that differs in the same way as one of those numbers is where that number comes from. It is not
+    listed a second time.
+    """
+    found = [*_of_optimizers(file.made, script.made), *_of_schedulers(file.made, script.made)]
+    numbers = [(it.in_file, it.in_script) for it in found]
+    for name, *pair in _pairs(file, script):
+        if not any(same(pair, other) for other in numbers):
+            found.append(Difference(name, pair[0], pair[1], uses_file=False))
+    return found
+
+
+def unused(file: ScriptValues, script: ScriptValues, differing: Iterable[Difference]) -> dict[str, Any]:
+    """The hyper-parameters of the script that are not used, with the values of the file, which are."""
+    numbers = [(it.in_file, it.in_script) for it in differing if it.uses_file]
+    return {name: pair[0] for name, *pair in _pairs(file, script) if any(same(pair, other) for other in numbers)}
+
+
+def _pairs(file: ScriptValues, script: ScriptValues) -> Iterator[tuple[str, Any, Any]]:
+    """The hyper-parameters that are not the same: name, value in the file, value in the script."""
+    saved, given = file.hyper_parameters, script.hyper_parameters
+    for name in dict.fromkeys((*saved, *given)):
+        then, now = saved.get(name, _MISSING), given.get(name, _MISSING)
+        if not same(then, now):
+            yield name, then, now
+
+
+def _of_optimizers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    optimizers = list(zip(then.get("optimizers", ()), now["optimizers"], strict=False))
+    for number, (groups_then, groups_now) in enumerate(optimizers):
+        groups = list(zip(groups_then, groups_now, strict=False))
+        for place, (group_then, group_now) in enumerate(groups):
+            where = f" of optimizers[{number}]" if len(optimizers) > 1 else ""
+            where += f" of parameter group {place}" if len(groups) > 1 else ""
+            yield from _between(group_then, group_now, where)
+
+
+def _of_schedulers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    schedulers = list(zip(then.get("lr_schedulers", ()), now["lr_schedulers"], strict=False))
+    for number, (numbers_then, numbers_now) in enumerate(schedulers):
+        where = f" of lr_schedulers[{number}]" if len(schedulers) > 1 else " of the scheduler"
+        yield from _between(numbers_then, numbers_now, where)
+
+
+def _between(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[Difference]:
+    for name, value in then.items():
+        if name in now and not same(value, now[name]):
+            yield Difference(_WORDS.get(name, name) + where, value, now[name], uses_file=True)
+
+
+def _as_made(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group with the learning rate that it was given: a scheduler changes it when it is made."""
+    return {**group, "lr": group.get("initial_lr", group.get("lr"))}
+
+
+def _numbers(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers, names and switches in a state, also inside others; not those that training moves."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        nested = (
+            enumerate(value) if isinstance(value, (list, tuple)) else value.items() if isinstance(value, dict) else ()
+        )
+        if str(name) in _MOVING or (str(name).startswith("_") and name != "_schedulers"):
+            continue
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            found[str(name)] = value.item()
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            found[str(name)] = value
+        elif _is_plain(value):
+            found[str(name)] = list(value)
+        else:
+            parts = {f"{name}[{key}]": _numbers(part) for key, part in nested if isinstance(part, dict)}
+            found.update({f"{at}.{inner}": number for at, part in parts.items() for inner, number in part.items()})
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(it, (bool, int, float, str)) for it in value)
+
+
+def _without_own(owners: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    found = {name: value for owner in owners for name, value in owner.items()}
+    return {name: value for name, value in found.items() if name not in Options.__dataclass_fields__}
+
+
+def _text(value: Any) -> str:
+    return "none" if value is _MISSING else f"{value!r:.60}"
