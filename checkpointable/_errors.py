@@ -11,6 +11,7 @@
     ├── SaveError(OSError)                     a checkpoint could not be made durable, or not be deleted
     ├── RemoteError(OSError)                   a remote file system cannot be used, or does not answer
     ├── CheckpointFileError(ValueError)        a file is not a checkpoint, or is damaged
+    ├── NotLoadedError(TypeError)              a value is used that was not loaded, because that can run code
     ├── ResumeError(RuntimeError)              a checkpoint does not fit the run that resumes from it
     ├── NotInitializedError(RuntimeError)      super().__init__() was not called
     └── LightningVersionError(ImportError)     the installed Lightning lacks something the library needs
@@ -27,6 +28,7 @@ __all__ = [
     "MissingComputeLossError",
     "MonitorError",
     "NotInitializedError",
+    "NotLoadedError",
     "PolicyError",
     "RemoteError",
     "ResumeError",
@@ -69,6 +71,10 @@ class RemoteError(CheckpointableError, OSError):
 
 class CheckpointFileError(CheckpointableError, ValueError):
     """A file is not a checkpoint, or is damaged."""
+
+
+class NotLoadedError(CheckpointableError, TypeError):
+    """A value of a checkpoint is used that was not loaded, because loading it can run code from the file."""
 
 
 class ResumeError(CheckpointableError, RuntimeError):

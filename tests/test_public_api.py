@@ -49,6 +49,7 @@ ERRORS = {
     "MissingComputeLossError",
     "MonitorError",
     "NotInitializedError",
+    "NotLoadedError",
     "PolicyError",
     "RemoteError",
     "ResumeError",

@@ -14,7 +14,7 @@ from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.names import KEY
 from checkpointable.storage.files import open_file, read_bytes
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import archive, safe_load
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -54,6 +54,8 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint. From a URL, fetch it once into memory.
 
+        Unless ``weights_only=False``, no code of the file runs, and placeholders stand for the objects that need it.
+
         Raises:
             FileNotFoundError: If there is no such file.
             CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
@@ -70,7 +72,11 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             if wrong is not None and is_archive:  # other files may be in torch's old format
                 raise CheckpointFileError(_cannot_load(place, wrong))
             try:
-                checkpoint: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=weights_only)
+                checkpoint: dict[str, Any]
+                if is_archive and weights_only is not False:
+                    checkpoint = safe_load.load(file, place, map_location, weights_only=weights_only)
+                else:
+                    checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
             except Exception as error:  # a damaged file of the old format can raise anything
                 if wrong is None:
                     raise

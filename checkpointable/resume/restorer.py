@@ -27,6 +27,7 @@ from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import evidence, module_state, report, rng
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
+from checkpointable.resume.needed import require_loaded
 from checkpointable.resume.optimizer_dtypes import restore_dtypes
 from checkpointable.resume.script_values import Difference, ScriptValues, differences, unused
 from checkpointable.resume.state import RankState, RunState
@@ -236,7 +237,14 @@ class ResumingCheckpointIO(DurableCheckpointIO):
         Raises:
             FileNotFoundError: If there is no such file.
             CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
+            NotLoadedError: If what the trainer restores can only be loaded with ``weights_only=False``.
         """
+        checkpoint, trainer = self._intact(path, *args, **kwargs), self._trainer()
+        if trainer is not None:
+            require_loaded(trainer, checkpoint, str(path))
+        return checkpoint
+
+    def _intact(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return super().load_checkpoint(path, *args, **kwargs)
         except CheckpointFileError as error:

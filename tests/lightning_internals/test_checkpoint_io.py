@@ -193,8 +193,7 @@ def test_checkpoint_file_error_is_a_value_error_and_one_of_ours():
 def test_load_of_a_malicious_archive_executes_nothing(tmp_path, weights_only):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
     torch.save({**PLAIN, "evil": Evil(trace)}, path)
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        durable_io().load_checkpoint(path, weights_only=weights_only)
+    assert same(durable_io().load_checkpoint(path, weights_only=weights_only))
     assert not trace.exists()
     torch.load(path, weights_only=False)  # the twin: the file is as bad as it claims to be
     assert trace.exists()

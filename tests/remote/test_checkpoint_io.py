@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from remote.contents import PART
 
 from checkpointable import CheckpointFileError, RemoteError, SaveError
 from checkpointable.storage.format import archive
+from checkpointable.storage.format.placeholder import Placeholder
 from checkpointable.storage.remote import RemoteStore
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)
@@ -87,12 +87,13 @@ def test_load_of_torchs_old_format_from_a_url_works(place, tmp_path):
     assert same(durable_io().load_checkpoint(put(f"{place}/a.ckpt", (tmp_path / "old.ckpt").read_bytes())))
 
 
-def test_load_from_a_url_refuses_code_by_default(place, tmp_path):
+def test_load_from_a_url_runs_no_code_by_default(place, tmp_path):
     torch.save({**OURS, "path": Path("x")}, tmp_path / "a.ckpt")
     url = put(f"{place}/a.ckpt", (tmp_path / "a.ckpt").read_bytes())
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        durable_io().load_checkpoint(url)
-    assert same(durable_io().load_checkpoint(url, weights_only=False))
+    loaded = durable_io().load_checkpoint(url)
+    assert same(loaded)
+    assert isinstance(loaded["path"], Placeholder)
+    assert durable_io().load_checkpoint(url, weights_only=False)["path"] == Path("x")
 
 
 def test_outage_is_named_when_saving_and_when_loading(s3, wire, monkeypatch):
