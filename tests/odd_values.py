@@ -55,6 +55,12 @@ class Items(list):
 class Marked(torch.Tensor):
     """A tensor of another class, as MONAI's ``MetaTensor`` is one."""
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.clone()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec)
+
 
 class Tree:
     """Pickled as OmegaConf's containers are: a state with the content, whose parts know their parent."""

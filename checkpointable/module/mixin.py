@@ -18,7 +18,7 @@ from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options, naming_unknown_arguments
 from checkpointable.saving import callback
-from checkpointable.saving.progress import make_arguments_loadable
+from checkpointable.saving.loadable import make_loadable
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _note_val_loss(module: Any) -> None:
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = internals.attached_trainer(module)
-    make_arguments_loadable(checkpoint)
+    make_loadable(checkpoint)
     if trainer is not None:
         _session(module).progress.name_what_is_used(checkpoint)
         checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import uuid
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
 import lightning
@@ -145,40 +142,6 @@ def describe(
             "python": platform.python_version(),
         },
     )
-
-
-def make_arguments_loadable(checkpoint: dict[str, Any]) -> None:
-    """Turn our arguments among the saved hyper-parameters into types that ``weights_only=True`` loads.
-
-    A path becomes a string. A ``timedelta`` is left out: the module can be built without it.
-    """
-    saved = checkpoint.get("hyper_parameters", {})
-    for name in Options.__dataclass_fields__:
-        if isinstance(saved.get(name), os.PathLike):
-            saved[name] = os.fspath(saved[name])
-        elif isinstance(saved.get(name), timedelta):
-            del saved[name]
-
-
-_SAFE_TYPES = (
-    *(type(None), bool, int, float, complex, str, bytes, bytearray),
-    *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
-)
-_MAPPINGS = (dict, OrderedDict, defaultdict)
-_SEQUENCES = (list, tuple, set)
-
-
-def unsafe_values(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """The values that ``torch.load(weights_only=True)`` refuses: where each is in the checkpoint, and its type."""
-    kind = type(value)
-    if kind in _MAPPINGS:
-        for key, item in value.items():
-            yield from unsafe_values(item, f"{at}[{key!r}]")
-    elif kind in _SEQUENCES:
-        for number, item in enumerate(value):
-            yield from unsafe_values(item, f"{at}[{number}]")
-    elif kind not in _SAFE_TYPES and kind not in torch.serialization.get_safe_globals():
-        yield at, f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:

@@ -27,7 +27,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving.kept_files import KeptFiles
-from checkpointable.saving.progress import unsafe_values
+from checkpointable.saving.loadable import unsafe_types
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.saving.steps import changed_only_by_steps
 from checkpointable.storage.local import store_at
@@ -180,7 +180,7 @@ class Saver:
 
     def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
         """On rank 0: copy what training may change next, and leave the rest to the background thread."""
-        self._name_unsafe_values(checkpoint)
+        self._name_unsafe_types(checkpoint)
         store, snapshot = self.store, None
         assert store is not None
         if isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
@@ -226,13 +226,15 @@ class Saver:
     def _note_durable(self, kept: KeptFiles) -> None:
         self.kept_on_disk = kept
 
-    def _name_unsafe_values(self, checkpoint: dict[str, Any]) -> None:
-        found = {at: kind for at, kind in unsafe_values(checkpoint) if at not in self._named}
+    def _name_unsafe_types(self, checkpoint: dict[str, Any]) -> None:
+        found = {kind: places for kind, places in unsafe_types(checkpoint).items() if kind not in self._named}
         self._named.update(found)
-        for at, kind in found.items():
+        for kind, places in found.items():
+            others = f" (so are {len(places) - 1} other values)" if len(places) > 1 else ""
             _warn(
-                f"checkpoint{at} is a {kind}, which torch.load(weights_only=True) refuses, and so does Trainer.fit("
-                "ckpt_path=...) by default. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
+                f"checkpoint{places[0]} is a {kind}{others}. Trainer.fit(ckpt_path=...) does not load it by default,"
+                " because that can run code from the file: a resume that restores the value is refused, and other code"
+                " gets a placeholder. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
             )
 
     def __getstate__(self) -> dict[str, Any]:
