@@ -5,7 +5,9 @@ Lightning saves none of them: after a resume inside an epoch, the epoch's means 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,8 +29,25 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     connector = trainer._logger_connector
     results = trainer.fit_loop.epoch_loop._results
     means = {key: _pack(result) for key, result in results.items() if not result.has_reset}
-    shown = {name: dict(getattr(connector, name)) for name in _SHOWN}
+    shown = {name: plain(dict(getattr(connector, name))) for name in _SHOWN}
     return {"means": means, "shown": shown, "first_loop_iter": connector._first_loop_iter}
+
+
+def plain(value: Any, *, most_elements: float = math.inf, depth: int = 4) -> Any:
+    """A value with plain tensors for those of subclasses, which ``weights_only=True`` refuses.
+
+    Args:
+        value: Also containers of tensors.
+        most_elements: Larger tensors stay as they are.
+        depth: How many containers, one in another, are searched.
+    """
+    if isinstance(value, torch.Tensor):
+        stays = type(value) in (torch.Tensor, torch.nn.Parameter) or value.numel() > most_elements
+        return value if stays else value.as_subclass(torch.Tensor)
+    inner = partial(plain, most_elements=most_elements, depth=depth - 1)
+    if type(value) is dict and depth:
+        return {key: inner(item) for key, item in value.items()}
+    return type(value)(map(inner, value)) if type(value) in (list, tuple) and depth else value
 
 
 def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
@@ -68,8 +87,10 @@ def _metric_state(metric: Metric) -> dict[str, Any]:
     states = {name: getattr(metric, name) for name in metric._defaults}
     copied = {name: list(value) if isinstance(value, list) else value for name, value in states.items()}
     own = vars(metric).items() if isinstance(metric, WrapperMetric) else ()  # these keep their state in attributes
-    plain = {name: value for name, value in own if isinstance(value, (torch.Tensor, int, float)) and name not in states}
-    return {"states": copied, "plain": plain, "updates": metric._update_count}
+    attributes = {
+        name: value for name, value in own if isinstance(value, (torch.Tensor, int, float)) and name not in states
+    }
+    return {"states": plain(copied), "plain": plain(attributes), "updates": metric._update_count}
 
 
 def _set_metric_state(metric: Metric, saved: Mapping[str, Any]) -> None:
@@ -89,7 +110,7 @@ def _pack(result: _ResultMetric) -> dict[str, Any]:
         "reduce_fx": meta.reduce_fx.__name__,
         "sync": {"should": sync.should, "rank_zero_only": sync.rank_zero_only},
         "is_tensor": result.is_tensor,
-        "cache": result._forward_cache,
+        "cache": plain(result._forward_cache),
         "state": _metric_state(result),
     }
 

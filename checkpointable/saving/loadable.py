@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from checkpointable.lightning_internals.logged import plain
 from checkpointable.policy.options import Options
 from checkpointable.storage.format.placeholder import Placeholder
 
@@ -26,7 +27,7 @@ _SEQUENCES = (list, tuple, set)
 
 
 def make_loadable(checkpoint: dict[str, Any]) -> None:
-    """Make plain what is ours among the hyper-parameters.
+    """Make plain what is ours among the hyper-parameters, and the logged scores in the states of callbacks.
 
     A path becomes a string. A ``timedelta`` is left out: the module can be built without it.
     """
@@ -36,6 +37,8 @@ def make_loadable(checkpoint: dict[str, Any]) -> None:
             saved[name] = os.fspath(saved[name])
         elif isinstance(saved.get(name), timedelta):
             del saved[name]
+    if "callbacks" in checkpoint:
+        checkpoint["callbacks"] = plain(checkpoint["callbacks"], most_elements=1)
 
 
 def unsafe_types(checkpoint: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from nets import Net, loader, trainer
-from odd_values import ODD, Color
+from odd_values import ODD, Color, Marked
 
 from checkpointable import CheckpointableWarning, NotLoadedError
 from checkpointable.catalog.info import read_info
@@ -184,3 +186,43 @@ def test_odd_values_that_a_resume_needs_are_warned_about_once_for_each_type(tmp_
     )
     assert said[0].endswith("Save a plain value there, or resume with Trainer.fit(weights_only=False).")
     assert said[1].startswith("checkpoint['callbacks']['Scores']['color'] is a odd_values.Color. Trainer.fit(")
+
+
+class Logging(Net):
+    """Logs its loss as a tensor of another class, and a score."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("marked", loss.as_subclass(Marked), on_step=True, on_epoch=True, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.log("score", torch.tensor(0.5).as_subclass(Marked))
+
+
+def logged(tmp_path, name: str, **options: Any) -> tuple[Logging, dict[str, Any]]:
+    net = Logging(dirpath=tmp_path / name, save_interval=3, save_last_k=-1, monitor="score", patience=9)
+    fit = trainer(tmp_path, max_epochs=2, callbacks=[ModelCheckpoint(tmp_path / "own", monitor="score")])
+    fit.fit(net, loader(5), loader(2), **options)
+    return net, fit.callback_metrics
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # that of ModelCheckpoint
+def test_logged_tensors_of_another_class_are_plain_in_the_file_and_the_run_is_the_same(tmp_path):
+    torch.manual_seed(0)
+    whole, metrics = logged(tmp_path, "whole")
+    for path in [*(tmp_path / "whole").glob("*.ckpt"), *(tmp_path / "own").glob("*.ckpt")]:
+        torch.load(path, weights_only=True)
+    resumed, again = logged(tmp_path, "resumed", ckpt_path=tmp_path / "whole" / "epoch_0_batch_3.ckpt")
+    assert {name: float(it) for name, it in again.items()} == {name: float(it) for name, it in metrics.items()}
+    assert resumed.layer.weight.equal(whole.layer.weight)
+
+
+def test_logged_tensors_of_another_class_that_stay_so_are_refused_by_torch(tmp_path, monkeypatch):
+    """The twin."""
+    monkeypatch.setattr("checkpointable.lightning_internals.logged.plain", lambda value, **_: value)
+    with pytest.warns(CheckpointableWarning, match=r"\['ranks'\].* is a odd_values.Marked \(so are"):
+        net, _ = logged(tmp_path, "whole")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(net.last_model_path, weights_only=True)
