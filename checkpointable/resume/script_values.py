@@ -7,6 +7,8 @@ script.
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from lightning.pytorch import Trainer
 from checkpointable.policy.options import Options
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume.same import same
+from checkpointable.storage.format import placeholder, safe_load
+from checkpointable.storage.format.placeholder import placeholders_in
 
 _WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
 _MOVING = {"params", "param_names", "initial_lr", "base_lrs", "last_epoch", "optimizer_state_dict"}
@@ -101,8 +105,20 @@ def _pairs(file: ScriptValues, script: ScriptValues) -> Iterator[tuple[str, Any,
     saved, given = file.hyper_parameters, script.hyper_parameters
     for name in dict.fromkeys((*saved, *given)):
         then, now = saved.get(name, _MISSING), given.get(name, _MISSING)
-        if not same(then, now):
+        compared = _as_loaded(now) if any(placeholders_in(then)) else now
+        if not placeholder.same(then, compared):
             yield name, then, now
+
+
+def _as_loaded(value: Any) -> Any:
+    """A value as it would be read from a file, with placeholders as there; as it is, if it cannot be saved."""
+    with io.BytesIO() as file:
+        try:
+            torch.save(value, file)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return value
+        file.seek(0)
+        return safe_load.load(file, "", None, weights_only=None)
 
 
 def _of_optimizers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
