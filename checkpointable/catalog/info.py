@@ -32,6 +32,19 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """How the batches that were trained again after a resume compare with their results before the kill.
+
+    Attributes:
+        batches: How many gave the same, bit for bit, before the first difference.
+        first_difference: The number in the run of the first batch that did not; ``None`` if all gave the same.
+    """
+
+    batches: int
+    first_difference: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Facts:
     """What a file states and users see; ``CheckpointInfo`` says what each field means."""
 
@@ -50,6 +63,7 @@ class _Facts:
     lineage: Lineage
     base_name: str | None = None
     verdicts: tuple[Verdict, ...] = ()
+    confirmation: Confirmation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,8 @@ class CheckpointInfo(_Facts):
         lineage: The attempt that wrote it, and those that this descends from.
         base_name: The name it was given, without version and suffix; ``None`` if the user or another callback named it.
         verdicts: How exactly each part of the run resumes from it, and why.
+        confirmation: How the batches that its run had trained again by then compare with those before the kill;
+            ``None`` if there was none to compare.
     """
 
     path: str

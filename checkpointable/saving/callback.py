@@ -18,6 +18,7 @@ from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check
 from checkpointable.resume import module_state
 from checkpointable.resume.restorer import ResumingCheckpointIO
+from checkpointable.saving import recording
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.session import Session
 
@@ -75,11 +76,14 @@ class CheckpointingCallback(ModelCheckpoint):
         """Try the directory before anything is trained."""
         if not internals.fast_dev_run(trainer):
             self.session.open(trainer)
+            recording.prepare(trainer, self.session)
             store = self.session.saver.store
             self.dirpath = None if store is None else store.directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note Ctrl-C from now on."""
+        """Record batches and note Ctrl-C from now on."""
+        if not internals.fast_dev_run(trainer):
+            recording.start(trainer, self.session)
         if self.session.options.save_on_exception and trainer.world_size == 1:
             self.session.interrupt.listen()
 
@@ -90,7 +94,8 @@ class CheckpointingCallback(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Do nothing: the safe point comes later."""
+        """Record the loss. The safe point comes later."""
+        self.session.recorder.record(self.session.progress.position.batches + 1, outputs, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Complete the copy before the parameters change."""
@@ -109,11 +114,17 @@ class CheckpointingCallback(ModelCheckpoint):
         """Stop noting Ctrl-C."""
         self.session.interrupt.close()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The fit has ended normally, so its trace is not needed any more."""
+        if not internals.fast_dev_run(trainer):
+            self.session.recorder.finish()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last consistent state."""
         self.session.interrupt.close()
         if internals.is_fitting(trainer) and not internals.fast_dev_run(trainer):
             self.session.on_exception(trainer, exception)
+        self.session.recorder.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the state is under the module's own key in the checkpoint."""

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from checkpointable._version import __version__
-from checkpointable.catalog.info import FileMetadata, Score
+from checkpointable.catalog.info import Confirmation, FileMetadata, Score
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.lineage import Lineage
@@ -115,6 +115,7 @@ def describe(
     options: Options,
     *,
     resumed_from: str | None,
+    confirmation: Confirmation | None,
     weights_only: bool,
 ) -> FileMetadata:
     """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""
@@ -132,6 +133,7 @@ def describe(
         score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
         base_name=None if request is None else request.base_name,
         resumed_from=resumed_from,
+        confirmation=confirmation,
         exactness=exactness(verdicts),
         verdicts=tuple(verdicts),
         weights_only=weights_only,

@@ -24,6 +24,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
 from checkpointable.resume import loaders, script_values
+from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import failures
@@ -54,7 +55,7 @@ class Session:
 
     def begin(self) -> None:
         """Start without the state of an earlier fit."""
-        self.progress, self.monitor, self.restorer = Progress(), Monitor(), Restorer()
+        self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.resumes_after: Ended | None = None
@@ -199,8 +200,15 @@ class Session:
             logged_names=self.monitor.logged_names,
             weights_only=weights_only,
         )
-        resumed_from = self.saver.resumed_from
-        metadata = describe(trainer, state, request, self.options, resumed_from=resumed_from, weights_only=weights_only)
+        metadata = describe(
+            trainer,
+            state,
+            request,
+            self.options,
+            resumed_from=self.saver.resumed_from,
+            confirmation=self.recorder.outcome(),
+            weights_only=weights_only,
+        )
         return {**as_builtin(state), "metadata": metadata.to_dict()}
 
     def restore(self, checkpoint: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:

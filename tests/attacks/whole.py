@@ -52,4 +52,4 @@ def position(name: str) -> Position:
 
 def leftovers(directory: Path) -> set[str]:
     """Temporary files."""
-    return {path.name for path in directory.glob(".checkpointable-*")}
+    return {path.name for path in directory.glob(".checkpointable-*.tmp")}

@@ -214,7 +214,7 @@ def test_error_that_is_not_the_disks_is_raised_at_once(tmp_path):
     with named, pytest.raises(Exception, match="pickle"):
         trainer(tmp_path).fit(Unpicklable(dirpath=tmp_path, save_interval=1, save_on_exception=False), loader(3))
     assert files(tmp_path) == []
-    assert not list(tmp_path.glob(".checkpointable-*"))
+    assert not list(tmp_path.glob(".checkpointable-*.tmp"))
 
 
 @pytest.mark.parametrize("what", ["file", "below a file"])
