@@ -3,7 +3,8 @@
 Each line is appended to ``record.txt`` and printed, and training goes on when a line has come in reply: so the test is
 never late for a kill.
 
-Argument: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``.
+Arguments: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``; and ``"other
+randomness"`` for a twin that does not restore the random states.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from runs import Digits
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from checkpointable import CheckpointingModule, latest
+from checkpointable import CheckpointableWarning, CheckpointingModule, latest
+from checkpointable.resume import rng
 
 BATCHES, EPOCHS = 8, 3
 DEADLINE_SECONDS = 600
@@ -79,9 +81,12 @@ def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
     return found.hexdigest()
 
 
-def main(where: Path) -> None:
+def main(where: Path, twin: str) -> None:
     signal.alarm(DEADLINE_SECONDS)
     warnings.simplefilter("ignore")
+    warnings.simplefilter("default", CheckpointableWarning)
+    if twin == "other randomness":
+        rng.restore = lambda states: None
     ckpt_path = latest(where)
     L.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
     module = Killable(where)
@@ -95,4 +100,4 @@ def main(where: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

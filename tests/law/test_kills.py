@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,11 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "killable.py"
 
+NO_DIFFERENCE = (
+    r"resume confirmed: the (\d+ batches|batch) up to the kill gave the same loss(es)?, bit for bit$"
+    "|nothing to compare: the run stopped right after its save$"
+)
+
 Moment = Callable[[list[str]], bool]
 
 
@@ -24,9 +30,9 @@ def lines_of(where: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
-def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0) -> bool:
+def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0, twin: str = "") -> bool:
     """Run the script; kill it soon after its lines say that the moment has come. Returns whether it was killed."""
-    command, pipe, lines = [sys.executable, str(SCRIPT), str(where)], subprocess.PIPE, []
+    command, pipe, lines = [sys.executable, str(SCRIPT), str(where), twin], subprocess.PIPE, []
     with (
         (where / "stderr.txt").open("w") as errors,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as child,
@@ -35,8 +41,10 @@ def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0
         assert child.stdout is not None
         for line in child.stdout:
             lines.append(line)
-            print(file=child.stdin, flush=True)
-            if moment is not None and moment(lines):
+            has_come = moment is not None and moment(lines)
+            if delay_seconds or not has_come:
+                print(file=child.stdin, flush=True)
+            if has_come:
                 time.sleep(delay_seconds)
                 child.kill()
                 break
@@ -54,8 +62,28 @@ def merged(lines: list[str]) -> dict[str, str]:
     return found
 
 
+def confirmation(where: Path) -> str | None:
+    """What the last run said of its resume; ``None`` if it was killed before all was compared."""
+    said = re.findall(
+        r"(resume confirmed.*|nothing to compare.*|not the same run.*)", (where / "stderr.txt").read_text()
+    )
+    assert len(said) <= 1
+    return said[0] if said else None
+
+
 def after(batches: int) -> Moment:
     return lambda lines: len(lines) >= batches
+
+
+def in_batch_6(where: Path) -> Moment:
+    """In that batch, which waits for the reply, once there is a file: batch 5 is recorded, and no file is newer."""
+
+    def has_come(lines: list[str]) -> bool:
+        while len(lines) == 9 and not list(where.glob("*.ckpt")):
+            time.sleep(0.01)
+        return len(lines) == 9  # with the three of a validation
+
+    return has_come
 
 
 def in_validation(lines: list[str]) -> bool:
@@ -86,7 +114,10 @@ def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: i
         if not run(where, moment, delay_seconds=delay_seconds):
             break
         killed += 1
+        assert "not the same" not in (confirmation(where) or "")
     assert not run(where)
+    assert killed == 0 or re.match(NO_DIFFERENCE, confirmation(where) or "")
+    assert not list(where.glob("*.trace"))
     record, final = straight
     assert merged(lines_of(where)) == record
     assert (where / "final.txt").read_text() == final
@@ -95,6 +126,19 @@ def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: i
 
 def test_run_killed_twice_in_an_epoch_and_in_a_validation_is_the_uninterrupted_run(tmp_path, straight):
     assert kill_and_compare(tmp_path, straight, kills=3, seed=1) == 3
+
+
+def test_batches_between_the_file_and_the_kill_confirm_the_resume(tmp_path):
+    assert run(tmp_path, in_batch_6(tmp_path))
+    assert not run(tmp_path)
+    assert re.match(NO_DIFFERENCE.split("|nothing")[0], confirmation(tmp_path) or "")
+
+
+def test_resume_after_a_kill_with_other_random_numbers_is_called_another_run(tmp_path):
+    """The twin."""
+    assert run(tmp_path, in_batch_6(tmp_path))
+    assert not run(tmp_path, twin="other randomness")
+    assert "not the same run: batch" in (confirmation(tmp_path) or "")
 
 
 @pytest.mark.sweep
