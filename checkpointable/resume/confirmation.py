@@ -111,13 +111,13 @@ class Comparison:
         expectation, result = self._expectation, _RESULTS[is_loss][0]
         shown = (f"{was:.9g}", f"{now:.9g}") if f"{was:.9g}" != f"{now:.9g}" else (f"{was:.17g}", f"{now:.17g}")
         difference = f"batch {number} of the run{expectation.rank} has the {result} {shown[1]}, and had {shown[0]}"
-        equal = f"{number - self._first} batches after the file were the same, bit for bit"
+        difference += f" before the kill (batches before it that gave the same: {number - self._first})"
         if not expectation.is_same:
-            rank_zero_info(f"checkpointable: {difference} before the kill; {equal}. The resume is not exact.")
+            rank_zero_info(f"checkpointable: {difference}. The resume is not exact, so this is expected.")
             return
         tolerance = _ROUNDING_16_BIT if expectation.in_16_bit else _ROUNDING
         is_rounding = math.isfinite(was) and math.isfinite(now) and math.isclose(was, now, rel_tol=tolerance)
-        text = f"{difference} before the kill; {equal}. {_CAUSE[is_rounding]}"
+        text = f"{difference}. {_CAUSE[is_rounding]}"
         if expectation.strict:
             raise ResumeError(
                 f"the resume from {expectation.resumed_from} is not the same run (strict_resume=True): {text}"

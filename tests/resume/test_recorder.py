@@ -32,7 +32,7 @@ def test_resume_with_other_random_numbers_is_called_a_difference(tmp_path, said,
     """The twin of all that is confirmed."""
     train(tmp_path, stop=7)
     without_random_states(monkeypatch)
-    differs = r"not the same run: batch 5 of the run has the loss [\d.]+, and had [\d.]+ before the kill; 0 batches"
+    differs = r"not the same run: batch 5 of the run has the loss [\d.]+, and had [\d.]+ before the kill .*the same: 0"
     with pytest.warns(
         CheckpointableWarning, match=rf"{differs}.*larger than rounding.*Compare the data and the script"
     ):
@@ -55,7 +55,9 @@ def test_difference_is_expected_and_no_warning_if_the_resume_is_not_exact(tmp_pa
     train(tmp_path, gradient_clip_val=1e-3)
     (told,) = said()
     assert told.startswith("batch 6 of the run has the loss")
-    assert told.endswith("1 batches after the file were the same, bit for bit. The resume is not exact.")
+    assert told.endswith(
+        "before the kill (batches before it that gave the same: 1). The resume is not exact, so this is expected."
+    )
 
 
 class Rounding(Noisy):
@@ -172,6 +174,14 @@ def test_gap_before_the_last_record_says_how_many_were_compared(tmp_path, said):
         "resume confirmed in part: the first of the 3 batches up to the kill gave the same loss, bit for bit;"
         " the record of batch 6 is missing"
     ]
+
+
+def test_run_that_had_another_number_of_ranks_claims_nothing(tmp_path, said):
+    train(tmp_path, stop=7)
+    (path,) = trace_files(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"ranks": 1', b'"ranks": 2'))
+    train(tmp_path)
+    assert said() == ["nothing to compare: 2 ranks before, 1 now"]
 
 
 def test_ring_shorter_than_the_run_ends_the_comparison_and_is_no_difference(tmp_path, said, monkeypatch):
