@@ -1,6 +1,7 @@
 """Trains two epochs in two gloo processes, from the start or from a file, and records what each rank did.
 
-Arguments: the directory for the files and the records, the ambient seed, and optionally the file to resume from.
+Arguments: the directory for the files and the records, the ambient seed, and optionally the file to resume from. With
+``"kill"`` in place of that file both are killed in their fourth batch, once there is a file.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,9 +37,14 @@ class Recorded(CheckpointingModule):
             torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.3), torch.nn.Linear(6, 2)
         )
         self.record: list[Any] = []
+        self.dies_in: Path | None = None
 
     def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
         index, inputs, labels = batch
+        if self.dies_in is not None and batch_idx == 3:
+            while not list(self.dies_in.glob("*.ckpt")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
         loss = F.cross_entropy(self.net(inputs), labels)
         kind = "train" if self.training else "validate"
         self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
@@ -67,6 +75,8 @@ def main(where: Path, seed: int, ckpt_path: str | None) -> None:
     alone = seed + 1000 * int(os.environ.get("LOCAL_RANK", 0))  # each rank has random numbers of its own
     random.seed(alone), np.random.seed(alone), torch.manual_seed(alone)
     module = Recorded(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=-1, save_top_k=0)
+    if ckpt_path == "kill":
+        module.dies_in, ckpt_path = where, None
     trainer = L.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=where, callbacks=[Seed(seed)],

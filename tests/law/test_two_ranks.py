@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from checkpointable import latest
+from checkpointable.storage.ring_file import read
+
 SCRIPT = Path(__file__).parent / "ranks.py"
 MIDDLE, BOUNDARY = "epoch_0_batch_2.ckpt", "epoch_0_batch_5.ckpt"
 
@@ -55,3 +58,17 @@ def test_two_ranks_resumed_after_an_epoch_are_the_uninterrupted_run(tmp_path, st
         assert mine["record"] == theirs["record"][theirs["record"].index(mine["record"][0]) :]
         assert mine["record"][0][:3] == ["train", 1, 0]
         assert {**mine, "record": None} == {**theirs, "record": None}
+
+
+def test_each_of_two_killed_ranks_has_a_trace_and_their_resume_is_confirmed(tmp_path):
+    command = [sys.executable, str(SCRIPT), str(tmp_path)]
+    assert subprocess.run([*command, "1", "kill"], capture_output=True, timeout=600, check=False).returncode != 0
+    traces = sorted(tmp_path.glob(".checkpointable-*.trace"))
+    assert [trace.name[-len("0.trace") :] for trace in traces] == ["0.trace", "1.trace"]
+    records = [read(str(trace)).records for trace in traces]
+    assert [sorted(record) for record in records] == [[1, 2, 3]] * 2
+    assert records[0] != records[1], "each rank has its own losses"
+    done = subprocess.run([*command, "77", latest(tmp_path)], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resume confirmed: the batch up to the kill gave the same loss, bit for bit" in done.stderr
+    assert not list(tmp_path.glob(".checkpointable-*.trace"))
