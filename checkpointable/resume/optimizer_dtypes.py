@@ -16,7 +16,7 @@ import torch
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Put back each floating-point tensor of the saved state that was loaded as another type."""
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    numbers = [number for group in saved.get("param_groups", ()) for number in group["params"]]
     for weight, number in zip(parameters, numbers, strict=False):
         if number in saved["state"] and weight in optimizer.state:
             optimizer.state[weight] = _with_dtypes(optimizer.state[weight], saved["state"][number])

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from checkpointable import CheckpointableWarning, CheckpointingModule, latest
-from checkpointable.resume import rng
+from checkpointable.resume import evidence, rng
 
 BATCHES, EPOCHS = 8, 3
 DEADLINE_SECONDS = 600
@@ -87,6 +87,7 @@ def main(where: Path, twin: str) -> None:
     warnings.simplefilter("default", CheckpointableWarning)
     if twin == "other randomness":
         rng.restore = lambda states: None
+        evidence.same = lambda saved, now: True  # the report does not notice
     ckpt_path = latest(where)
     L.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
     module = Killable(where)

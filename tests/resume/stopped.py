@@ -61,7 +61,9 @@ def confirmed(batches, what="losses"):
 
 
 def without_random_states(monkeypatch):
+    """The random states are restored nowhere, and the report does not notice."""
     monkeypatch.setattr(restorer.rng, "restore", lambda states: None)
+    monkeypatch.setattr(restorer.evidence, "same", lambda saved, now: True)
 
 
 @pytest.fixture
