@@ -124,6 +124,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
             self.reset_restart_stage()
             self.val_loop.reset_restart_stage()
             self._batches_that_stepped = stepped
+            self.batch_progress.is_last_batch = False  # set where an exception followed the fetch of the last batch
             self.trainer.fit_loop._restarting = False  # else plateau schedulers are skipped at its end
         listener.resumes_after = None
         listener.before_first(self.trainer, Ended.BATCH)

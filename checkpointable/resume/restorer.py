@@ -8,6 +8,7 @@ fetched or the next epoch starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -147,6 +148,7 @@ class Restorer:
     def _restore_training_state(self, trainer: Trainer, state: RunState) -> None:
         self._has_started = True
         module_state.restore_gradients(trainer.lightning_module, state.gradients)
+        self._state = replace(state, gradients={})  # the fit has its own now
         if self._ended == Ended.BATCH:
             logged.restore(trainer, self._here.logged)
         elif self._ended == Ended.EPOCH:

@@ -39,6 +39,7 @@ class Progress:
         initial_modes: The modes of the module as the script made it; see ``module_state``.
         made: The numbers of optimizers and schedulers as they were made; see ``script_values``.
         unused: Hyper-parameters of the script that are not used, with the values that are.
+        in_window: Whether an accumulation window was open there.
         is_consistent: Whether the state is that of ``position``, with nothing begun since.
         is_fetching: Whether the next batch is being fetched, which may draw from the random generators.
     """
@@ -51,12 +52,13 @@ class Progress:
         self.initial_modes: Mapping[str, list[str]] = {}
         self.made: Mapping[str, Any] = {}
         self.unused: Mapping[str, Any] = {}
-        self.is_consistent = self.is_fetching = False
+        self.in_window = self.is_consistent = self.is_fetching = False
         self.steps = Steps()
 
-    def reach(self, ended: Ended, position: Position) -> None:
+    def reach(self, trainer: Trainer, ended: Ended, position: Position) -> None:
         """Note that a safe point is reached."""
         self.ended, self.position = ended, position
+        self.in_window = self.steps.in_window(trainer)
         self.is_consistent, self.is_fetching = True, False
 
     def note_val_loss(self, trainer: Trainer) -> None:
@@ -70,7 +72,7 @@ class Progress:
     ) -> RunState:
         """The run's state for a checkpoint; ``at_safe_point``: for one that the session saves. Collective."""
         module = trainer.lightning_module
-        in_window = self.steps.in_window(trainer) or module_state.gradients_outlive_batches(trainer)
+        keeps_gradients = self.in_window or module_state.gradients_outlive_batches(trainer)
         drawn = self.is_fetching and loaders.may_have_drawn(internals.training_loader(trainer))
         for_resuming = not weights_only and internals.is_fitting(trainer)
         return RunState(
@@ -80,7 +82,7 @@ class Progress:
             ended=self.ended if at_safe_point else None,
             best_val_loss=self.best_val_loss,
             seconds=seconds,
-            gradients=module_state.capture_gradients(module) if at_safe_point and in_window else {},
+            gradients=module_state.capture_gradients(module) if at_safe_point and keeps_gradients else {},
             stepped=self.steps.stepped,
             settings=settings_of(trainer),
             made=self.made,

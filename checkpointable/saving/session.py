@@ -118,7 +118,7 @@ class Session:
         A best save and Ctrl-C do not wait for the end of a window: the file holds its gradients.
         """
         progress, previous = self.progress, self.progress.position
-        progress.reach(Ended.BATCH, progress.steps.count(trainer, previous))
+        progress.reach(trainer, Ended.BATCH, progress.steps.count(trainer, previous))
         loaders.mark_consumed(internals.training_loader(trainer))
         self.due.after_batch(trainer, previous, progress.position)
         if self.interrupt.pressed:
@@ -127,7 +127,7 @@ class Session:
         self.monitor.raise_problem()
         if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
-        if not progress.steps.in_window(trainer) or Reason.BEST in self.due.reasons or self.interrupt.pressed:
+        if not progress.in_window or Reason.BEST in self.due.reasons or self.interrupt.pressed:
             self._save(trainer)
             if self.interrupt.pressed:
                 raise KeyboardInterrupt
@@ -142,7 +142,7 @@ class Session:
 
     def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after an epoch: save what is due."""
-        self.progress.reach(Ended.EPOCH, self.progress.position)
+        self.progress.reach(trainer, Ended.EPOCH, self.progress.position)
         self.due.after_epoch(self.progress.position)
         if not terminating:
             self._save(trainer)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import lightning as L
 import pytest
 import runs
-from nets import Net, files, loader, trainer
+import torch
+from nets import Net, files, load, loader, trainer
 from runs import Config, Digits, train
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume.loader_position import LoaderPosition
+from checkpointable.saving.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -82,3 +87,55 @@ def test_exception_at_the_start_of_an_epoch_keeps_the_earlier_files_and_saves_no
         trainer(tmp_path, max_epochs=3, callbacks=[Raising()]).fit(net, loader(5, shuffle=True))
     assert files(tmp_path) == ["epoch_0_batch_4.ckpt"]
     assert read_info(net.last_model_path).exactness == "exact"
+
+
+class Closing(L.Callback):
+    """Raises when a batch starts, before our own callback hears of the batch."""
+
+    def __init__(self, at):
+        self.at, self.trainer = at, None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.trainer = trainer
+        if batch_idx == self.at:
+            raise KeyError("stop")
+
+    def is_in_window(self):
+        return self.trainer is not None and internals.inside_window(self.trainer)
+
+
+def gradients_and_weights(where, stopping):
+    """The gradients in the file after an exception, and the final weights of the resumed and the uninterrupted run."""
+    ends, options = [], {"save_interval": None, "monitor": None}
+    for name in ("straight", "stopped"):
+        torch.manual_seed(0)
+        net = Net(dirpath=where / name, **options)
+        fit = trainer(where, accumulate_grad_batches=4, callbacks=[stopping] if name == "stopped" else [])
+        with pytest.raises(KeyError) if name == "stopped" else contextlib.nullcontext():
+            fit.fit(net, loader(8))
+        ends.append(net.layer.weight)
+    path = latest(where / "stopped")
+    resumed = Net(dirpath=where / "resumed", **options)
+    trainer(where, accumulate_grad_batches=4).fit(resumed, loader(8), ckpt_path=path)
+    return load(path)["checkpointable"]["gradients"], resumed.layer.weight, ends[0]
+
+
+@pytest.mark.parametrize(("at", "gradients"), [(3, 2), (4, 0), (5, 2), (7, 2)])
+def test_exception_before_a_batch_keeps_the_gradients_of_an_open_window_also_if_the_batch_closes_it(
+    tmp_path, at, gradients
+):
+    found, resumed, straight = gradients_and_weights(tmp_path, Closing(at))
+    assert len(found) == gradients
+    assert torch.equal(resumed, straight)
+
+
+def test_exception_at_the_batch_that_closes_a_window_loses_its_gradients_if_the_window_is_judged_then(
+    tmp_path, monkeypatch
+):
+    """The twin: Lightning's counter of batches is that of the new batch already."""
+    stopping = Closing(3)
+    judged = property(lambda progress: stopping.is_in_window(), lambda progress, value: None)
+    monkeypatch.setattr(Progress, "in_window", judged, raising=False)
+    found, resumed, straight = gradients_and_weights(tmp_path, stopping)
+    assert len(found) == 0
+    assert not torch.equal(resumed, straight)
