@@ -17,8 +17,8 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import rng
-from checkpointable.resume.same import differing, same
 from checkpointable.resume.state import RankState, RunState
+from checkpointable.storage.format.same import same
 
 _SAME = "read back as in the file"
 _CHANGE_NOTHING = (ModelCheckpoint, Timer)  # which files are kept, and how long the training lasts
@@ -42,8 +42,8 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
 
 def after_loading(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdict]:
     """What Lightning has restored from this checkpoint."""
-    optimizers = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
-    yield from _in_order("optimizers", trainer.optimizers, optimizers, loaded.get("optimizer_states", ()))
+    states = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
+    yield from _in_order("optimizers", trainer.optimizers, states, loaded.get("optimizer_states", ()))
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     states = [scheduler.state_dict() for scheduler in schedulers]
     yield from _in_order("lr_schedulers", schedulers, states, loaded.get("lr_schedulers", ()))
@@ -75,7 +75,7 @@ def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: 
 def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
     saved = loaded["state_dict"]
     now = internals.module_state(trainer)
-    wrong = differing(saved, now)
+    wrong = _differing(saved, now)
     if wrong:  # a callback such as WeightAveraging saves other weights than those of the module
         asked = {**loaded, "state_dict": now}
         trainer_callbacks.ask_to_save(trainer, asked)
@@ -90,8 +90,13 @@ def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
 
 
 def _in_order(part: str, things: Sequence[Any], now: Sequence[Any], saved: Sequence[Any]) -> Iterator[Verdict]:
-    """Optimizers or schedulers, which Lightning restores by their order. Other classes are told as a setting."""
+    """Optimizers or schedulers, which Lightning restores by their order. Other classes are told as a setting.
+
+    A sharded optimizer gives its state on rank 0 only, which judges it for all.
+    """
     for number, (thing, state, before) in enumerate(zip(things, now, saved, strict=False)):
+        if before and not state and hasattr(thing, "consolidate_state_dict"):
+            continue
         name = part if len(things) == 1 else f"{part}[{number}]"
         yield _compared(name, before, state, of=type(thing).__name__)
 
@@ -138,11 +143,16 @@ def _in_part(callback: Any) -> Verdict:
 def _compared(part: str, saved: Any, now: Any, of: str = "") -> Verdict:
     if same(saved, now):
         return Verdict(part, Level.EXACT, f"{of} {_SAME}".strip())
-    wrong = differing(saved, now) if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
+    wrong = _differing(saved, now) if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
     what = " ".join(filter(None, (of, _names(wrong))))
     return Verdict(
         part, Level.APPROXIMATE, f"{what}: not as in the file after loading" if what else "not as in the file"
     )
+
+
+def _differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the saved values that are missing now, or are not the same."""
+    return [name for name, value in saved.items() if name not in now or not same(value, now[name])]
 
 
 def _names(names: Sequence[Any]) -> str:

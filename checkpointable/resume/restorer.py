@@ -30,7 +30,7 @@ from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
 from checkpointable.resume.needed import require_loaded
 from checkpointable.resume.optimizer_dtypes import restore_dtypes
-from checkpointable.resume.script_values import Difference, ScriptValues, differences, unused
+from checkpointable.resume.script_values import Difference, ScriptValues, compare
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.paths import parent
 
@@ -92,8 +92,8 @@ class Restorer:
             restore_dtypes(optimizer, saved)
         self.verdicts = list(evidence.after_loading(trainer, loaded))
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
-        self._differing = differences(file, script)
-        return {**made, **state.made}, unused(file, script, self._differing)
+        self._differing, unused = compare(file, script)
+        return {**made, **state.made}, unused
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Track the positions in the training loaders, whose iterators are not made yet, and restore them.

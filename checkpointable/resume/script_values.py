@@ -18,9 +18,9 @@ from lightning.pytorch import Trainer
 
 from checkpointable.policy.options import Options
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume.same import same
-from checkpointable.storage.format import placeholder, safe_load
+from checkpointable.storage.format import safe_load
 from checkpointable.storage.format.placeholder import placeholders_in
+from checkpointable.storage.format.same import same
 
 _WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
 _MOVING = {"params", "param_names", "initial_lr", "base_lrs", "last_epoch", "optimizer_state_dict"}
@@ -80,33 +80,32 @@ def made(trainer: Trainer) -> dict[str, list[Any]]:
     return {"optimizers": optimizers, "lr_schedulers": schedulers}
 
 
-def differences(file: ScriptValues, script: ScriptValues) -> list[Difference]:
+def compare(file: ScriptValues, script: ScriptValues) -> tuple[list[Difference], dict[str, Any]]:
     """What differs between the numbers as they were made, and between hyper-parameters.
 
     A hyper-parameter that differs in the same way as one of those numbers is where that number comes from. It is not
     listed a second time.
+
+    Returns:
+        The differences, and the hyper-parameters of the script that are not used, with the values of the file, which
+        are.
     """
-    found = [*_of_optimizers(file.made, script.made), *_of_schedulers(file.made, script.made)]
-    numbers = [(it.in_file, it.in_script) for it in found]
-    for name, *pair in _pairs(file, script):
-        if not any(same(pair, other) for other in numbers):
-            found.append(Difference(name, pair[0], pair[1], uses_file=False))
-    return found
+    numbers = [*_of_optimizers(file.made, script.made), *_of_schedulers(file.made, script.made)]
+    pairs = [(it.in_file, it.in_script) for it in numbers]
+    others, unused = [], {}
+    for name, *pair in _differing(file.hyper_parameters, script.hyper_parameters):
+        if any(same(pair, other) for other in pairs):
+            unused[name] = pair[0]
+        else:
+            others.append(Difference(name, pair[0], pair[1], uses_file=False))
+    return [*numbers, *others], unused
 
 
-def unused(file: ScriptValues, script: ScriptValues, differing: Iterable[Difference]) -> dict[str, Any]:
-    """The hyper-parameters of the script that are not used, with the values of the file, which are."""
-    numbers = [(it.in_file, it.in_script) for it in differing if it.uses_file]
-    return {name: pair[0] for name, *pair in _pairs(file, script) if any(same(pair, other) for other in numbers)}
-
-
-def _pairs(file: ScriptValues, script: ScriptValues) -> Iterator[tuple[str, Any, Any]]:
+def _differing(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """The hyper-parameters that are not the same: name, value in the file, value in the script."""
-    saved, given = file.hyper_parameters, script.hyper_parameters
     for name in dict.fromkeys((*saved, *given)):
         then, now = saved.get(name, _MISSING), given.get(name, _MISSING)
-        compared = _as_loaded(now) if any(placeholders_in(then)) else now
-        if not placeholder.same(then, compared):
+        if not same(then, _as_loaded(now) if any(placeholders_in(then)) else now):
             yield name, then, now
 
 
@@ -149,29 +148,27 @@ def _as_made(group: Mapping[str, Any]) -> dict[str, Any]:
     return {**group, "lr": group.get("initial_lr", group.get("lr"))}
 
 
-def _numbers(state: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(state: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """The numbers, names and switches in a state, also inside others; not those that training moves."""
     found: dict[str, Any] = {}
     for name, value in state.items():
-        nested = (
-            enumerate(value) if isinstance(value, (list, tuple)) else value.items() if isinstance(value, dict) else ()
-        )
         if str(name) in _MOVING or (str(name).startswith("_") and name != "_schedulers"):
             continue
         if isinstance(value, torch.Tensor) and value.numel() == 1:
-            found[str(name)] = value.item()
-        elif value is None or isinstance(value, (bool, int, float, str)):
-            found[str(name)] = value
+            found[f"{at}{name}"] = value.item()
         elif _is_plain(value):
-            found[str(name)] = list(value)
-        else:
-            parts = {f"{name}[{key}]": _numbers(part) for key, part in nested if isinstance(part, dict)}
-            found.update({f"{at}.{inner}": number for at, part in parts.items() for inner, number in part.items()})
+            found[f"{at}{name}"] = value
+        elif isinstance(value, (list, tuple, dict)):
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, part in parts:
+                found.update(_numbers(part, f"{at}{name}[{key}].") if isinstance(part, dict) else {})
     return found
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(it, (bool, int, float, str)) for it in value)
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (bool, int, float, str)) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _without_own(owners: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

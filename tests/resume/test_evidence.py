@@ -17,7 +17,6 @@ from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import logged
 from checkpointable.policy.verdict import Level, Verdict, exactness
 from checkpointable.resume import restorer, rng
-from checkpointable.resume.same import differing, same
 
 MIDDLE = {"save_interval": 2, "save_top_k": 0, "save_last": False}
 PATH = "a/epoch_0_batch_4.ckpt"
@@ -215,17 +214,6 @@ def test_twin_whose_evidence_is_never_the_same_is_never_exact(tmp_path, monkeypa
     found = verdicts_of(tmp_path, callbacks=[Counting()])
     for part in ("optimizers", "lr_schedulers", "metrics", "logged values", "randomness", "Counting"):
         assert found[part].level == Level.APPROXIMATE
-
-
-def test_same_compares_bits_and_types():
-    nan = torch.tensor([float("nan"), 1.0])
-    assert same({"a": [nan, (1, 2.0)], "b": float("nan")}, {"a": [nan.clone(), [1, 2]], "b": float("nan")})
-    assert not same(torch.tensor(0.0), torch.tensor(-0.0))
-    assert not same(torch.tensor(1.0), torch.tensor(1.0, dtype=torch.float64))
-    assert not same(torch.zeros(2), torch.zeros(2, 1))
-    assert not same({"a": 1}, {"a": 1, "b": 2})
-    assert same(torch.eye(2).to_sparse(), torch.eye(2).to_sparse())
-    assert differing({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3}) == ["b", "c"]
 
 
 def test_exactness_names_what_is_used_on_purpose_apart_from_what_is_broken():

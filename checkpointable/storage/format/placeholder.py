@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import torch
-
 from checkpointable._errors import NotLoadedError
+from checkpointable.storage.format.same import ComparedByParts, same
 
 
 @dataclass
@@ -28,7 +27,7 @@ class Loading:
     is_open: bool = True
 
 
-class Placeholder:
+class Placeholder(ComparedByParts):
     """Stands for an object that is not loaded.
 
     Args:
@@ -94,6 +93,10 @@ class Placeholder:
         """Whether both stand for equal objects, as far as the files tell."""
         return same(self, other) if isinstance(other, Placeholder) else NotImplemented
 
+    def parts(self) -> tuple[Any, ...]:
+        """What the file says about the object."""
+        return self._origin, self._steps
+
     def __hash__(self) -> int:
         return hash(self._name)
 
@@ -141,30 +144,6 @@ for _operation in (
     *(f"r{name}" for name in _ARITHMETIC),
 ):
     setattr(Placeholder, f"__{_operation}__", _refusing(f"__{_operation}__"))
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal: tensors by their elements, and NaN equals NaN. Values may contain themselves."""
-    return _same(one, other, set())
-
-
-def _same(one: Any, other: Any, compared: set[tuple[int, int]]) -> bool:
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if not isinstance(one, (Placeholder, Mapping, list, tuple)):
-        return bool(one == other) or (one != one and other != other)
-    if (id(one), id(other)) in compared:
-        return True
-    compared.add((id(one), id(other)))
-    if isinstance(one, Placeholder):
-        return _same(one._origin, other._origin, compared) and _same(one._steps, other._steps, compared)
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_same(one[key], other[key], compared) for key in one)
-    return len(one) == len(other) and all(_same(a, b, compared) for a, b in zip(one, other, strict=True))
 
 
 def placeholders_in(value: Any, at: str = "") -> Iterator[tuple[str, Placeholder]]:

@@ -18,7 +18,8 @@ from odd_values import ODD, Color
 
 from checkpointable._errors import NotLoadedError
 from checkpointable.storage.format import safe_load
-from checkpointable.storage.format.placeholder import Placeholder, placeholders_in, same
+from checkpointable.storage.format.placeholder import Placeholder, placeholders_in
+from checkpointable.storage.format.same import same
 
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
