@@ -26,10 +26,10 @@ from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import evidence, module_state, report, rng
+from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
 from checkpointable.resume.needed import require_loaded
-from checkpointable.resume.optimizer_dtypes import restore_dtypes
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.paths import parent
@@ -88,6 +88,7 @@ class Restorer:
             trainer.should_stop = True
         if loaded is None:
             return made, {}
+        restore_rounded(internals.module_state(trainer), loaded["state_dict"])
         for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
             restore_dtypes(optimizer, saved)
         self.verdicts = list(evidence.after_loading(trainer, loaded))

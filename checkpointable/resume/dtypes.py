@@ -1,8 +1,9 @@
-"""The types of an optimizer's state, which ``load_state_dict`` changes to those of the parameters.
+"""The types of loaded state, where loading changes them.
 
 ``torch.optim.Optimizer.load_state_dict`` casts floating-point state to the type of its parameter, also state that was
 kept in another type on purpose: the products of ``NAdam`` under ``bf16-true``, or a master copy of the weights in 32
-bits (https://github.com/pytorch/pytorch/issues/43706).
+bits (https://github.com/pytorch/pytorch/issues/43706). And Lightning loads the weights before
+``Trainer(precision="64-true")`` makes them 64 bits wide, so that they are rounded to 32 bits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+
+@torch.no_grad()
+def restore_rounded(weights: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Put back the bits of weights that are those of the file, rounded to 32 bits."""
+    for name, now in weights.items():
+        before = saved.get(name)
+        if (
+            isinstance(before, torch.Tensor)
+            and now.dtype == before.dtype == torch.float64
+            and now.shape == before.shape
+        ):
+            before = before.to(now.device)
+            if torch.equal(now, before.float().double()):
+                now.copy_(before)
 
 
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The state of every optimizer of torch comes back in its own types, so that the weights stay the same."""
+"""The state of every optimizer of torch comes back in its own types, and weights in all their bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from nets import load, trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from checkpointable import CheckpointingModule
+from checkpointable import CheckpointingModule, ResumeError
 from checkpointable.policy.verdict import Level
 from checkpointable.resume import restorer
 
@@ -99,6 +99,18 @@ def test_master_weights_in_32_bits_stay_in_32_bits(tmp_path):
     assert types(load(tmp_path / "b/epoch_1_batch_6.ckpt")["optimizer_states"][0]["state"][0]) == {
         "masters": {"weight": torch.float32}
     }
+
+
+def test_weights_in_64_bits_come_back_in_all_their_bits(tmp_path):
+    resumed, straight = resumed_and_straight(tmp_path, lambda **options: Net("AdamW", **options), "64-true")
+    assert resumed[0].dtype == torch.float64
+    assert torch.equal(resumed[0], straight[0])
+
+
+def test_twin_that_leaves_weights_rounded_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(restorer, "restore_rounded", lambda weights, saved: None)
+    with pytest.raises(ResumeError, match=r"weights: approximate \(layer.weight: not as in the file"):
+        resumed_and_straight(tmp_path, lambda **options: Net("AdamW", **options), "64-true")
 
 
 def test_twin_without_the_types_is_approximate_and_refused(tmp_path, monkeypatch):
