@@ -26,6 +26,8 @@ class Verdict:
     why: str
 
     def __str__(self) -> str:
+        if self.level in (Level.FROM_FILE, Level.FROM_SCRIPT):
+            return f"{self.part} {self.why}"
         return f"{self.part}: {self.level} ({self.why})"
 
 
@@ -41,8 +43,8 @@ def exactness(verdicts: Iterable[Verdict]) -> str:
     are not used.
     """
     found = not_exact(verdicts)
-    of_file = "; ".join(f"{it.part} {it.why}" for it in found if it.level == Level.FROM_FILE)
-    of_script = "; ".join(f"{it.part} {it.why}" for it in found if it.level == Level.FROM_SCRIPT)
+    of_file = "; ".join(str(it) for it in found if it.level == Level.FROM_FILE)
+    of_script = "; ".join(str(it) for it in found if it.level == Level.FROM_SCRIPT)
     broken = [str(it) for it in found if it.level in (Level.APPROXIMATE, Level.LOST)]
     if broken:
         return "; ".join([*broken, *filter(None, (of_file, of_script))])

@@ -125,6 +125,12 @@ class Saver:
         return bool(trainer.strategy.broadcast(busy))
 
     @property
+    def directory(self) -> str:
+        """Where the files lie; known once it is open."""
+        assert self.store is not None
+        return self.store.directory
+
+    @property
     def is_idle(self) -> bool:
         """Whether no save is in progress and no result is left to collect."""
         return self._in_progress is None

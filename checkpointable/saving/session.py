@@ -27,7 +27,7 @@ from checkpointable.resume import loaders, script_values
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
-from checkpointable.saving import failures
+from checkpointable.saving import failures, new_run
 from checkpointable.saving.due import Due
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor, scalars
@@ -72,6 +72,8 @@ class Session:
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
+        if trainer.is_global_zero and not self.saver.resumed_from and not internals.has_trained_before(trainer):
+            new_run.announce(self.options, self.saver.directory)
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """Note the numbers of the script, before those of the file are restored."""

@@ -72,8 +72,7 @@ def test_number_that_the_file_decides_leaves_the_run_exact_and_the_file_names_wh
 def test_number_that_the_file_decides_is_refused_when_strict(path, tmp_path, caplog, change, says):
     with pytest.raises(ResumeError, match="strict_resume=True") as caught:
         resume(path, Tuned(dirpath=tmp_path / "b", strict_resume=True, **change), caplog)
-    name, number = says.partition(" from the file")[0].rsplit(" ", 1)
-    assert f"{name}: from the file ({number} from the file, the script says {change.popitem()[1]})" in str(caught.value)
+    assert f"\n  {says}\n" in str(caught.value)
     assert not any("Resume from" in record.message for record in caplog.records)
 
 
@@ -88,7 +87,7 @@ def test_hyper_parameter_that_the_script_decides_is_named_and_refused_when_stric
     _, line = resume(path, Tuned(dirpath=tmp_path / "b", weight=5.0), caplog, max_epochs=2)
     assert line == "exact but for: weight 5.0 from the script, the file says 1.0"
     assert load(tmp_path / "b/epoch_1_batch_2.ckpt")["hyper_parameters"]["weight"] == 5.0
-    with pytest.raises(ResumeError, match=r"weight: from the script \(5.0 from the script, the file says 1.0\)"):
+    with pytest.raises(ResumeError, match=r"\n  weight 5.0 from the script, the file says 1.0\n"):
         resume(path, Tuned(dirpath=tmp_path / "c", weight=5.0, strict_resume=True), caplog)
 
 

@@ -1,0 +1,43 @@
+"""What is said when a new run begins: where it saves and when, and whether there was something to resume."""
+
+from __future__ import annotations
+
+import itertools
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from checkpointable.catalog.scan import checkpoint_files
+from checkpointable.policy.options import Options
+
+
+def announce(options: Options, directory: str) -> None:
+    """Say it on rank 0; the directory exists."""
+    if any(itertools.islice(checkpoint_files(directory, below=False), 1)):
+        begins = (
+            f"new run, although there are checkpoints in {directory} (to resume, pass"
+            f" ckpt_path=checkpointable.latest({directory!r}) to fit)"
+        )
+    else:
+        begins = f"new run: no checkpoint in {directory}"
+    rank_zero_info(f"checkpointable: {begins}. Saves there: {', '.join(when(options))}.")
+
+
+def when(options: Options) -> list[str]:
+    """The moments at which files are saved, in words."""
+    keeps, time = options.save_last_k != 0, options.train_time_interval
+    said = {
+        f"as often as {options.overhead_budget:.2%} of the training time allows": options.measures_interval,
+        f"every {_count(options.save_interval, 'batch', 'batches')}": options.interval is not None,
+        f"every {_count(options.every_n_train_steps, 'optimizer step')}": keeps and options.every_n_train_steps,
+        f"every {time}": keeps and time is not None,
+        f"every {_count(options.every_n_epochs, 'epoch')}": keeps and options.every_n_epochs,
+        f"for ever every {_count(options.keep_every_n_epochs, 'epoch')}": options.keep_every_n_epochs,
+        f"the best {options.monitor}": options.keeps_best,
+        "at the end of training": options.save_last,
+        "on exceptions and signals": options.save_on_exception,
+    }
+    return [words for words, wanted in said.items() if wanted]
+
+
+def _count(number: object, one: str, several: str = "") -> str:
+    return one if number == 1 else f"{number} {several or one + 's'}"
