@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
@@ -57,6 +58,18 @@ class _ObservedCombinedLoader(CombinedLoader, Mixin):
         if self.stand_ins is not None:
             self.stand_ins.on_fetch()
         return super().__next__()
+
+    def _state_dicts(self) -> list[dict[str, Any]]:
+        """Without loaders whose ``state_dict`` is there, and not implemented."""
+        found, flattened = [], self._flattened
+        try:
+            for loader in flattened:
+                self._flattened = [loader]
+                with suppress(NotImplementedError):
+                    found += super()._state_dicts()
+        finally:
+            self._flattened = flattened
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "stand_ins": None, "_iterator": None}

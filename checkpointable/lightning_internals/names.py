@@ -82,6 +82,7 @@ OF_CLASSES = (
     "CombinedLoader.__next__",
     "CombinedLoader._flattened",
     "CombinedLoader._iterator",
+    "CombinedLoader._state_dicts",
     "LightningModule._trainer",
     "ModelCheckpoint._find_last_checkpoints",
     "TorchCheckpointIO.load_checkpoint",

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, get_worker_info
+from torch.utils.data import BatchSampler
 from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
-from checkpointable.resume import owned_rng, rng
+from checkpointable.resume import rng
+from checkpointable.resume.owned_rng import Owners
+from checkpointable.resume.sampler_state import Held
 from checkpointable.resume.state import OrderRng
+from checkpointable.resume.worker_seeds import SeededIndices
 
 _DRAW_AT_ONCE = {
     *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
@@ -22,13 +25,14 @@ _DRAW_AT_ONCE = {
 
 
 class Order:
-    """From which random states a pass over a loader draws the order of its samples, and seeds its batches."""
+    """From which states a pass over a loader draws the order of its samples, and seeds its batches."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
+        self.owners = Owners(loader)
+        self.held = Held(loader)
         self.rng: OrderRng | None = None
         self.worker_seed = 0
-        self._first_counts = owned_rng.counts(loader)
 
     def begin(self) -> None:
         """A pass begins, whose order is not drawn yet."""
@@ -37,19 +41,14 @@ class Order:
 
     def note(self) -> None:
         """The order is about to be drawn."""
-        own = owned_rng.capture(self.loader)
-        self.rng = OrderRng(global_rng=rng.capture(), own_rng=own, sampler_counts=self.counts())
+        self.rng = OrderRng(global_rng=rng.capture(), own_rng=self.owners.capture(), held=self.held.capture())
 
     def restore(self) -> None:
         """Restore the states before the draw, if it was noted: making the iterator has drawn a seed since."""
         if self.rng is not None:
             rng.restore(self.rng.global_rng)
-            owned_rng.restore(self.loader, self.rng.own_rng)
-            owned_rng.set_counts(self.loader, self.rng.sampler_counts)
-
-    def counts(self) -> dict[str, int]:
-        """The samplers' counts that have changed in this run. The others are as the script made them."""
-        return {at: n for at, n in owned_rng.counts(self.loader).items() if self._first_counts.get(at) != n}
+            self.owners.restore(self.rng.own_rng)
+            self.held.restore(self.rng.held)
 
 
 class IndexBatches:
@@ -63,6 +62,7 @@ class IndexBatches:
         source: The sampler that it replaces.
         skip: How many batches to skip in the next pass, whose order is drawn again; ``None``: its order is a new one.
         is_read: Whether the latest iterator reads it: none does if a subclass's ``__iter__`` is a generator.
+        number: How many batches of indices the latest iterator has drawn, with those that it skipped.
     """
 
     stands_for_source = True
@@ -73,14 +73,14 @@ class IndexBatches:
         self.skip: int | None = None
         self.is_read = True
         self._indices: Iterator[Any] | None = None
-        self._number = 0
+        self.number = 0
         self._own: rng.State | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Any]:
-        self._indices, self._number, self._own = None, 0, None
+        self._indices, self.number, self._own = None, 0, None
         self.is_read = True
         return self
 
@@ -88,7 +88,7 @@ class IndexBatches:
         self.start()
         indices = self._draw()
         if self._order.loader.num_workers > 0:
-            return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self._number - 1))
+            return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self.number - 1))
         return indices
 
     def start(self) -> None:
@@ -118,31 +118,8 @@ class IndexBatches:
             with contextlib.nullcontext() if self._own is None else rng.isolated(self._own):
                 indices = next(self._indices)
                 self._own = rng.capture()
-        self._number += 1
+        self.number += 1
         return indices
-
-
-class SeededIndices:
-    """Indices for a worker process. Unpickling gives the plain indices, and seeds the worker for this batch.
-
-    So the random numbers of a batch depend on the run's seed and the batch's number only: not on the number of workers,
-    nor on the batches that a worker had before.
-    """
-
-    def __init__(self, indices: Any, seed: int) -> None:
-        self.indices = indices
-        self.seed = seed
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpack, (self.indices, self.seed))
-
-
-def _unpack(indices: Any, seed: int) -> Any:
-    rng.seed_worker(seed)
-    worker = get_worker_info()
-    if worker is not None:
-        owned_rng.seed(worker.dataset, seed)
-    return indices
 
 
 def draws_at_once(source: Any) -> bool:
@@ -153,11 +130,9 @@ def draws_at_once(source: Any) -> bool:
 
 def _next_worker_seed(generator: torch.Generator | None) -> int:
     """The base seed that a loader's iterator is about to draw, with the generator left unchanged."""
-    if generator is None:
-        with rng.isolated():
-            return int(torch.empty((), dtype=torch.int64).random_().item())
-    before = generator.get_state()
+    drawn_from = torch.default_generator if generator is None else generator
+    before = drawn_from.get_state()
     try:
-        return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+        return int(torch.empty((), dtype=torch.int64).random_(generator=drawn_from).item())
     finally:
-        generator.set_state(before)
+        drawn_from.set_state(before)

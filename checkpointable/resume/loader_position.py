@@ -8,16 +8,19 @@ back. Of any other loader, the delivered batches are read again and dropped.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from checkpointable._errors import CheckpointableWarning
 from checkpointable.lightning_internals.tree import set_sampler_epoch
-from checkpointable.resume import owned_rng, rng
+from checkpointable.resume import rng
 from checkpointable.resume.index_batches import IndexBatches, Order, draws_at_once
+from checkpointable.resume.own_state import OwnState
 from checkpointable.resume.state import LoaderState
+from checkpointable.resume.worker_seeds import SeededCollate
 
 
 class LoaderPosition:
@@ -25,8 +28,7 @@ class LoaderPosition:
 
     Attributes:
         is_indexed: Whether it is a ``DataLoader`` that reads its data set by index.
-        has_own_state: Whether it keeps its own position, and is not one that returns through its sampler.
-        carries_state: Whether it is a loader like torchdata's, over a data set whose state may outlast a pass.
+        own: The state that the loader or its data set keeps itself.
         ahead: Whether Lightning fetches one batch ahead, which it does for loaders without a length.
         consumed: Of the delivered batches, those that had been trained at the last safe point.
 
@@ -37,19 +39,26 @@ class LoaderPosition:
         self.loader = loader
         is_torch = isinstance(loader, DataLoader)
         self.is_indexed = is_torch and not isinstance(loader.dataset, IterableDataset)
-        self.has_own_state = not self.is_indexed and _has(loader, "state_dict") and _has(loader, "load_state_dict")
-        self.carries_state = is_torch and self.has_own_state and _has(loader.dataset, "state_dict")
+        self.own = OwnState(loader)
         self.ahead = False
         self.passes = self.starts = 0
         self.delivered = self.consumed = 0
         self.exhausted = False
+        self.full: int | None = None
+        self.first_draws: bool | None = None
         self.iterator_rng: Mapping[str, Any] | None = None
         self.pass_start_rng: Mapping[str, Any] = {}
         self.order = Order(loader)
-        self._indices = IndexBatches(self.order) if is_torch and not self.has_own_state else None
-        self._resumes_at: tuple[LoaderState, int] | None = None
-        self._before: LoaderState | None = None
-        self._before_consumed: LoaderState | None = None
+        self._expected: int | None = None
+        self._at_least, self._more = 1, False
+        self._has_searched = False
+        self._sampler = _sampler_names(loader)
+        self._indices = IndexBatches(self.order) if is_torch and (self.is_indexed or not self.own.of_loader) else None
+        self._collate: SeededCollate | None = None
+        self._place: tuple[LoaderState, int, bool] | None = None
+        self._idles = False
+        self._before: dict[str, Any] | None = None
+        self._before_consumed: dict[str, Any] | None = None
 
     @property
     def indices(self) -> IndexBatches | None:
@@ -58,14 +67,25 @@ class LoaderPosition:
 
     def state(self, *, consumed_only: bool) -> LoaderState:
         """Where this loader stands; ``consumed_only``: with the batches trained at the last safe point."""
-        state = self._before_consumed if consumed_only else self._before
-        if state is None or not self.ahead:
-            state = self._present(self.consumed if consumed_only else self.delivered, fetch_rng=None)
-        return replace(state, own_rng=owned_rng.capture(self.loader))
+        moment = self._before_consumed if consumed_only else self._before
+        if moment is None or not self.ahead:
+            moment = self._moment(self.consumed if consumed_only else self.delivered, fetch_rng=None)
+        return LoaderState(
+            **moment,
+            own_rng=self.order.owners.capture(),
+            held_unknown=self.order.held.unknown(),
+            sampler=self._sampler,
+            has_workers=getattr(self.loader, "num_workers", 0) > 0,
+            length=_length(self.loader),
+            full=self.full,
+            batch_size=getattr(self.loader, "batch_size", None),
+            first_draws=self.first_draws,
+            has_late_generators=self._collate is not None and self._collate.has_late_generators,
+        )
 
     def look_ahead(self, fetch_rng: rng.State) -> None:
         """Note the state before Lightning fetches a batch ahead. Until the next fetch, this state is saved."""
-        self._before = self._present(self.delivered, fetch_rng)
+        self._before = self._moment(self.delivered, fetch_rng)
 
     @property
     def may_have_drawn(self) -> bool:
@@ -79,30 +99,45 @@ class LoaderPosition:
         """Note at a safe point that all delivered batches have been trained."""
         self.consumed, self._before_consumed = self.delivered, self._before
 
-    def _present(self, delivered: int, fetch_rng: rng.State | None) -> LoaderState:
-        has_state = self.has_own_state and delivered == self.delivered
-        return LoaderState(
-            passes=self.passes,
-            starts=self.starts,
-            delivered=delivered,
-            exhausted=self.exhausted,
-            worker_seed=self.order.worker_seed,
-            pass_start_rng=self.pass_start_rng,
-            iterator_rng=self.iterator_rng,
-            order_rng=self.order.rng,
-            fetch_rng=fetch_rng,
-            own_rng={},
-            sampler_counts=self.order.counts(),
-            sampler=_sampler_names(self.loader),
-            has_workers=getattr(self.loader, "num_workers", 0) > 0,
-            length=_length(self.loader),
-            batch_size=getattr(self.loader, "batch_size", None),
-            own_state=self.loader.state_dict() if has_state else None,
-        )
+    def _moment(self, delivered: int, fetch_rng: rng.State | None) -> dict[str, Any]:
+        """What each batch changes in the state."""
+        return {
+            "passes": self.passes,
+            "starts": self.starts,
+            "delivered": delivered,
+            "exhausted": self.exhausted,
+            "worker_seed": self.order.worker_seed,
+            "pass_start_rng": self.pass_start_rng,
+            "iterator_rng": self.iterator_rng,
+            "order_rng": self.order.rng,
+            "fetch_rng": fetch_rng,
+            "held": self.order.held.capture(),
+            "held_digests": self.order.held.digests(),
+            "own_state": self.own.capture() if delivered == self.delivered else None,
+            "in_step": self._in_step(),
+        }
 
-    def resume_at(self, state: LoaderState, epoch: int) -> None:
-        """Start the next pass in this state, and give samplers this epoch."""
-        self._resumes_at = state, epoch
+    def _in_step(self) -> bool | None:
+        """Whether the iterator has drawn index batches for those that it delivered, and for those workers read."""
+        indices = self.indices
+        if indices is None or not self.is_indexed:
+            return None
+        in_workers: int = self.loader.num_workers * (self.loader.prefetch_factor or 0)
+        return 0 <= indices.number - self.delivered <= in_workers
+
+    def resume_at(self, state: LoaderState, epoch: int, *, inside: bool) -> None:
+        """Start the next pass in this state, and give samplers this epoch; not ``inside``: another pass follows it."""
+        self._place = state, epoch, inside
+
+    def expect(self, state: LoaderState, *, more: bool, idle: bool) -> None:
+        """Note how many batches a pass has, by this state that the run resumes from.
+
+        ``more``: its pass has at least one more. ``idle``: the next pass is begun only to be begun again.
+        """
+        self.full, self._more = state.full, more
+        known = state.length if state.full is None else state.full
+        self._expected = 1 if known is None else known
+        self._idles = idle and not self.is_indexed and self._place is None
 
     def start_persistent_workers(self, state: LoaderState) -> None:
         """Start the workers that were running in this state. The global generators stay unchanged."""
@@ -118,16 +153,19 @@ class LoaderPosition:
         Those of its samplers, which draw the order, are left inside a pass: it has been drawn again.
         """
         if include_samplers:
-            owned_rng.set_counts(self.loader, state.sampler_counts)
+            self.order.held.restore(state.held)
         in_data = ("dataset.", "collate_fn.")
         generators = {at: own for at, own in state.own_rng.items() if include_samplers or at.startswith(in_data)}
-        owned_rng.restore(self.loader, generators)
+        self.order.owners.restore(generators)
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        place, self._resumes_at = self._resumes_at, None
+        place, self._place = self._place, None
+        idles, self._idles = self._idles, False
+        if idles:  # reading from a queue or a socket could not be undone
+            return iter(())
         return _CountingIterator(self, self._start() if place is None else self._resume(*place))
 
     def _start(self) -> Iterator[Any]:
@@ -135,36 +173,42 @@ class LoaderPosition:
         self.starts += 1
         self.delivered = self.consumed = 0
         self.exhausted = False
-        self.pass_start_rng = owned_rng.capture(self.loader)
+        self._at_least = 1
+        self.own.start_pass()
+        self.pass_start_rng = self.order.owners.capture()
         self.order.begin()
         if self.iterator_rng is None or getattr(self.loader, "_iterator", None) is None:
             self.iterator_rng = rng.capture()
         return self._iterate()
 
-    def _resume(self, state: LoaderState, epoch: int) -> Iterator[Any]:
+    def _resume(self, state: LoaderState, epoch: int, inside: bool) -> Iterator[Any]:
         self.passes, self.starts, self.exhausted = state.passes, state.starts, state.exhausted
         self.delivered = self.consumed = state.delivered
         self.pass_start_rng, self.iterator_rng = state.pass_start_rng, state.iterator_rng
         self.order.worker_seed, self.order.rng = state.worker_seed, state.order_rng
-        owned_rng.restore(self.loader, state.pass_start_rng)
+        self.first_draws = state.first_draws
+        self._at_least = state.delivered + self._more
+        self.order.owners.restore(state.pass_start_rng)
         set_sampler_epoch(self.loader, epoch)
         if state.iterator_rng is not None:
             rng.restore(state.iterator_rng)
-        if self.has_own_state and state.own_state is not None:
-            iterator = self._load(state.own_state)
+        if self.own.of_loader and state.own_state is not None:
+            iterator = self._load(state, ended=state.exhausted if inside or self.own.is_torchdata else state.has_ended)
         else:
             iterator = self._go_forward(state.delivered)
+            self.own.load_data(state.own_state)
         if state.fetch_rng is not None:
             rng.restore(state.fetch_rng)
         return iterator
 
-    def _load(self, state: Any) -> Iterator[Any]:
-        """An iterator from the loader's own state; an empty one if the pass had ended, so that no new pass starts."""
-        self.loader.load_state_dict(state)
-        if not self.exhausted:
-            return iter(self.loader)
-        self.loader.state_dict()  # makes torchdata create its ended iterator now: later, its draws would count
-        return iter(())
+    def _load(self, state: LoaderState, *, ended: bool) -> Iterator[Any]:
+        """An iterator from the loader's own state; its order is drawn again from the saved states."""
+        if self._indices is not None:
+            self._indices.skip = 0
+        iterator = self.own.load(state.own_state, self._iterate, ended=ended)
+        if self.indices is None:
+            self.order.restore()
+        return iterator
 
     def _go_forward(self, delivered: int) -> Iterator[Any]:
         """An iterator after this many batches: their indices are skipped, or they are read again and dropped."""
@@ -184,14 +228,36 @@ class LoaderPosition:
         """The loader's own iterator, with ``IndexBatches`` between its sampler and its fetching."""
         if self._indices is None:
             return iter(self.loader)
+        attributes = self.loader.__dict__
         name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
-        self._indices.source = source = self.loader.__dict__[name]
+        self._indices.source, collate_fn = attributes[name], attributes["collate_fn"]
         self._indices.is_read = False
-        self.loader.__dict__[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
+        attributes[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
+        if self.loader.num_workers:
+            if self._collate is None or self._collate.source is not collate_fn:
+                self._collate = SeededCollate(collate_fn)
+            attributes["collate_fn"] = self._collate
         try:
             return iter(self.loader)
         finally:
-            self.loader.__dict__[name] = source
+            attributes[name], attributes["collate_fn"] = self._indices.source, collate_fn
+
+    def note_first(self) -> None:
+        """After the first batch of an iterator: look for generators that it made, and whether it drew numbers."""
+        if not self._has_searched:
+            self._has_searched = True
+            self.order.owners.search()
+        if self.delivered == 1 and self.own.of_loader and self.indices is None and self.order.rng is not None:
+            self.first_draws = rng.differ(self.order.rng.global_rng, rng.capture())
+
+    def end_pass(self) -> None:
+        """After the last batch of a pass: warn if a resumed run gets fewer batches than the saved run did."""
+        if self._expected is not None and not self.exhausted:
+            expected, self._expected = max(self._expected, self._at_least), self.delivered
+            if self.delivered < expected:
+                self._expected = None  # one warning is enough
+                _warn_of_short_pass(self.loader, self.delivered, expected)
+        self.exhausted, self.full = True, self.delivered
 
 
 class _CountingIterator:
@@ -200,6 +266,7 @@ class _CountingIterator:
     def __init__(self, position: LoaderPosition, iterator: Iterator[Any]) -> None:
         self._position = position
         self._iterator = iterator
+        self._is_first = True
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -211,14 +278,26 @@ class _CountingIterator:
         try:
             batch = next(self._iterator)
         except StopIteration:
-            position.exhausted = True
+            position.end_pass()
             raise
         position.delivered += 1
+        if self._is_first:
+            self._is_first = False
+            position.note_first()
+        if position.order.owners.waiting:
+            position.order.owners.give_waiting()
         return batch
 
 
-def _has(thing: Any, method: str) -> bool:
-    return callable(getattr(thing, method, None))
+def _warn_of_short_pass(loader: Any, batches: int, expected: int) -> None:
+    kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
+    warnings.warn(
+        f"a pass over {kind} ended after {batches} batches in this resumed run, and it had at least {expected} before."
+        f" Compare the data with those of the first run. If they are the same, {kind} does not return to a saved"
+        " position: resume from a file that was saved at the end of an epoch.",
+        CheckpointableWarning,
+        stacklevel=2,
+    )
 
 
 def _sampler_names(loader: Any) -> str:

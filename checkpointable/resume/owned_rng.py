@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -12,99 +11,147 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from checkpointable.resume import rng
+from checkpointable.resume.generator_states import kinds, made_from, set_state, state_of
 
-_DEEPEST, _LONGEST, _MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
-_OF_WORKER: dict[int, list[Any]] = {}
+_DEEPEST, _LONGEST, MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
+_MISSING = object()
+_CALLED = (FunctionType, MethodType, partial)  # their parts are not attributes
 
-
-def capture(loader: Any) -> dict[str, Any]:
-    """The states of the generators that a loader owns, by where each is found."""
-    return {at: _state(generator) for at, generator in _found(loader)}
+Path = tuple[Any, ...]  # the owner's name, then the name or index of each part
 
 
-def restore(loader: Any, states: Mapping[str, Any]) -> None:
-    """Set the generators to these states. States of generators that no longer exist are ignored."""
-    for at, generator in _found(loader):
-        if at in states:
-            _set_state(generator, states[at])
+class Owners:
+    """The random generators of one loader, by where each is found.
+
+    They are searched for when a fit starts, and once more after its first batch, which may make some. Later only the
+    places where they were found are looked at, where there may be another generator by now.
+
+    Attributes:
+        is_complete: Whether the search came to its end, and not to its limit.
+        waiting: States of generators that don't exist yet, by place.
+        made: Places where a generator was put before the code of its owner made one.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self.waiting: dict[str, Any] = {}
+        self.made: set[str] = set()
+        self.search()
+
+    def search(self) -> None:
+        """Look for generators everywhere again."""
+        seen: set[int] = set()
+        found: dict[Path, Any] = {}
+        self.is_complete = True
+        for owner, thing in _owners(self._loader).items():
+            self.is_complete &= search((owner,), thing, found, seen)
+        search(("loader",), self._loader, found, seen, depth=1)
+        self._places = {_name(path): path for path in found}
+
+    def capture(self) -> dict[str, Any]:
+        """The states of the generators, and those that still wait for one."""
+        return {**self.waiting, **{at: state_of(generator) for at, generator in self._now().items()}}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Set the generators to these states; states of generators that don't exist wait for them."""
+        now = self._now()
+        for at, state in states.items():
+            if at in now:
+                set_state(now[at], state)
+            elif at.startswith(("dataset.", "collate_fn.")):
+                self._make_or_wait(at, state)
+
+    def missing(self, states: Mapping[str, Any]) -> list[str]:
+        """The places of those states that have no generator here."""
+        return sorted(states.keys() - self._now().keys())
+
+    def give_waiting(self) -> None:
+        """After a batch: give the states that wait to generators that have been made since."""
+        parts: dict[Path, Any] = {}
+        for at in list(self.waiting):
+            generator = self._at(tuple(at.split(".")), parts)
+            if isinstance(generator, kinds()):
+                set_state(generator, self.waiting.pop(at))
+                self._places[at] = tuple(at.split("."))
+
+    def _make_or_wait(self, at: str, state: Any) -> None:
+        """Put a generator in this state where one will be made at its first use, or let the state wait for it."""
+        path = tuple(at.split("."))
+        owner, name = self._at(path[:-1], {}), path[-1]
+        made = made_from(state) if _parts(owner).get(name) is None else None
+        if made is not None and isinstance(owner, MutableMapping):
+            owner[name] = made
+        elif made is not None and hasattr(owner, "__dict__") and not isinstance(owner, _CALLED):
+            setattr(owner, name, made)
+        else:
+            self.waiting[at] = state
+            return
+        self._places[at] = path
+        self.made.add(at)
+
+    def _now(self) -> dict[str, Any]:
+        parts: dict[Path, Any] = {}
+        found = {at: self._at(path, parts) for at, path in self._places.items()}
+        return {at: generator for at, generator in found.items() if isinstance(generator, kinds())}
+
+    def _at(self, path: Path, known: dict[Path, Any]) -> Any:
+        """What is at this place now; ``known`` are the parts of the things on the way."""
+        if len(path) == 1:
+            return self._loader if path == ("loader",) else _owners(self._loader).get(path[0], _MISSING)
+        if path[:-1] not in known:
+            known[path[:-1]] = _parts(self._at(path[:-1], known))
+        parts = known[path[:-1]]
+        return parts.get(path[-1], parts.get(int(path[-1]), _MISSING) if str(path[-1]).isdigit() else _MISSING)
 
 
-def counts(loader: Any) -> dict[str, int]:
-    """Whole numbers in the attributes of the user's own samplers, such as passes begun or a seed, by where they are."""
-    found = {}
-    for at, sampler in _samplers(loader).items():
-        of_torch = type(sampler).__module__.startswith("torch.")
-        numbers = {} if of_torch else getattr(sampler, "__dict__", {})
-        found.update({f"{at}.{name}": value for name, value in numbers.items() if type(value) is int})
-    return found
-
-
-def set_counts(loader: Any, saved: Mapping[str, int]) -> None:
-    """Set these attributes of the samplers again."""
-    for at, sampler in _samplers(loader).items():
-        for name in list(getattr(sampler, "__dict__", ())):
-            if f"{at}.{name}" in saved:
-                setattr(sampler, name, saved[f"{at}.{name}"])
-
-
-def _samplers(loader: Any) -> dict[str, Any]:
+def samplers(loader: Any) -> dict[str, Any]:
     """A loader's own samplers, also while ``IndexBatches`` replaces one."""
-    found: dict[str, Any] = {name: getattr(loader, name, None) for name in ("sampler", "batch_sampler")}
-    for name, sampler in found.items():
-        if getattr(type(sampler), "stands_for_source", False):
-            found[name] = sampler.source
+    found = {name: _source(getattr(loader, name, None)) for name in ("sampler", "batch_sampler")}
     return {**found, "inner": getattr(found["batch_sampler"], "sampler", None)}
 
 
-def seed(dataset: Any, seed: int) -> None:
-    """Seed the generators of a data set in a worker process, each with a seed of its own."""
-    if id(dataset) not in _OF_WORKER:  # a worker searches once
-        _OF_WORKER[id(dataset)] = [own for _, own in _below("dataset", dataset, set())]
-    for number, generator in enumerate(_OF_WORKER[id(dataset)]):
-        own = rng.derive_seed(seed, number)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(own)
-        elif isinstance(generator, random.Random):
-            generator.seed(own)
-        else:
-            bits = getattr(generator, "bit_generator", None) or generator._bit_generator
-            bits.state = type(bits)(own).state
-            if hasattr(generator, "get_state"):  # a RandomState, which may hold a second normal number
-                generator.set_state({**generator.get_state(legacy=False), "has_gauss": 0, "gauss": 0.0})
-
-
-def _found(loader: Any) -> Iterator[tuple[str, Any]]:
-    samplers = _samplers(loader)
-    owners = {
-        "dataset": getattr(loader, "dataset", None),
-        "collate_fn": getattr(loader, "collate_fn", None),
-        "batch_sampler.sampler": samplers.pop("inner"),
-        **samplers,
-    }
-    seen: set[int] = set()
-    for owner, thing in owners.items():
-        yield from _below(owner, thing, seen)
-    yield from _below("loader", loader, seen, depth=1)
-
-
-def _below(at: str, thing: Any, seen: set[int], depth: int = _DEEPEST) -> Iterator[tuple[str, Any]]:
-    """Generators in an object's attributes and in those of its parts (data sets in data sets, lists of transforms).
+def search(path: Path, thing: Any, found: dict[Path, Any], seen: set[int], depth: int = _DEEPEST) -> bool:
+    """Add the generators in an object's attributes and in those of its parts (data sets in data sets, transforms).
 
     Breadth first, so that the limit on visited objects does not hide a generator near the object.
+
+    Returns:
+        Whether everything was visited.
     """
-    level, most, kinds = [(at, thing)], len(seen) + _MOST, _kinds()
+    level, most, generators = [(path, thing)], len(seen) + MOST, kinds()
     for _ in range(depth + 1):
-        deeper: list[tuple[str, Any]] = []
-        for path, part in level:
-            if id(part) in seen or len(seen) > most:
+        deeper: list[tuple[Path, Any]] = []
+        for at, part in level:
+            if id(part) in seen:
                 continue
+            if len(seen) > most:
+                return False
             seen.add(id(part))
-            if isinstance(part, kinds) and not isinstance(part, random.SystemRandom):  # has no state
-                yield path, part
+            if isinstance(part, generators) and not isinstance(part, random.SystemRandom):  # has no state
+                found[at] = part
             else:
-                deeper += [(f"{path}.{name}", value) for name, value in _parts(part).items()]
+                deeper += [((*at, name), value) for name, value in _parts(part).items()]
         level = deeper
+    return True
+
+
+def _owners(loader: Any) -> dict[str, Any]:
+    ordering, collate_fn = samplers(loader), getattr(loader, "collate_fn", None)
+    return {
+        "dataset": getattr(loader, "dataset", None),
+        "collate_fn": _source(collate_fn),
+        "batch_sampler.sampler": ordering.pop("inner"),
+        **ordering,
+    }
+
+
+def _source(thing: Any) -> Any:
+    """What the script gave to a loader, also while one of our own stands for it."""
+    return thing.source if getattr(type(thing), "stands_for_source", False) else thing
+
+
+def _name(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def _parts(thing: Any) -> dict[Any, Any]:
@@ -123,54 +170,3 @@ def _parts(thing: Any) -> dict[Any, Any]:
     if isinstance(thing, (type, ModuleType, torch.Tensor, Trainer)):
         return {}
     return dict(getattr(thing, "__dict__", {}))
-
-
-def _kinds() -> tuple[type, ...]:
-    kinds: tuple[type, ...] = (torch.Generator, random.Random)
-    if "numpy" in sys.modules:
-        numpy = sys.modules["numpy"]
-        kinds += (numpy.random.Generator, numpy.random.RandomState)
-    return kinds
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, random.Random):
-        return _arrays_to_tensors(generator.getstate())
-    if hasattr(generator, "get_state"):  # a RandomState
-        return _arrays_to_tensors(generator.get_state(legacy=False))
-    return _arrays_to_tensors(generator.bit_generator.state)
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state.cpu())
-    elif isinstance(generator, random.Random):
-        version, words, gauss = _tensors_to_arrays(state)
-        generator.setstate((version, tuple(words), gauss))
-    elif hasattr(generator, "set_state"):
-        generator.set_state(_tensors_to_arrays(state))
-    else:
-        generator.bit_generator.state = _tensors_to_arrays(state)
-
-
-def _arrays_to_tensors(value: Any) -> Any:
-    """A value with its arrays as tensors, because ``weights_only=True`` loads no arrays."""
-    if isinstance(value, Mapping):
-        return {key: _arrays_to_tensors(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_arrays_to_tensors(item) for item in value]
-    if hasattr(value, "dtype"):
-        return {"array": torch.tensor(value.astype("int64").tolist()), "dtype": str(value.dtype)}
-    return value
-
-
-def _tensors_to_arrays(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if value.keys() == {"array", "dtype"}:
-            return value["array"].numpy().astype(value["dtype"])
-        return {key: _tensors_to_arrays(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_tensors_to_arrays(item) for item in value]
-    return value

@@ -24,9 +24,7 @@ def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> li
         lost = "optimizers, schedulers, randomness, position in the data"
         return [Verdict(lost, Level.LOST, "the file holds weights only")]
     found = [*_not_at_safe_point(state), *evidence.in_file(trainer, state, saved)]
-    if state.ended != Ended.EPOCH:
-        found += loader_verdict.when_saved(trainer)
-    return found
+    return [*found, *loader_verdict.when_saved(trainer, state.ended)]
 
 
 def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, ended: Ended | None) -> Iterator[Verdict]:
@@ -54,7 +52,7 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
     if not changed:
         yield Verdict("settings", Level.EXACT, "the trainer's arguments are those in the file")
     yield from evidence.after_restoring(trainer, state, saved, ended)
-    yield from loader_verdict.when_resumed(trainer, saved.training, inside=inside)
+    yield from loader_verdict.when_resumed(trainer, saved.training, saved.validation, inside=inside)
 
 
 def announce(trainer: Trainer, position: Position, verdicts: Sequence[Verdict], *, strict: bool) -> None:

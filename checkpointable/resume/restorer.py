@@ -31,7 +31,7 @@ from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
 from checkpointable.resume.needed import require_loaded
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
-from checkpointable.resume.state import RankState, RunState
+from checkpointable.resume.state import LoaderState, RankState, RunState
 from checkpointable.storage.paths import parent
 
 
@@ -106,9 +106,11 @@ class Restorer:
         if self._ended is not None and not self._has_started:
             epoch = internals.epochs_done(trainer)
             for position, saved in zip(positions, self._here.training, strict=False):
-                # Between passes only a data set's state: Lightning starts one pass now, another when the epoch starts.
-                if position.carries_state or not self._between_passes:
-                    position.resume_at(saved, epoch)
+                # Between passes only a state of their own: Lightning begins one pass now, another with the epoch.
+                if not self._between_passes or _follows_from(trainer, position, saved):
+                    position.resume_at(saved, epoch, inside=not self._between_passes)
+                fetched_one_more = saved.fetch_rng is not None and not self._between_passes and len(positions) == 1
+                position.expect(saved, more=fetched_one_more, idle=self._is_over)
         return self._state is not None
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
@@ -204,6 +206,11 @@ class Restorer:
             report.announce_finished(trainer, state.position, self._differing, strict=strict)
 
     @property
+    def _is_over(self) -> bool:
+        """Whether a whole epoch had ended: only then does Lightning surely begin another pass for the next one."""
+        return self._state is not None and self._state.ended == Ended.EPOCH and self._ended == Ended.EPOCH
+
+    @property
     def _here(self) -> RankState:
         """The state of this rank; only called if there is one."""
         assert self._saved is not None
@@ -213,6 +220,14 @@ class Restorer:
         self._validation_pending = False
         for position, saved in zip(positions, self._here.validation, strict=False):
             position.restore_generators(saved, include_samplers=True)
+
+
+def _follows_from(trainer: Trainer, position: LoaderPosition, saved: LoaderState) -> bool:
+    """Whether the next pass depends on how this one was left: by its own state, in a loader or a data set."""
+    own = position.own
+    if own.is_torchdata or not own.of_loader:
+        return own.of_data
+    return saved.has_ended or trainer.fit_loop.restarting  # where Lightning gives loaders their state back, too
 
 
 def _check_position(trainer: Trainer, state: RunState) -> None:

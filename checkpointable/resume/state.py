@@ -5,8 +5,8 @@ Plain containers, numbers, strings and tensors only, so that ``torch.load(weight
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,17 +16,18 @@ from checkpointable._version import __version__
 from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.position import Ended, Position
+from checkpointable.resume.packing import Packer, unpack
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderRng:
-    """The states from which a pass draws the order of its samples; see ``rng`` and ``owned_rng``."""
+    """The states from which a pass draws the order of its samples; see ``rng``, ``owned_rng`` and ``sampler_state``."""
 
     global_rng: Mapping[str, Any]
     own_rng: Mapping[str, Any]
-    sampler_counts: Mapping[str, int]
+    held: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,16 @@ class LoaderState:
         order_rng: ``None`` before the order is drawn.
         fetch_rng: States of the global generators before the batch that Lightning fetches ahead, if it does.
         own_rng: Present states of the loader's own generators.
-        sampler_counts: Whole numbers in the attributes of samplers, as far as they have changed.
+        held: What samplers hold besides generators, as far as it has changed.
+        held_digests: Digests of all that they hold.
+        held_unknown: What they hold that cannot be saved.
         sampler: Class names of what orders the samples.
-        length: Batches in a pass.
-        own_state: What the ``state_dict`` of a loader that keeps its own position gave.
+        length: Batches in a pass, as the loader says.
+        full: Batches in the latest pass that came to its end.
+        own_state: What the ``state_dict`` of the loader, or of its data set, gave.
+        in_step: Whether its iterator drew one batch of indices for each batch; ``None`` if it draws none of ours.
+        first_draws: Whether its first batch drew from the global generators, where the order may be drawn with it.
+        has_late_generators: Whether workers made random generators only at their first batch.
     """
 
     passes: int
@@ -60,12 +67,23 @@ class LoaderState:
     order_rng: OrderRng | None
     fetch_rng: Mapping[str, Any] | None
     own_rng: Mapping[str, Any]
-    sampler_counts: Mapping[str, int]
+    held: Mapping[str, Any]
+    held_digests: Mapping[str, str]
+    held_unknown: Sequence[str]
     sampler: str
     has_workers: bool
     length: int | None
+    full: int | None
     batch_size: int | None
     own_state: Any
+    in_step: bool | None
+    first_draws: bool | None
+    has_late_generators: bool
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no batch of this pass is left. Lightning does not ask a loader with a length for one more."""
+        return self.exhausted or (self.length is not None and self.delivered >= self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +158,22 @@ class RunState:
                 f"cannot read the state in this checkpoint: it has format {saved['format']}, and checkpointable"
                 f" {__version__} knows up to {FORMAT}. Upgrade: pip install --upgrade checkpointable."
             )
-        return from_builtin(cls, saved)
+        state = from_builtin(cls, saved)
+        return replace(state, ranks=tuple(_with_states(rank, unpack) for rank in state.ranks))
+
+
+def packed(ranks: Sequence[RankState]) -> tuple[RankState, ...]:
+    """The states of all ranks with their random states packed, as they are in a file; see ``packing``."""
+    pack = Packer().pack
+    return tuple(_with_states(rank, pack) for rank in ranks)
+
+
+def _with_states(rank: RankState, change: Callable[[Any], Any]) -> RankState:
+    def changed(loader: LoaderState) -> LoaderState:
+        order, names = loader.order_rng, ("pass_start_rng", "iterator_rng", "fetch_rng", "own_rng", "held")
+        states = {name: change(getattr(loader, name)) for name in names}
+        states["order_rng"] = None if order is None else OrderRng(**change(vars(order)))
+        return replace(loader, **states)
+
+    training, validation = (tuple(map(changed, loaders)) for loaders in (rank.training, rank.validation))
+    return replace(rank, random=change(rank.random), training=training, validation=validation)

@@ -25,7 +25,7 @@ from checkpointable.policy.reasons import Reason
 from checkpointable.policy.verdict import exactness
 from checkpointable.resume import loaders, module_state, report, rng
 from checkpointable.resume.settings import settings_of
-from checkpointable.resume.state import RankState, RunState
+from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
 from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.steps import Steps
@@ -92,7 +92,7 @@ class Progress:
             reloaded_epochs=internals.reloaded_epochs(trainer),
             fetching=at_safe_point and drawn,
             logged_names=sorted(logged_names),
-            ranks=tuple(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
+            ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
 
     def name_what_is_used(self, checkpoint: dict[str, Any]) -> None:

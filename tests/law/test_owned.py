@@ -27,7 +27,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision,
 
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.resume import module_state, owned_rng
+from checkpointable.resume import module_state, owned_rng, sampler_state, worker_seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -128,7 +128,7 @@ def accuracy() -> MulticlassAccuracy:
     return MulticlassAccuracy(2, average="micro")
 
 
-RESTORE, SEED, COUNTS = (owned_rng, "restore"), (owned_rng, "seed"), (owned_rng, "set_counts")
+RESTORE, SEED, COUNTS = (owned_rng.Owners, "restore"), (worker_seeds, "seed"), (sampler_state.Held, "restore")
 MODES, WINDOW, GRADIENTS = (
     (module_state, "restore_modes"),
     (module_state, "restore_accumulation"),

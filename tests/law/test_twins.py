@@ -68,7 +68,7 @@ def without_gradients_of_windows(patch: Patch) -> None:
 
 
 def without_own_generators(patch: Patch) -> None:
-    patch.setattr(owned_rng, "restore", nothing)
+    patch.setattr(owned_rng.Owners, "restore", nothing)
 
 
 def without_clean_restarts(patch: Patch) -> None:

@@ -129,16 +129,17 @@ def test_stateful_loader_of_persistent_workers_is_approximate_inside_an_epoch(tm
 
 @TORCHDATA
 @pytest.mark.parametrize("name", ["epoch_0_batch_2", "epoch_0_batch_5", "epoch_1_batch_4"])
-def test_stateful_loader_of_workers_that_end_with_their_pass_is_exact(tmp_path, caplog, name):
+def test_stateful_loader_of_workers_that_end_with_their_pass_goes_on_and_is_approximate(tmp_path, caplog, name):
     torch.manual_seed(1)
     straight = stream(Seeing(dirpath=tmp_path / "a", **INSIDE), tmp_path)
     path = tmp_path / f"a/{name}.ckpt"
-    assert read_info(path).exactness == "exact"
+    says = "train loader: approximate (Streamed has no index"
+    assert read_info(path).exactness.startswith(says)
     torch.manual_seed(100)
     with caplog.at_level("INFO"):
-        resumed = Seeing(strict_resume=True, dirpath=tmp_path / "b")
+        resumed = Seeing(dirpath=tmp_path / "b")
         stream(resumed, tmp_path, ckpt_path=path)
-    assert reports(caplog)[0].endswith(": exact")
+    assert says in reports(caplog)[0]
     assert resumed.seen == straight.seen[-len(resumed.seen) :]
     assert len(resumed.seen) == {"epoch_0_batch_2": 8, "epoch_0_batch_5": 5, "epoch_1_batch_4": 1}[name]
 
