@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, IterableDataset
 from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
@@ -73,6 +73,7 @@ class IndexBatches:
         self.skip: int | None = None
         self.is_read = True
         self._indices: Iterator[Any] | None = None
+        self._draws_at_once = True
         self.number = 0
         self._own: rng.State | None = None
 
@@ -100,6 +101,7 @@ class IndexBatches:
             self._order.note()
         else:
             self._order.restore()
+        self._draws_at_once = isinstance(self._order.loader.dataset, IterableDataset) or draws_at_once(self.source)
         self._indices = iter(self.source)  # may draw the whole order at once
         with contextlib.suppress(StopIteration):
             for _ in range(skipped or 0):
@@ -112,7 +114,7 @@ class IndexBatches:
         draw. So the draws of the training in between do not change the order when it is drawn again.
         """
         assert self._indices is not None
-        if draws_at_once(self.source):
+        if self._draws_at_once:
             indices = next(self._indices)
         else:
             with contextlib.nullcontext() if self._own is None else rng.isolated(self._own):

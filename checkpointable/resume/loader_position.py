@@ -8,17 +8,17 @@ back. Of any other loader, the delivered batches are read again and dropped.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from checkpointable._errors import CheckpointableWarning
 from checkpointable.lightning_internals.tree import set_sampler_epoch
 from checkpointable.resume import rng
 from checkpointable.resume.index_batches import IndexBatches, Order, draws_at_once
 from checkpointable.resume.own_state import OwnState
+from checkpointable.resume.owned_rng import IN_DATA
+from checkpointable.resume.pass_length import PassLength
 from checkpointable.resume.state import LoaderState
 from checkpointable.resume.worker_seeds import SeededCollate
 
@@ -29,7 +29,9 @@ class LoaderPosition:
     Attributes:
         is_indexed: Whether it is a ``DataLoader`` that reads its data set by index.
         own: The state that the loader or its data set keeps itself.
+        length: How many batches its passes have.
         ahead: Whether Lightning fetches one batch ahead, which it does for loaders without a length.
+        is_fetching: Whether a batch is being fetched, also after an exception has ended that.
         consumed: Of the delivered batches, those that had been trained at the last safe point.
 
     The other attributes are those of ``LoaderState``.
@@ -43,14 +45,12 @@ class LoaderPosition:
         self.ahead = False
         self.passes = self.starts = 0
         self.delivered = self.consumed = 0
-        self.exhausted = False
-        self.full: int | None = None
+        self.exhausted = self.is_fetching = False
+        self.length = PassLength()
         self.first_draws: bool | None = None
         self.iterator_rng: Mapping[str, Any] | None = None
         self.pass_start_rng: Mapping[str, Any] = {}
         self.order = Order(loader)
-        self._expected: int | None = None
-        self._at_least, self._more = 1, False
         self._has_searched = False
         self._sampler = _sampler_names(loader)
         self._indices = IndexBatches(self.order) if is_torch and (self.is_indexed or not self.own.of_loader) else None
@@ -77,7 +77,7 @@ class LoaderPosition:
             sampler=self._sampler,
             has_workers=getattr(self.loader, "num_workers", 0) > 0,
             length=_length(self.loader),
-            full=self.full,
+            full=self.length.full,
             batch_size=getattr(self.loader, "batch_size", None),
             first_draws=self.first_draws,
             has_late_generators=self._collate is not None and self._collate.has_late_generators,
@@ -123,20 +123,15 @@ class LoaderPosition:
         if indices is None or not self.is_indexed:
             return None
         in_workers: int = self.loader.num_workers * (self.loader.prefetch_factor or 0)
-        return 0 <= indices.number - self.delivered <= in_workers
+        return 0 <= indices.number - self.delivered <= in_workers + self.is_fetching
 
     def resume_at(self, state: LoaderState, epoch: int, *, inside: bool) -> None:
         """Start the next pass in this state, and give samplers this epoch; not ``inside``: another pass follows it."""
         self._place = state, epoch, inside
 
     def expect(self, state: LoaderState, *, more: bool, idle: bool) -> None:
-        """Note how many batches a pass has, by this state that the run resumes from.
-
-        ``more``: its pass has at least one more. ``idle``: the next pass is begun only to be begun again.
-        """
-        self.full, self._more = state.full, more
-        known = state.length if state.full is None else state.full
-        self._expected = 1 if known is None else known
+        """Expect passes as long as this state says; ``idle``: the next pass is begun only to be begun again."""
+        self.length.expect(state, more=more)
         self._idles = idle and not self.is_indexed and self._place is None
 
     def start_persistent_workers(self, state: LoaderState) -> None:
@@ -154,8 +149,7 @@ class LoaderPosition:
         """
         if include_samplers:
             self.order.held.restore(state.held)
-        in_data = ("dataset.", "collate_fn.")
-        generators = {at: own for at, own in state.own_rng.items() if include_samplers or at.startswith(in_data)}
+        generators = {at: own for at, own in state.own_rng.items() if include_samplers or at.startswith(IN_DATA)}
         self.order.owners.restore(generators)
 
     def __len__(self) -> int:
@@ -173,7 +167,7 @@ class LoaderPosition:
         self.starts += 1
         self.delivered = self.consumed = 0
         self.exhausted = False
-        self._at_least = 1
+        self.length.start()
         self.own.start_pass()
         self.pass_start_rng = self.order.owners.capture()
         self.order.begin()
@@ -187,7 +181,7 @@ class LoaderPosition:
         self.pass_start_rng, self.iterator_rng = state.pass_start_rng, state.iterator_rng
         self.order.worker_seed, self.order.rng = state.worker_seed, state.order_rng
         self.first_draws = state.first_draws
-        self._at_least = state.delivered + self._more
+        self.length.resume(state.delivered)
         self.order.owners.restore(state.pass_start_rng)
         set_sampler_epoch(self.loader, epoch)
         if state.iterator_rng is not None:
@@ -251,13 +245,10 @@ class LoaderPosition:
             self.first_draws = rng.differ(self.order.rng.global_rng, rng.capture())
 
     def end_pass(self) -> None:
-        """After the last batch of a pass: warn if a resumed run gets fewer batches than the saved run did."""
-        if self._expected is not None and not self.exhausted:
-            expected, self._expected = max(self._expected, self._at_least), self.delivered
-            if self.delivered < expected:
-                self._expected = None  # one warning is enough
-                _warn_of_short_pass(self.loader, self.delivered, expected)
-        self.exhausted, self.full = True, self.delivered
+        """After the last batch of a pass."""
+        if not self.exhausted:
+            self.exhausted = True
+            self.length.end(self.loader, self.delivered)
 
 
 class _CountingIterator:
@@ -275,11 +266,14 @@ class _CountingIterator:
         position = self._position
         if position.order.rng is None and position.indices is None:
             position.order.note()
+        position.is_fetching = True
         try:
             batch = next(self._iterator)
         except StopIteration:
+            position.is_fetching = False
             position.end_pass()
             raise
+        position.is_fetching = False
         position.delivered += 1
         if self._is_first:
             self._is_first = False
@@ -287,17 +281,6 @@ class _CountingIterator:
         if position.order.owners.waiting:
             position.order.owners.give_waiting()
         return batch
-
-
-def _warn_of_short_pass(loader: Any, batches: int, expected: int) -> None:
-    kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
-    warnings.warn(
-        f"a pass over {kind} ended after {batches} batches in this resumed run, and it had at least {expected} before."
-        f" Compare the data with those of the first run. If they are the same, {kind} does not return to a saved"
-        " position: resume from a file that was saved at the end of an epoch.",
-        CheckpointableWarning,
-        stacklevel=2,
-    )
 
 
 def _sampler_names(loader: Any) -> str:

@@ -17,7 +17,7 @@ from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of
-from checkpointable.resume.owned_rng import MOST
+from checkpointable.resume.owned_rng import IN_DATA, MOST
 from checkpointable.resume.state import LoaderState
 
 _T = TypeVar("_T")
@@ -116,14 +116,15 @@ def _of_own_state(position: LoaderPosition, state: LoaderState, kind: str, *, in
         yield f"{kind} is read by workers that keep its position: they resume there with other random numbers"
     elif own.is_torchdata and not own.of_data:
         yield f"{kind} has no index: " + _read_again("they come in the same order", inside=inside)
-    elif state.first_draws:
+    elif state.first_draws and inside:
         yield f"{kind} draws random numbers for its first batch, where it may also draw its order"
 
 
 def _lost_generators(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
     owners = position.order.owners
     for at in sorted({*owners.made, *owners.missing(was.own_rng)}):
-        yield f"{at}, a random generator, does not exist yet: its state waits for it"
+        waits = at in owners.made or at.startswith(IN_DATA)
+        yield f"{at}, a random generator, does not exist " + ("yet: its state waits for it" if waits else "here")
 
 
 def _not_put_back(position: LoaderPosition, was: LoaderState, now: LoaderState, *, inside: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from checkpointable.resume.generator_states import kinds, made_from, set_state, state_of
 
 _DEEPEST, _LONGEST, MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
+IN_DATA = ("dataset.", "collate_fn.")  # where generators draw at every batch, and not only the order
 _MISSING = object()
 _CALLED = (FunctionType, MethodType, partial)  # their parts are not attributes
 
@@ -58,7 +59,7 @@ class Owners:
         for at, state in states.items():
             if at in now:
                 set_state(now[at], state)
-            elif at.startswith(("dataset.", "collate_fn.")):
+            elif at.startswith(IN_DATA):
                 self._make_or_wait(at, state)
 
     def missing(self, states: Mapping[str, Any]) -> list[str]:
