@@ -31,6 +31,7 @@ def capture() -> State:
 
 def restore(state: Mapping[str, Any]) -> None:
     """Set the generators to these states."""
+    global _last_of_numpy
     random.setstate(state["python"])
     torch.default_generator.set_state(state["torch"])
     if "numpy" in state:
@@ -38,6 +39,7 @@ def restore(state: Mapping[str, Any]) -> None:
 
         if _numpy_state(numpy) is not state["numpy"]:  # setting it takes longer than all the others
             numpy.random.set_state(state["numpy"])
+            _last_of_numpy = None  # the second of two normal numbers may have changed alone
     if "cuda" in state and torch.cuda.device_count() >= len(state["cuda"]):
         torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
 

@@ -34,10 +34,12 @@ def _same(one: Any, other: Any, compared: set[tuple[int, int]]) -> bool:
         if isinstance(one, kinds) or isinstance(other, kinds):
             compared.add((id(one), id(other)))
             return isinstance(one, kinds) and isinstance(other, kinds) and are_same(one, other, compared)
-    if one != one and other != other:  # NaN
-        return True
+    if getattr(one, "shape", None) != getattr(other, "shape", None):
+        return False
     equal: Any = one == other
-    return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
+    if hasattr(equal, "all"):  # arrays
+        return bool(equal.all())
+    return bool(equal) or (isinstance(one, float) and isinstance(other, float) and one != one and other != other)
 
 
 def _same_mappings(one: Mapping[Any, Any], other: Mapping[Any, Any], compared: set[tuple[int, int]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import torch
 
 from checkpointable.storage.format.same import same
@@ -14,6 +15,9 @@ def test_same_compares_bits_and_types():
     assert not same(torch.tensor(1.0), torch.tensor(1.0, dtype=torch.float64))
     assert not same(torch.zeros(2), torch.zeros(2, 1))
     assert not same({"a": 1}, {"a": 1, "b": 2})
+    assert same(numpy.arange(3), numpy.arange(3))
+    assert not same(numpy.arange(3), numpy.array([0, 1, 3]))
+    assert not same(numpy.arange(3), numpy.arange(4))
     assert same(torch.eye(2).to_sparse(), torch.eye(2).to_sparse())
 
 
