@@ -28,7 +28,13 @@ else:  # at run time, the base is the class of the loop that is observed
 
 
 class Restoring:
-    """Restores a run that resumes; does nothing for a new one, and this one for none."""
+    """Restores a run that resumes; does nothing for a new one, and this one for none.
+
+    Attributes:
+        resumes: Whether the run resumes from a checkpoint.
+    """
+
+    resumes = False
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """After the training loaders are made, before their iterators are; returns whether it restores their state."""
@@ -44,10 +50,12 @@ class Listener:
     Attributes:
         resumes_after: What had ended when the checkpoint being resumed was saved. The loop sets it to ``None`` once the
             resumed epoch has begun.
+        trial: While a finder trains on trial: what hears in place of this one.
     """
 
     restorer = Restoring()
     resumes_after: Ended | None = None
+    trial: Listener | None = None
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """In a fit that resumes: before the states of optimizers and schedulers are restored."""
@@ -100,7 +108,7 @@ _NO_SESSION = Listener()
 def _listener(loop: _Loop) -> Listener:
     module = loop.trainer.lightning_module
     listener: Listener = vars(module).get("_checkpointing", _NO_SESSION) if module is not None else _NO_SESSION
-    return listener
+    return listener.trial or listener
 
 
 class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):

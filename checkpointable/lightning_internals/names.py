@@ -12,7 +12,9 @@ IMPORTED = (
     "fabric.utilities.data.sized_len",
     "pytorch.LightningModule",
     "pytorch.Trainer",
+    "pytorch.callbacks.BatchSizeFinder",
     "pytorch.callbacks.Checkpoint",
+    "pytorch.callbacks.LearningRateFinder",
     "pytorch.callbacks.ModelCheckpoint",
     "pytorch.loggers.CSVLogger",
     "pytorch.loggers.TensorBoardLogger",
@@ -28,7 +30,10 @@ IMPORTED = (
     "pytorch.trainer.connectors.logger_connector.result._Sync",
     "pytorch.utilities.CombinedLoader",
     "pytorch.utilities.combined_loader._MaxSizeCycle",
+    "pytorch.tuner.lr_finder._determine_lr_attr_name",
     "pytorch.utilities.exceptions.SIGTERMException",
+    "pytorch.utilities.parsing.lightning_getattr",
+    "pytorch.utilities.parsing.lightning_setattr",
 )
 
 # What a trainer has. The methods of loops without an underscore are those that the observers override.
@@ -36,6 +41,7 @@ OF_TRAINER = (
     "_active_loop",
     "_callback_connector._reorder_callbacks",
     "_checkpoint_connector._ckpt_path",
+    "_checkpoint_connector._loaded_checkpoint",
     "_checkpoint_connector.dump_checkpoint",
     "_logger_connector._callback_metrics",
     "_logger_connector._first_loop_iter",
@@ -78,11 +84,18 @@ OF_TRAINER = (
 
 # What an instance of an imported class has.
 OF_CLASSES = (
+    "BatchSizeFinder._batch_arg_name",
+    "BatchSizeFinder.on_fit_start",
+    "BatchSizeFinder.scale_batch_size",
     "CombinedLoader.__iter__",
     "CombinedLoader.__next__",
     "CombinedLoader._flattened",
     "CombinedLoader._iterator",
     "CombinedLoader._state_dicts",
+    "LearningRateFinder._attr_name",
+    "LearningRateFinder._update_attr",
+    "LearningRateFinder.lr_find",
+    "LearningRateFinder.on_fit_start",
     "LightningModule._trainer",
     "ModelCheckpoint._find_last_checkpoints",
     "TorchCheckpointIO.load_checkpoint",

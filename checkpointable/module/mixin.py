@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.names import KEY
@@ -231,32 +232,33 @@ def _attach_saving(module: Any) -> None:
 
 def _note_val_loss(module: Any) -> None:
     trainer = internals.fitting_trainer(module)
-    if trainer is not None and not trainer.sanity_checking:
+    if trainer is not None and not trainer.sanity_checking and _session(module).trial is None:
         _session(module).progress.note_val_loss(trainer)
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = internals.attached_trainer(module)
     make_loadable(checkpoint)
-    if trainer is not None:
+    if trainer is not None and _session(module).trial is None:
         _session(module).progress.name_what_is_used(checkpoint)
         checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer, session = internals.attached_trainer(module), _session(module)
-    if trainer is not None and not internals.is_fitting(trainer):
-        return  # validate, test and predict leave the session unchanged
+    if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
+        return  # so do validate, test, predict and the trials of a finder leave the session unchanged
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"
             f" with {type(module).__name__}.load_from_checkpoint(...), or resume from another file."
         )
     if KEY in checkpoint:
-        if trainer is None or not internals.is_resuming(trainer):
+        if trainer is None:
             session.restore(checkpoint)
         else:
             session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
+            finders.restore_found(trainer, session.restorer.found)
     elif trainer is not None:
         trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
         lacks = (

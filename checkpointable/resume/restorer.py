@@ -45,6 +45,8 @@ class Restorer:
         loaded: The whole checkpoint. It is let go when the fit loop begins.
 
     Attributes:
+        resumes: Whether there is a checkpoint.
+        found: What Lightning's finders had found, by attribute.
         verdicts: How exactly each part resumes; complete before the first hook of training.
     """
 
@@ -59,6 +61,8 @@ class Restorer:
         self._loaded = loaded
         self._differing: list[Difference] = []
         self.verdicts: list[Verdict] = []
+        self.resumes = state is not None
+        self.found: Mapping[str, float] = {} if state is None else state.found
         self._saved = saved
         self._ended = None if saved is None else ended
         self._rng_pending = self._validation_pending = saved is not None
@@ -181,11 +185,6 @@ class Restorer:
             module_state.restore_accumulation(trainer)
         rng.restore(self._here.random)
         return True
-
-    @property
-    def resumes(self) -> bool:
-        """Whether there is a checkpoint to restore from."""
-        return self._state is not None
 
     @property
     def expects_same(self) -> bool:

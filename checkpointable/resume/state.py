@@ -124,6 +124,7 @@ class RunState:
         reloaded_epochs: The epochs in which the loaders of training and validation were made.
         fetching: Whether an exception was raised while the next batch was fetched.
         logged_names: Names of everything logged so far where ``monitor`` is read.
+        found: What Lightning's finders of a learning rate and a batch size have found, by attribute.
         ranks: Empty in a file that holds weights only.
     """
 
@@ -143,6 +144,7 @@ class RunState:
     reloaded_epochs: Mapping[str, float] = field(default_factory=dict)
     fetching: bool = False
     logged_names: Sequence[str] = ()
+    found: Mapping[str, float] = field(default_factory=dict)
     ranks: tuple[RankState, ...] = ()
     format: int = FORMAT
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import loops
+from checkpointable.lightning_internals import finders, loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check
@@ -155,6 +155,7 @@ def attach(trainer: Trainer, session: Session) -> None:
     session.resumes_after = None
     session.due.take()
     loops.observe(trainer)
+    finders.observe(trainer)
     _attach_early_stopping(trainer, session)
     if not session.options.saves_anything or not _may_save(trainer):
         return

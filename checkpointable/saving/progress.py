@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from checkpointable._version import __version__
 from checkpointable.catalog.info import Confirmation, FileMetadata, Score
-from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import finders, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
@@ -92,6 +92,7 @@ class Progress:
             reloaded_epochs=internals.reloaded_epochs(trainer),
             fetching=at_safe_point and drawn,
             logged_names=sorted(logged_names),
+            found=finders.found(trainer),
             ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
 

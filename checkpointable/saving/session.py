@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from checkpointable._errors import SaveError
-from checkpointable.lightning_internals import callbacks
+from checkpointable.lightning_internals import callbacks, loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
@@ -46,7 +46,10 @@ class Session:
     Attributes:
         options: The constructor's arguments. Other objects get them as an argument, so that a change reaches all.
         resumes_after: What had just ended in the checkpoint resumed from, until the resumed epoch has begun.
+        trial: What hears in place of the session while a finder trains on trial.
     """
+
+    trial: loops.Listener | None = None
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -1,0 +1,120 @@
+"""Lightning's finders of a learning rate and of a batch size: they train on trial inside a fit, and undo the trial.
+
+A trial is no part of the run: nothing of it is counted, saved or restored, and the file with which Lightning undoes it
+is not one that the fit resumes from. A fit that resumes uses what the run has found, and tries nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from checkpointable.lightning_internals.callbacks import callbacks
+from checkpointable.lightning_internals.loops import Listener, Restoring
+from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+    from lightning.pytorch.utilities import CombinedLoader
+else:  # at run time, the base is the class of the finder that is observed
+    BatchSizeFinder = LearningRateFinder = object
+
+
+def observe(trainer: Trainer) -> None:
+    """Let the module's session know of the trials in this trainer. Doing it again changes nothing."""
+    for callback in callbacks(trainer):
+        if is_a(callback, "LearningRateFinder"):
+            put_before(_ObservedRateFinder, callback)
+        elif is_a(callback, "BatchSizeFinder"):
+            put_before(_ObservedSizeFinder, callback)
+
+
+def found(trainer: Trainer) -> dict[str, float]:
+    """The values of the attributes that the trainer's finders set, by name."""
+    module = trainer.lightning_module
+    values = {name: find(trainer, "lightning_getattr")(module, name) for name in _names(trainer)}
+    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def restore_found(trainer: Trainer, values: Mapping[str, float]) -> None:
+    """Set them to the values that the run has found."""
+    for name in _names(trainer):
+        if name in values:
+            find(trainer, "lightning_setattr")(trainer.lightning_module, name, values[name])
+
+
+def _names(trainer: Trainer) -> Iterator[str]:
+    for callback in callbacks(trainer):
+        if is_a(callback, "BatchSizeFinder"):
+            yield callback._batch_arg_name
+        elif is_a(callback, "LearningRateFinder") and callback._update_attr:
+            yield find(trainer, "_determine_lr_attr_name")(trainer.lightning_module, callback._attr_name)
+
+
+class _ObservedRateFinder(Mixin, LearningRateFinder):
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _resumes(pl_module):
+            super().on_fit_start(trainer, pl_module)
+
+    def lr_find(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with _trial(trainer, pl_module):
+            super().lr_find(trainer, pl_module)
+
+
+class _ObservedSizeFinder(Mixin, BatchSizeFinder):
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _resumes(pl_module):
+            self.optimal_batch_size = find(trainer, "lightning_getattr")(pl_module, self._batch_arg_name)
+        else:
+            super().on_fit_start(trainer, pl_module)
+
+    def scale_batch_size(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with _trial(trainer, pl_module):
+            super().scale_batch_size(trainer, pl_module)
+
+
+class _Trial(Listener):
+    """Hears the events of a trial in place of the session: the positions in the data are those of the run that follows.
+
+    Lightning makes the loaders of that run inside the trial, too.
+    """
+
+    def __init__(self, restorer: Restoring) -> None:
+        self.restorer = _Tracking(restorer)
+
+
+class _Tracking(Restoring):
+    def __init__(self, restorer: Restoring) -> None:
+        self.restorer = restorer
+
+    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
+        return self.restorer.on_training_loaders(trainer, loader)
+
+    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
+        self.restorer.on_validation_loaders(trainer, loader)
+
+
+@contextlib.contextmanager
+def _trial(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Keep a trial from the module's session, and the file that undoes it from the rest of the fit."""
+    listener = _session(module)
+    connector = trainer._checkpoint_connector
+    before = connector._ckpt_path, connector._loaded_checkpoint
+    listener.trial = _Trial(listener.restorer)
+    try:
+        yield
+    finally:
+        listener.trial = None
+        connector._ckpt_path, connector._loaded_checkpoint = before
+
+
+def _resumes(module: LightningModule) -> bool:
+    return _session(module).restorer.resumes
+
+
+def _session(module: LightningModule) -> Listener:
+    """The module's session; where a module without one is fitted, a listener that does nothing."""
+    session: Listener = vars(module).get("_checkpointing", Listener())
+    return session
