@@ -173,7 +173,26 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         except BaseException:
             listener.on_run_failed()
             raise
+        if listener.restorer.resumes:  # for a second fit, where nothing was left to train: no iteration has done it
+            self.on_iteration_done()
+            find(self, "_Loop").restarting.fset(self, False)
         listener.on_run_end(self.trainer)
+
+    @property
+    def skip(self) -> bool:
+        """Lightning skips a run with nothing left to train. One that resumes still gets the hooks of its end."""
+        if not _listener(self).restorer.resumes or 0 in (self.trainer.limit_train_batches, self.max_batches):
+            return bool(super().skip)
+        return False
+
+    @property
+    def done(self) -> bool:
+        """An epoch that has ended early is resumed too, for the hooks of its end."""
+        return not self._has_only_to_end_the_epoch() and bool(super().done)
+
+    def _has_only_to_end_the_epoch(self) -> bool:
+        stops = self.trainer.should_stop and self._can_stop_early
+        return _listener(self).resumes_after == Ended.BATCH and (stops or self.epoch_loop._is_training_done)
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Skip the sanity check, which Lightning runs where the checkpoint was saved after an epoch."""

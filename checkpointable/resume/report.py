@@ -75,23 +75,17 @@ def announce(trainer: Trainer, position: Position, verdicts: Sequence[Verdict], 
     )
 
 
-def announce_finished(trainer: Trainer, position: Position, differing: Sequence[Difference], *, strict: bool) -> None:
-    """Say that nothing is left to train; warn if the script asks for other values than the run was trained with.
-
-    Raises:
-        ResumeError: In place of the warning, if ``strict``.
-    """
+def announce_finished(trainer: Trainer, position: Position, differing: Sequence[Difference]) -> None:
+    """Say that nothing is left to train; warn if the script gives other values than the run was trained with."""
     ended = f"this run ended after {position}: nothing is left to train"
     if not differing:
         rank_zero_info(f"checkpointable: {ended}.")
         return
-    message = (
+    rank_zero_warn(
         f"{ended}. This script gives other values, which were not used: {'; '.join(map(str, differing))}. To train with"
-        f" them, start a new run: with another dirpath, or without ckpt_path={str(trainer.ckpt_path)!r}."
+        f" them, start a new run: with another dirpath, or without ckpt_path={str(trainer.ckpt_path)!r}.",
+        category=CheckpointableWarning,
     )
-    if strict:
-        raise ResumeError(f"{message} (strict_resume=True)")
-    rank_zero_warn(message, category=CheckpointableWarning)
 
 
 def of_all_ranks(trainer: Trainer, verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -23,7 +23,7 @@ from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.policy.position import Ended
+from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import evidence, module_state, report, rng
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
@@ -191,18 +191,13 @@ class Restorer:
         """Whether the resumed run is expected to be the same to the last bit."""
         return all(verdict.level in (Level.EXACT, Level.FROM_FILE) for verdict in self.verdicts)
 
-    def on_run_end(self, trainer: Trainer, *, strict: bool) -> None:
-        """After the loop: if there was nothing left to train, restore the final state, and say so.
-
-        Raises:
-            ResumeError: If ``strict`` and the script gives other values than the run was trained with.
-        """
-        state = self._state
-        if state is not None and not self._has_started:
-            self._restore_training_state(trainer, state)
-            if self._ended is not None:
-                self.before(trainer, self._ended)
-            report.announce_finished(trainer, state.position, self._differing, strict=strict)
+    def on_train_end(self, trainer: Trainer, position: Position) -> None:
+        """Before the hooks of the training's end: if nothing was left to train, restore the final state, and say so."""
+        if self._state is None or position != self._state.position:
+            return
+        if self._ended is not None:
+            self.before(trainer, self._ended)
+        report.announce_finished(trainer, position, self._differing)
 
     @property
     def _is_over(self) -> bool:

@@ -158,16 +158,16 @@ class Session:
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Save the last state, and wait until everything is on disk."""
+        self.restorer.on_train_end(trainer, self.progress.position)
         self.due.note_last(self.options)
         self._save(trainer, final=True)
         self._collect(trainer, wait=True)
 
     def on_run_end(self, trainer: Trainer) -> None:
-        """Free what the fit used; if nothing was left to train, restore the final state of the run."""
+        """Free what the fit used."""
         self.progress.steps.close()
         self.saver.close()
-        restorer, self.restorer = self.restorer, Restorer()
-        restorer.on_run_end(trainer, strict=self.options.strict_resume)
+        self.restorer = Restorer()
 
     def on_run_failed(self) -> None:
         """Complete the copy before callbacks handle the exception, as they may swap weights."""

@@ -313,10 +313,6 @@ class Outcome:
     def differs_from(self, other: Outcome, since: int) -> str:
         """The first difference between this resumed run and the uninterrupted one; ``""`` if there is none."""
         expected = other.events[since:]
-        if not self.events:  # a finished run: only the last hooks of the uninterrupted one remain
-            trained = any(event[0] == "loss" for event in expected)
-            names = ("weights", "optimizers", "schedulers", "best", "step")
-            return "nothing was trained" if trained else _differing({n: self.final[n] for n in names}, other.final)
         for number, (mine, theirs) in enumerate(itertools.zip_longest(self.events, expected)):
             if mine != theirs:
                 return f"event {number}: {mine} and not {theirs}"
@@ -374,6 +370,7 @@ def train(config: Config, where: Path, *, seed: int, ckpt_path: str | None = Non
         "random": (random.random(), float(np.random.rand()), float(torch.rand(()))),
         "best": module.best_val_loss,
         "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
         "metrics": metrics,
     }
     return Outcome(module.events, rows.taken, final)
