@@ -30,6 +30,7 @@ IMPORTED = (
     "pytorch.trainer.connectors.logger_connector.result._Sync",
     "pytorch.utilities.CombinedLoader",
     "pytorch.utilities.combined_loader._MaxSizeCycle",
+    "pytorch.trainer.call._call_callbacks_state_dict",
     "pytorch.tuner.lr_finder._determine_lr_attr_name",
     "pytorch.utilities.exceptions.SIGTERMException",
     "pytorch.utilities.parsing.lightning_getattr",

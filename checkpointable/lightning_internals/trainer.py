@@ -95,6 +95,12 @@ def optimizer_state(trainer: Trainer, optimizer: Any) -> dict[str, Any]:
     return trainer.strategy.optimizer_state(optimizer)
 
 
+def callback_states(trainer: Trainer) -> dict[str, Any]:
+    """The states of the callbacks, as they are in a checkpoint."""
+    states: dict[str, Any] = find(trainer, "_call_callbacks_state_dict")(trainer)
+    return states
+
+
 def counted(trainer: Trainer) -> Position:
     """Lightning's counters after a whole batch, before the epoch has ended."""
     fit_loop = trainer.fit_loop

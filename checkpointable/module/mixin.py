@@ -241,13 +241,13 @@ def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
     make_loadable(checkpoint)
     if trainer is not None and _session(module).trial is None:
         _session(module).progress.name_what_is_used(checkpoint)
-        checkpoint[KEY] = _session(module).capture(trainer, weights_only="optimizer_states" not in checkpoint)
+        checkpoint[KEY] = _session(module).capture(trainer, checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer, session = internals.attached_trainer(module), _session(module)
     if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
-        return  # so do validate, test, predict and the trials of a finder leave the session unchanged
+        return  # a finder's trial, validate, test and predict leave the session unchanged
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"

@@ -40,8 +40,7 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
         yield Verdict(f"randomness and position in the data of rank {trainer.global_rank}", Level.LOST, why)
         return
     inside = ended == Ended.BATCH
-    if inside:
-        yield from _not_at_safe_point(state)
+    yield from _not_at_safe_point(state)
     if len(state.ranks) != trainer.world_size:
         why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
         yield Verdict("which rank sees which sample", Level.APPROXIMATE, why)
@@ -99,7 +98,11 @@ def of_all_ranks(trainer: Trainer, verdicts: Sequence[Verdict]) -> list[Verdict]
 
 def _not_at_safe_point(state: RunState) -> Iterator[Verdict]:
     if state.ended is None:
-        yield Verdict("everything", Level.APPROXIMATE, "saved inside a batch, by your code or another callback")
+        yield Verdict(
+            "everything",
+            Level.APPROXIMATE,
+            "saved inside a batch, or an epoch's start or end, by your code or another callback",
+        )
     elif state.fetching:
         yield Verdict(
             "randomness", Level.APPROXIMATE, "an exception was raised while the next batch was fetched or prepared"

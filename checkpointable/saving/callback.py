@@ -152,7 +152,7 @@ def attach(trainer: Trainer, session: Session) -> None:
         session.begin()
         session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
     session.progress.is_consistent = False  # also after an earlier fit
-    session.resumes_after = None
+    session.resumes_after = session.end = None
     session.due.take()
     loops.observe(trainer)
     finders.observe(trainer)

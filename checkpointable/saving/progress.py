@@ -107,6 +107,7 @@ class Progress:
     def take_over(self, state: RunState, *, resumes: bool) -> None:
         """Take over the numbers of a checkpoint; if the run ``resumes`` from it, a new attempt begins."""
         self.run_id, self.position, self.best_val_loss = state.run_id, state.position, state.best_val_loss
+        self.ended = state.ended
         self.lineage = state.lineage.resume(state.position.batches) if resumes else state.lineage
         self.steps.stepped = state.stepped[0], state.stepped[1]
 

@@ -29,6 +29,7 @@ from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import failures, new_run
 from checkpointable.saving.due import Due
+from checkpointable.saving.end_state import EndState
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor, scalars
 from checkpointable.saving.progress import Progress, describe
@@ -49,8 +50,6 @@ class Session:
         trial: What hears in place of the session while a finder trains on trial.
     """
 
-    trial: loops.Listener | None = None
-
     def __init__(self, options: Options) -> None:
         self.options = options
         self.interrupt = CtrlC()
@@ -62,6 +61,8 @@ class Session:
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.resumes_after: Ended | None = None
+        self.end: EndState | None = None
+        self.trial: loops.Listener | None = None
         self._request: SaveRequest | None = None
 
     def change(self, **changes: Any) -> None:
@@ -96,11 +97,15 @@ class Session:
         call_before_steps(trainer, self.saver.before_step)
 
     def before_first(self, trainer: Trainer, what: Ended) -> bool:
-        """Restore the random generators if the run resumes here; return whether it does."""
+        """Restore the random generators if the run resumes here, at a safe point again; return whether it does."""
         if what is Ended.EPOCH:
             self.saver.wait_for_staging()
+            self.end = None
             self.progress.is_consistent = False  # Lightning counts the epoch as begun, and its order may be drawn
-        return self.restorer.before(trainer, what)
+        resumes = self.restorer.before(trainer, what)
+        if resumes and what is Ended.BATCH:
+            self.progress.reach(trainer, what, self.progress.position)
+        return resumes
 
     def on_batch_start(self) -> None:
         """Before the next batch is fetched."""
@@ -141,6 +146,7 @@ class Session:
         """Before the hooks of an epoch's end. A training that stops early is saved here, so a longer run can resume."""
         self.saver.wait_for_staging()
         if early and self.progress.is_consistent:
+            self._note_end(trainer)
             self.due.note_last(self.options)
             self._save(trainer, final=True)
         self.progress.is_consistent = False
@@ -162,6 +168,9 @@ class Session:
         self.due.note_last(self.options)
         self._save(trainer, final=True)
         self._collect(trainer, wait=True)
+        if self.end is None:
+            self._note_end(trainer)
+        self.progress.is_consistent = False  # the hooks of the end may change anything
 
     def on_run_end(self, trainer: Trainer) -> None:
         """Free what the fit used."""
@@ -195,16 +204,14 @@ class Session:
         """Read the score of the weights from what this training epoch has logged."""
         self.due.note_score(self.monitor.after_training_epoch(trainer, self.options))
 
-    def capture(self, trainer: Trainer, *, weights_only: bool) -> dict[str, Any]:
-        """The value of our key in a checkpoint, also in one that the user or another callback saves."""
-        request = self._request
-        state = self.progress.capture(
-            trainer,
-            at_safe_point=request is not None,
-            seconds=self.due.seconds,
-            logged_names=self.monitor.logged_names,
-            weights_only=weights_only,
-        )
+    def capture(self, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """The value of our key in a checkpoint; in one that user code saves after the end, the state of the end."""
+        request, weights_only = self._request, "optimizer_states" not in checkpoint
+        if request is None and not weights_only and self.end is not None and self.end.is_unchanged(trainer):
+            state = self.end.put_into(checkpoint)
+        else:
+            consistent = self.end is None and self.progress.is_consistent and not self.progress.is_fetching
+            state = self._state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
         metadata = describe(
             trainer,
             state,
@@ -228,6 +235,19 @@ class Session:
         self.due.take()
         rank_state = state.ranks[rank] if rank < len(state.ranks) else None
         self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint)
+
+    def _state(self, trainer: Trainer, *, at_safe_point: bool, weights_only: bool) -> RunState:
+        return self.progress.capture(
+            trainer,
+            at_safe_point=at_safe_point,
+            seconds=self.due.seconds,
+            logged_names=self.monitor.logged_names,
+            weights_only=weights_only,
+        )
+
+    def _note_end(self, trainer: Trainer) -> None:
+        if internals.saves_whole_files(trainer):
+            self.end = EndState(trainer, self._state(trainer, at_safe_point=True, weights_only=False))
 
     def _keep_state(self, trainer: Trainer, exception: BaseException) -> None:
         """Finish the save that is in progress, and save the present state if it is consistent."""

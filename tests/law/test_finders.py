@@ -62,7 +62,8 @@ def fit(where, make, *, seed, ckpt_path=None):
 @FINDERS
 def test_run_with_a_finder_resumes_exactly_with_what_it_has_found(tmp_path, make):
     straight, ended = fit(tmp_path / "straight", make, seed=1)
-    for number, info in enumerate(Checkpoints(tmp_path / "straight")):
+    found = Checkpoints(tmp_path / "straight")
+    for number, info in enumerate(found[:: -max(len(found) // 4, 1)]):
         resumed, ended_too = fit(tmp_path / str(number), make, seed=100 + number, ckpt_path=info.path)
         assert info.exactness == "exact"
         assert resumed == (straight[-len(resumed) :] if resumed else [])

@@ -150,7 +150,7 @@ def test_finished_run_met_with_other_numbers_warns_and_is_refused_when_strict(tm
     with pytest.warns(CheckpointableWarning, match=says):
         trainer(tmp_path).fit(Net(dirpath=tmp_path, learning_rate=0.5), loader(2), ckpt_path=path)
     strict = Net(dirpath=tmp_path, learning_rate=0.5, strict_resume=True)
-    with pytest.raises(ResumeError, match="learning rate 0.001 from the file, the script says 0.5"):
+    with pytest.raises(ResumeError, match=r"learning rate 0\.001 from the file, the script says 0\.5"):
         trainer(tmp_path).fit(strict, loader(2), ckpt_path=path)
     with caplog.at_level("INFO"):
         trainer(tmp_path).fit(Net(dirpath=tmp_path, strict_resume=True), loader(2), ckpt_path=path)

@@ -1,0 +1,64 @@
+"""The state at which a training ended, for a checkpoint that is saved by hand after that.
+
+The hooks of the end and the user's script run in between. They may count, draw random numbers and swap weights, and the
+end of an epoch that stopped early is no part of a longer run. So everything small is kept as it was, and a digest shows
+whether the weights, the optimizers and the schedulers still are as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.resume.state import RunState
+
+
+class EndState:
+    """Keeps what a checkpoint holds beside weights, optimizers and schedulers; ``state`` is the value of our key."""
+
+    def __init__(self, trainer: Trainer, state: RunState) -> None:
+        self.state = replace(copy.deepcopy(replace(state, gradients={})), gradients=state.gradients)
+        self._loops = copy.deepcopy(trainer.fit_loop.state_dict())
+        self._callbacks = copy.deepcopy(internals.callback_states(trainer))
+        self._digest = self._of(trainer)
+
+    def is_unchanged(self, trainer: Trainer) -> bool:
+        """Whether weights, gradients, optimizers and schedulers are as they were. Collective."""
+        return bool(trainer.strategy.reduce_boolean_decision(self._of(trainer) == self._digest))
+
+    def put_into(self, checkpoint: dict[str, Any]) -> RunState:
+        """Replace the counters of loops and the states of callbacks by those of the end; return ``state``."""
+        checkpoint["loops"]["fit_loop"] = self._loops
+        checkpoint["callbacks"].update(self._callbacks)
+        return self.state
+
+    def _of(self, trainer: Trainer) -> list[Any]:
+        found: list[Any] = [_digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]
+        for optimizer in trainer.optimizers:
+            found += [{name: it for name, it in group.items() if name != "params"} for group in optimizer.param_groups]
+        found += [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        return [it if isinstance(it, tuple) else repr(it) for it in found]
+
+
+def _tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
+    yield from (value for value in trainer.lightning_module.state_dict().values() if isinstance(value, torch.Tensor))
+    for optimizer in trainer.optimizers:
+        for state in optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The sum of a tensor's bytes, read as whole numbers of eight bytes, on its device; equal on every device."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return (repr(tensor),)
+    flat = tensor.detach().reshape(-1).view(torch.uint8)
+    numbers = flat[: flat.numel() // 8 * 8]
+    numbers = numbers if numbers.storage_offset() % 8 == 0 else numbers.clone()
+    rest = flat[numbers.numel() :].sum(dtype=torch.int64)
+    return tuple(tensor.shape), str(tensor.dtype), int(numbers.view(torch.int64).sum() + rest)
