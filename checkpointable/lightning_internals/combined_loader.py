@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
@@ -60,12 +62,15 @@ class _ObservedCombinedLoader(CombinedLoader, Mixin):
         return super().__next__()
 
     def _state_dicts(self) -> list[dict[str, Any]]:
-        """Without loaders whose ``state_dict`` is there, and not implemented."""
+        """Without loaders whose ``state_dict`` is there, and not implemented.
+
+        Torchdata's makes an iterator to say its state, which draws. That is no draw of the run.
+        """
         found, flattened = [], self._flattened
         try:
             for loader in flattened:
                 self._flattened = [loader]
-                with suppress(NotImplementedError):
+                with suppress(NotImplementedError), torch.random.fork_rng(devices=()):
                     found += super()._state_dicts()
         finally:
             self._flattened = flattened

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, IterableDataset
+
+from checkpointable.storage.format.same import same
 
 _END = object()
 
@@ -93,21 +94,6 @@ class OwnState:
         if self.of_data and self.in_process and self.of_loader:
             return copy.deepcopy(self._loader.dataset.state_dict())
         return None
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, in all their parts."""
-    if isinstance(one, Mapping):
-        same_keys = isinstance(other, Mapping) and one.keys() == other.keys()
-        return same_keys and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        same_length = isinstance(other, (list, tuple)) and len(one) == len(other)
-        return same_length and all(same(mine, its) for mine, its in zip(one, other, strict=True))
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if hasattr(one, "dtype"):  # an array of NumPy, or one of its numbers
-        return hasattr(other, "dtype") and one.shape == other.shape and bool((one == other).all())
-    return bool(one == other)
 
 
 def _has_methods(thing: Any) -> bool:

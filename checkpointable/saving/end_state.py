@@ -18,6 +18,8 @@ from lightning.pytorch import Trainer
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume.state import RunState
 
+_CHUNK_BYTES = 1 << 22  # at a time, so that little memory is taken
+
 
 class EndState:
     """Keeps what a checkpoint holds beside weights, optimizers and schedulers; ``state`` is the value of our key."""
@@ -54,11 +56,13 @@ def _tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
 
 
 def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The sum of a tensor's bytes, read as whole numbers of eight bytes, on its device; equal on every device."""
+    """A sum over a tensor's bytes, weighted by their places, on its device; equal on every device."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         return (repr(tensor),)
     flat = tensor.detach().reshape(-1).view(torch.uint8)
-    numbers = flat[: flat.numel() // 8 * 8]
-    numbers = numbers if numbers.storage_offset() % 8 == 0 else numbers.clone()
-    rest = flat[numbers.numel() :].sum(dtype=torch.int64)
-    return tuple(tensor.shape), str(tensor.dtype), int(numbers.view(torch.int64).sum() + rest)
+    total = 0
+    for number, chunk in enumerate(torch.split(flat, _CHUNK_BYTES), start=1):
+        padded = torch.nn.functional.pad(chunk, (0, -chunk.numel() % 8)).view(torch.int64)
+        places = torch.arange(1, 2 * padded.numel(), 2, device=padded.device)  # odd, so that no bit is lost
+        total += number * int((padded * places).sum())
+    return tuple(tensor.shape), str(tensor.dtype), total

@@ -27,7 +27,7 @@ from checkpointable.resume import loaders, module_state, report, rng
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
-from checkpointable.saving.save_task import SaveRequest
+from checkpointable.saving.save_task import SaveRequest, base_name
 from checkpointable.saving.steps import Steps
 
 
@@ -96,6 +96,21 @@ class Progress:
             ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
 
+    def request(
+        self, trainer: Trainer, reasons: frozenset[Reason], score: float | None, options: Options
+    ) -> SaveRequest:
+        """What is asked of a save of the present state."""
+        score, metrics = score if Reason.BEST in reasons else None, scalars(trainer.callback_metrics)
+        return SaveRequest(
+            run_id=self.run_id,
+            lineage=self.lineage,
+            position=self.position,
+            reasons=reasons,
+            metrics=metrics,
+            score=score,
+            base_name=base_name(options, self.position, metrics, is_best=score is not None),
+        )
+
     def name_what_is_used(self, checkpoint: dict[str, Any]) -> None:
         """Set the hyper-parameters in a checkpoint to the values that are used, where the script's are not."""
         for key in ("hyper_parameters", "datamodule_hyper_parameters"):
@@ -117,9 +132,9 @@ def describe(
     state: RunState,
     request: SaveRequest | None,
     options: Options,
-    *,
     resumed_from: str | None,
     confirmation: Confirmation | None,
+    *,
     weights_only: bool,
 ) -> FileMetadata:
     """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""

@@ -31,9 +31,9 @@ from checkpointable.saving import failures, new_run
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState
 from checkpointable.saving.interrupt import CtrlC
-from checkpointable.saving.monitor import Monitor, scalars
+from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress, describe
-from checkpointable.saving.save_task import SaveRequest, base_name
+from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.saver import Saver
 from checkpointable.saving.steps import call_before_steps
 
@@ -212,15 +212,8 @@ class Session:
         else:
             consistent = self.end is None and self.progress.is_consistent and not self.progress.is_fetching
             state = self._state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
-        metadata = describe(
-            trainer,
-            state,
-            request,
-            self.options,
-            resumed_from=self.saver.resumed_from,
-            confirmation=self.recorder.outcome(),
-            weights_only=weights_only,
-        )
+        found, outcome = self.saver.resumed_from, self.recorder.outcome()
+        metadata = describe(trainer, state, request, self.options, found, outcome, weights_only=weights_only)
         return {**as_builtin(state), "metadata": metadata.to_dict()}
 
     def restore(self, checkpoint: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
@@ -253,8 +246,7 @@ class Session:
         """Finish the save that is in progress, and save the present state if it is consistent."""
         with failures.as_warnings("the save that was in progress failed", exception):
             self._collect(trainer, wait=True, final=True)
-        wanted = self.options.save_on_exception and not isinstance(exception, SaveError)
-        if wanted and self.progress.is_consistent:
+        if self.options.save_on_exception and self.progress.is_consistent and not isinstance(exception, SaveError):
             self.due.reasons.add(Reason.EXCEPTION)
             with failures.as_warnings(f"the state after {self.progress.position} was not saved", exception):
                 self._save(trainer, final=True)
@@ -276,24 +268,12 @@ class Session:
             return
         self.due.measured.note_start(self.progress.position)
         try:
-            request = self._requested(trainer, reasons)
+            request = self.progress.request(trainer, reasons, self.due.score, self.options)
             self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
         except SaveError as error:
             failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
         if final or not self.options.async_save:
             self._collect(trainer, wait=True, final=final)
-
-    def _requested(self, trainer: Trainer, reasons: frozenset[Reason]) -> SaveRequest:
-        score, metrics = self.due.score if Reason.BEST in reasons else None, scalars(trainer.callback_metrics)
-        return SaveRequest(
-            run_id=self.progress.run_id,
-            lineage=self.progress.lineage,
-            position=self.progress.position,
-            reasons=reasons,
-            metrics=metrics,
-            score=score,
-            base_name=base_name(self.options, self.progress.position, metrics, is_best=score is not None),
-        )
 
     def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
         """Lightning's checkpoint. Making it calls ``on_save_checkpoint``, and that ``capture``, with this request."""

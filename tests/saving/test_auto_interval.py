@@ -15,7 +15,7 @@ from nets import MixedNet, Net, files, loader, trainer
 
 from checkpointable.catalog.scan import infos
 from checkpointable.policy.auto_interval import Auto
-from checkpointable.saving.due import MeasuredInterval
+from checkpointable.saving.due import Due
 
 ALL = {"save_interval": "auto", "save_last_k": -1, "save_top_k": 0, "save_last": False}
 SAID = r"checkpointable: saving every (\d+) batches: \d+\.\d % of training time"
@@ -46,13 +46,13 @@ def clock(monkeypatch):
 @pytest.fixture
 def quick_disk(monkeypatch):
     """The file is there at the safe point after the next batch, however busy the machine."""
-    original = MeasuredInterval.is_due
+    original = Due.after_batch
 
-    def waiting(measured: MeasuredInterval, batches: int) -> bool:
-        measured._saver._writer.wait()
-        return original(measured, batches)
+    def waiting(due: Due, *positions: Any) -> None:
+        due.measured._saver._writer.wait()
+        original(due, *positions)
 
-    monkeypatch.setattr(MeasuredInterval, "is_due", waiting)
+    monkeypatch.setattr(Due, "after_batch", waiting)
 
 
 def saved(directory: Path) -> dict[int, set[str]]:
