@@ -21,7 +21,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["checkpointable", "checkpointable.*"]),
     package_data={"checkpointable": ["py.typed"]},
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11,<3.15",
     # lightning: 2.6.2 and 2.6.3 carried malware, and below 2.6.6 a checkpoint can execute code when it is loaded
     # (GHSA-qqmf-gpg7-g8gw). The safe points depend on private loops, so each new minor version has to be tested first.
     install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
@@ -37,5 +37,5 @@ setup(
         "Typing :: Typed",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ]
-    + [f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 14)],
+    + [f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)],
 )

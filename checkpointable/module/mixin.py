@@ -87,7 +87,7 @@ class CheckpointingMixin(_Base):
         save_on_exception: bool = True,
         save_last: bool = True,
         monitor: str | None = "val_loss",
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
         save_top_k: int = 1,
         save_last_k: int = 1,

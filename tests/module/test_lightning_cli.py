@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
 from nets import Net, files, loader
 
 from checkpointable import CheckpointingModule
+from checkpointable.policy.options import Options
 
 
 class CliNet(CheckpointingModule):
@@ -62,3 +64,45 @@ def test_every_argument_is_known_to_the_command_line(capsys, monkeypatch):
     assert "--model.save_interval" in shown
     assert "--model.best_filename" in shown
     assert "--model.learning_rate" in shown
+
+
+CONFIGURATION = """
+save_interval: {save_interval}
+train_time_interval: {train_time_interval}
+mode: {mode}
+dirpath: {dirpath}
+patience: null
+save_on_train_epoch_end: true
+overhead_budget: 1e-2
+"""
+
+
+def parsed(*, from_file, **given):
+    """Our arguments, parsed from a configuration file or from the command line."""
+    from jsonargparse import ArgumentParser
+
+    values = {"save_interval": "auto", "train_time_interval": "00:05:00", "mode": "max", "dirpath": "runs", **given}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CheckpointingModule)
+    if from_file:
+        return parser.parse_string(CONFIGURATION.format(**values))
+    return parser.parse_args([f"--{name}={value}" for name, value in values.items()])
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_arguments_of_every_kind_are_parsed_to_their_types(from_file):
+    found = parsed(from_file=from_file)
+    assert found.train_time_interval == timedelta(minutes=5)
+    assert (found.save_interval, found.mode, str(found.dirpath)) == ("auto", "max", "runs")
+    assert parsed(from_file=from_file, save_interval=20).save_interval == 20
+    assert parsed(from_file=from_file, train_time_interval="1 day, 2:00:00").train_time_interval == timedelta(hours=26)
+    Options(**{name: value for name, value in vars(found).items() if name in Options.__dataclass_fields__})
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+@pytest.mark.parametrize("wrong", [{"save_interval": "abc"}, {"mode": "best"}, {"train_time_interval": "soon"}])
+def test_argument_of_another_type_is_refused_by_the_parser(from_file, wrong):
+    from jsonargparse import ArgumentError
+
+    with pytest.raises(ArgumentError, match=next(iter(wrong))):
+        parsed(from_file=from_file, **wrong)
