@@ -66,6 +66,9 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
         Args:
             monitor: The quantity to compare; ``None`` for the monitor of the newest file that has a score.
+
+        Raises:
+            MonitorError: If there are scores, but none of ``monitor``. The message names what there is.
         """
         choice = select.best_of(self._found, monitor)
         choice.warn(stacklevel=3)

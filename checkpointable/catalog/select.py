@@ -6,9 +6,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from checkpointable._errors import CheckpointableWarning
+from checkpointable._errors import CheckpointableWarning, MonitorError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import Found, Unreadable, looks
 from checkpointable.storage import files
@@ -40,20 +40,22 @@ def latest(path: str | os.PathLike[str]) -> str | None:
 
 
 def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None:
-    """The intact checkpoint with the best score, of the newest run that has a score.
+    """The intact checkpoint with the best score, of all runs there.
 
-    NaN is never best. Of equal scores, the earlier is best. Files that hold weights only count as well. An older run is
-    considered only if no file of the newer one is intact.
+    Scores are compared if they are of the same quantity in the same mode. NaN is never best. Of equal scores, the
+    earlier is best. Files that hold weights only count as well.
 
     Args:
         path: As for ``latest``.
-        monitor: The quantity to compare; ``None`` for the monitor of the newest file that has a score.
+        monitor: The quantity to compare; ``None`` for the monitor of the newest file that has a score, with a
+            ``CheckpointableWarning`` that names the others. The newest file also decides between two modes.
 
     Returns:
         The path of a file whose bytes were all read and checked; ``None`` if there is none. A better damaged file is
         skipped with a ``CheckpointableWarning`` that says why.
 
     Raises:
+        MonitorError: If there are scores, but none of ``monitor``. The message names what there is.
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
         OSError: If the directory cannot be listed.
         TimeoutError: If for a minute files are deleted before they can be read, and no other is intact.
@@ -64,13 +66,19 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The chosen checkpoint, and the paths that came before it, each with the reason why it cannot be used."""
+    """The chosen checkpoint, and the paths that came before it, each with the reason why it cannot be used.
+
+    ``notes`` are sentences about the choice that users should read.
+    """
 
     info: CheckpointInfo | None
     skipped: dict[str, str]
+    notes: list[str] = field(default_factory=list)
 
     def warn(self, *, stacklevel: int) -> None:
-        """Warn about each skipped file; ``stacklevel`` counts from here, like that of ``warnings.warn``."""
+        """Warn about notes and skipped files; ``stacklevel`` counts from here, like that of ``warnings.warn``."""
+        for note in self.notes:
+            warnings.warn(note, CheckpointableWarning, stacklevel=stacklevel)
         outcome = "No other file there can be used. Pass the path of an intact checkpoint."
         if self.info is not None:
             outcome = f"The next intact one is {self.info.path}. Replace the skipped file by a good copy, or delete it."
@@ -88,25 +96,56 @@ def newest(found: Found) -> Choice:
 
 
 def best_of(found: Found, monitor: str | None = None) -> Choice:
-    """The best intact checkpoint."""
-    return first_intact(by_score(found.infos, monitor), found.unreadable)
+    """The best intact checkpoint; a ``MonitorError`` if there are scores, but none of ``monitor``."""
+    candidates = by_score(found.infos, monitor)
+    scored = _scored(found.infos)
+    if scored and not candidates:
+        lost = "".join(f"\n  not readable: {lost.path}: {lost.problem}" for lost in found.unreadable)
+        raise MonitorError(
+            f"cannot choose the best checkpoint by monitor={monitor!r}: no file there has its score."
+            f" Choose one of {_listed(scored)}.{lost}"
+        )
+    choice = first_intact(candidates, found.unreadable)
+    others = [
+        info for info in scored if monitor in (None, info.monitor) and _compared(info) != _compared(candidates[0])
+    ]
+    if others:
+        choice.notes.append(
+            f"the best checkpoint is chosen by {_listed(candidates)}, as the newest scored file says. Not compared:"
+            f" {_listed(others)}. Pass the monitor you mean, or the directory of the runs to compare."
+        )
+    return choice
 
 
 def by_score(infos: Iterable[CheckpointInfo], monitor: str | None) -> list[CheckpointInfo]:
-    """The checkpoints scored by ``monitor``, best first, those of newer runs before those of older ones.
+    """The checkpoints of all runs scored by ``monitor``, best first, in the mode of the newest.
 
-    If a run was resumed from an older file, the files that had followed that file do not count. ``infos`` must be
-    sorted, newest last.
+    ``infos`` must be sorted, newest last.
+    """
+    scored = [info for info in _scored(infos) if monitor in (None, info.monitor)]
+    compared = [info for info in scored if _compared(info) == _compared(scored[-1])]
+    sign = -1.0 if compared and compared[-1].mode == "max" else 1.0
+    return sorted(compared, key=lambda info: sign * (info.score or 0.0))
+
+
+def _scored(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
+    """The checkpoints that have a score.
+
+    If a run was resumed from an older file, the files that had followed that file do not count.
     """
     infos = list(infos)
     newest = {info.run_id: info.lineage for info in infos}
     current = [info for info in infos if newest[info.run_id].includes(info.lineage.attempt, info.batches)]
-    scored = [info for info in current if info.score is not None and not math.isnan(info.score)]
-    monitor = scored[-1].monitor if monitor is None and scored else monitor
-    scored = [info for info in scored if info.monitor == monitor]
-    sign = -1.0 if scored and scored[-1].mode == "max" else 1.0
-    runs = list(dict.fromkeys(info.run_id for info in reversed(scored)))
-    return sorted(scored, key=lambda info: (runs.index(info.run_id), sign * (info.score or 0.0)))
+    return [info for info in current if info.score is not None and not math.isnan(info.score)]
+
+
+def _compared(info: CheckpointInfo) -> tuple[str | None, str | None]:
+    return info.monitor, info.mode
+
+
+def _listed(scored: Iterable[CheckpointInfo]) -> str:
+    """What these were scored by, in words."""
+    return ", ".join(sorted({f"{info.monitor!r} (mode={info.mode!r})" for info in scored}))
 
 
 def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable]) -> Choice:

@@ -6,12 +6,13 @@ import linecache
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from catalog.conftest import DAMAGE, Make, fill_with_text, flip_a_bit
 
-from checkpointable import CheckpointableWarning, CheckpointFileError
+from checkpointable import CheckpointableWarning, CheckpointFileError, Checkpoints, MonitorError
 from checkpointable.catalog.select import best
 
 
@@ -56,24 +57,45 @@ def test_best_without_monitor_takes_that_of_the_newest_scored_file(make: Make, t
     make("a.ckpt", batch=1, score=0.1, monitor="val_loss")
     newest = make("b.ckpt", batch=2, score=0.9, monitor="accuracy", mode="max")
     make("c.ckpt", batch=3)
-    assert best(tmp_path) == newest
+    expected = r"by 'accuracy' \(mode='max'\), .*Not compared: 'val_loss' \(mode='min'\)\. Pass the monitor you mean"
+    with pytest.warns(CheckpointableWarning, match=expected):
+        assert best(tmp_path) == newest
 
 
 def test_best_with_monitor_judges_by_it(make: Make, tmp_path: Path) -> None:
     loss = make("a.ckpt", batch=1, score=0.1, monitor="val_loss")
     make("b.ckpt", batch=2, score=0.9, monitor="accuracy", mode="max")
     assert best(tmp_path, "val_loss") == loss
-    assert best(tmp_path, monitor="never logged") is None
 
 
-def test_best_asks_only_the_newest_run_that_has_a_score(make: Make, tmp_path: Path) -> None:
-    make("old.ckpt", run_id="old", created=1.0, score=0.1)
-    new = make("new.ckpt", run_id="new", created=2.0, score=0.9)
-    make("newest.ckpt", run_id="newest", created=3.0)
-    assert best(tmp_path) == new
+@pytest.mark.parametrize("choose", [best, lambda path, monitor: Checkpoints(path).best(monitor)])
+def test_best_by_a_monitor_without_scores_names_those_that_have_some(make: Make, tmp_path: Path, choose: Any) -> None:
+    assert choose(tmp_path, "accuracy") is None  # nothing is saved yet
+    make("a.ckpt", batch=1, score=0.1, monitor="val_loss")
+    make("b.ckpt", batch=2, score=0.9, monitor="accuracy", mode="max")
+    fill_with_text(make("c.ckpt"))
+    with pytest.raises(MonitorError, match=r"monitor='nobody': .*'accuracy' \(mode='max'\), 'val_loss' \(.*\n.*c.ckpt"):
+        choose(tmp_path, "nobody")
 
 
-def test_best_older_run_is_asked_if_nothing_of_the_newer_verifies(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "expected"), [("min", "1.ckpt"), ("max", "2.ckpt")])
+def test_best_of_several_runs_is_the_best_of_all(make: Make, tmp_path: Path, mode: str, expected: str) -> None:
+    for number, score in enumerate([3.0, 0.1, 4.6]):
+        make(f"{number}.ckpt", run_id=f"run{number}", created=number, score=score, mode=mode)
+    make("3.ckpt", run_id="unscored", created=9.0)
+    assert best(tmp_path) == str(tmp_path / expected)
+    assert Checkpoints(tmp_path).best().path == str(tmp_path / expected)  # type: ignore[union-attr]
+
+
+def test_best_of_runs_with_one_monitor_in_two_modes_compares_one_mode_and_says_so(make: Make, tmp_path: Path) -> None:
+    make("a.ckpt", run_id="slip", created=1.0, score=0.1, monitor="accuracy", mode="min")
+    right = make("b.ckpt", run_id="right", created=2.0, score=0.9, monitor="accuracy", mode="max")
+    make("c.ckpt", run_id="later", created=3.0, score=0.8, monitor="accuracy", mode="max")
+    with pytest.warns(CheckpointableWarning, match=r"Not compared: 'accuracy' \(mode='min'\)"):
+        assert best(tmp_path) == right
+
+
+def test_best_of_another_run_is_taken_if_the_better_one_is_damaged(make: Make, tmp_path: Path) -> None:
     old = make("old.ckpt", run_id="old", created=1.0, score=0.9)
     flip_a_bit(make("new.ckpt", run_id="new", created=2.0, score=0.1))
     with pytest.warns(CheckpointableWarning, match=r"new\.ckpt: .*is .*old\.ckpt\. Replace"):

@@ -45,7 +45,7 @@ def runs(place) -> str:
 
 def test_latest_and_best_of_a_url_are_urls(runs):
     assert latest(runs) == f"{runs}/b2.ckpt"
-    assert best(runs) == f"{runs}/b1.ckpt"
+    assert best(runs) == f"{runs}/below/older.ckpt"
     assert latest(f"{runs}/") == f"{runs}/b2.ckpt"
     assert latest(f"{runs}/below") == f"{runs}/below/older.ckpt"
 
