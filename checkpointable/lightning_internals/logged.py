@@ -83,6 +83,18 @@ def metrics_of(module: torch.nn.Module) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
 
 
+def higher_is_better(trainer: Trainer, name: str) -> bool | None:
+    """What the ``torchmetrics`` metric says that the loop logs under a name; ``None`` if it is no metric, or unsaid."""
+    results = trainer._results
+    if results is None:
+        return None
+    for result in results.result_metrics:
+        forked = {*results._forked_name(result, on_step=False), *results._forked_name(result, on_step=True)}
+        if not result.is_tensor and name in forked:
+            return getattr(result.value, "higher_is_better", None)
+    return None
+
+
 def _metric_state(metric: Metric) -> dict[str, Any]:
     states = {name: getattr(metric, name) for name in metric._defaults}
     copied = {name: list(value) if isinstance(value, list) else value for name, value in states.items()}

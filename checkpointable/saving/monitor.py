@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from checkpointable._errors import MonitorError, PolicyError
+from checkpointable._errors import CheckpointableWarning, MonitorError, PolicyError
+from checkpointable.lightning_internals import logged as logged_values
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.policy import names
+from checkpointable.policy import metric_names, names
 from checkpointable.policy.options import Options
 
 _DEFAULT_MONITOR = Options.monitor
@@ -29,6 +30,7 @@ class Monitor:
     _validated: Mapping[str, torch.Tensor] = field(default_factory=dict)
     _problem: MonitorError | None = None
     _templates_checked: bool = False
+    _mode_checked: bool = False
 
     def after_validation(self, trainer: Trainer, options: Options) -> float | None:
         """The score of the present weights at the end of a validation, or ``None``."""
@@ -81,10 +83,12 @@ class Monitor:
     def _score(
         self, trainer: Trainer, options: Options, logged: Mapping[str, torch.Tensor], *, expected: bool
     ) -> float | None:
-        if not options.keeps_best:
-            return None
         monitor = str(options.monitor)
         value = logged.get(monitor)
+        if value is not None and value.numel() == 1 and (options.keeps_best or options.patience):
+            self._check_mode(trainer, options, monitor)
+        if not options.keeps_best:
+            return None
         if value is None and expected and monitor not in self.logged_names:
             self._note_missing(options, monitor)
         if value is not None and value.numel() != 1:
@@ -95,6 +99,23 @@ class Monitor:
             value = None
         score: float | None = trainer.strategy.broadcast(None if value is None else float(value))
         return score
+
+    def _check_mode(self, trainer: Trainer, options: Options, monitor: str) -> None:
+        """Warn once if the metric that is judged, or its name, says that the other mode is meant."""
+        if self._mode_checked:
+            return
+        self._mode_checked = True
+        higher = logged_values.higher_is_better(trainer, monitor)
+        evidence = f"the metric logged as {monitor!r} has higher_is_better={higher}"
+        if higher is None and metric_names.higher_is_better(monitor):  # a name says less than the metric
+            higher, evidence = True, "by its name, higher is better"
+        mode = options.mode if higher is None else "max" if higher else "min"
+        if mode != options.mode:
+            rank_zero_warn(
+                f"monitor={monitor!r} is judged with mode={options.mode!r}, so the {options.mode}imum is best; but"
+                f" {evidence}. Pass mode={mode!r}. If mode={options.mode!r} is meant, ignore this warning.",
+                category=CheckpointableWarning,
+            )
 
     def _note_missing(self, options: Options, monitor: str) -> None:
         logged = ", ".join(sorted(self.logged_names)) or "nothing"
