@@ -118,6 +118,11 @@ class Options:
                 yield f"{argument}={value!r}: {allowed}"
         for argument in ("filename", "best_filename"):
             yield from names.problems(getattr(self, argument), argument)
+        if self.auto_insert_metric_name is True and self.filename == type(self).filename:
+            yield (
+                "auto_insert_metric_name=True: the default filename has the names already, as in epoch_3_batch_20;"
+                ' pass filename="{epoch}-{batch}" with it, or leave it out'
+            )
         if self.patience is not None and self.monitor is None:
             yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
 
@@ -132,15 +137,43 @@ def naming_unknown_arguments(cls: type, given: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
+        bases = {base.__qualname__ for base in cls.__mro__}
+        by_position = re.match(r"(.+)\.__init__\(\) takes 1 positional argument", str(error))
+        if by_position is not None and by_position[1] in bases:
+            raise UnknownArgumentError(
+                f"{cls.__name__} got an argument by position that no base class takes. Pass arguments by name, such as"
+                " dirpath='runs' or save_interval=100."
+            ) from error
         found = re.match(r"(.+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        if found is None or found[2] not in given or found[1] not in {base.__qualname__ for base in cls.__mro__}:
+        if found is None or found[2] not in given or found[1] not in bases:
             raise
         taken = {name: None for base in cls.__mro__ if "__init__" in vars(base) for name in _named(base)}
         close = difflib.get_close_matches(found[2], taken, n=1)
+        instead = _INSTEAD.get(found[2])
         raise UnknownArgumentError(
-            f"{cls.__name__} takes no argument {found[2]!r}. "
-            + (f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(taken)}.")
+            f"{cls.__name__} takes no argument {found[2]!r}"
+            + (
+                f": {instead}"
+                if instead
+                else f". Did you mean {close[0]!r}?"
+                if close
+                else f". It takes {', '.join(taken)}."
+            )
         ) from error
+
+
+_INSTEAD = {  # arguments of ModelCheckpoint, past and present, and one of CheckpointingModule
+    "verbose": "Checkpoints(dirpath) lists what was saved. Leave the argument out.",
+    "enable_version_counter": "files of other runs are never overwritten, a taken name gets -v1. Leave it out.",
+    "period": "pass every_n_epochs. The best is judged after each validation.",
+    "every_n_val_epochs": "pass every_n_epochs. The best is judged after each validation.",
+    "every_n_batches": "pass save_interval, in batches.",
+    "prefix": "write it into the templates: filename='run1_{epoch}_{batch}', and best_filename.",
+    "filepath": "pass its directory as dirpath, and its name as filename.",
+    "save_best_only": "pass save_interval=None and save_last=False; save_top_k says how many of the best are kept.",
+    "learning_rate": "it belongs to CheckpointingModule's default optimizer. Set self.learning_rate, and use it in"
+    " configure_optimizers.",
+}
 
 
 def _named(cls: type) -> list[str]:

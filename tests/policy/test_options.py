@@ -86,7 +86,7 @@ GOOD = {
     "dirpath": [None, "runs/a", "/data/runs", "~/runs", "../runs", Path("runs"), "s3://bucket/run", "memory://x"],
     "filename": ["{epoch}", "x", "sub/{step:06d}_{val/loss:.3f}"],
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
-    "auto_insert_metric_name": [True, False],
+    "auto_insert_metric_name": [False],
     "async_save": [True, False],
     "strict_resume": [True, False],
     "patience": [None, 1, 20],
@@ -128,6 +128,12 @@ def test_every_argument_has_bad_and_good_values_here():
 def test_file_name_that_cannot_be_used_is_refused_in_the_constructor(argument, filename):
     with pytest.raises(PolicyError, match=re.escape(f"  {argument}={filename!r}: ")):
         Options(**{argument: filename})
+
+
+def test_names_inserted_into_the_default_template_are_refused_with_a_template_that_fits():
+    with pytest.raises(PolicyError, match=r'auto_insert_metric_name=True: .* pass filename="\{epoch\}-\{batch\}"'):
+        Options(auto_insert_metric_name=True)
+    assert Options(auto_insert_metric_name=True, filename="{epoch}-{batch}").auto_insert_metric_name
 
 
 def test_several_bad_values_are_reported_in_one_error():

@@ -23,6 +23,10 @@ class MixedSized(CheckpointingMixin, Sized):
     """The mixin in front of it."""
 
 
+class MixedSmall(CheckpointingMixin, L.LightningModule):
+    """Has no constructor of its own."""
+
+
 class Strict(L.LightningModule):
     """Has arguments of its own, and hands the rest on."""
 
@@ -43,6 +47,14 @@ class MixedStrict(CheckpointingMixin, Strict):
         (lambda: MixedStrict(hiden_size=3), r"^MixedStrict .* 'hiden_size'\. Did you mean 'hidden_size'\?$"),
         (lambda: MixedNet(hidden_size=3), r"^MixedNet takes no argument 'hidden_size'\. It takes save_interval, "),
         (lambda: Net(zzzzzz=3), r"^Net takes no argument 'zzzzzz'\. It takes learning_rate, save_interval, .*\.$"),
+        (
+            lambda: MixedNet(learning_rate=0.1),
+            r"'learning_rate': it belongs to CheckpointingModule's .*configure_optim",
+        ),
+        (lambda: Net(verbose=True), r"^Net takes no argument 'verbose': .* Leave the argument out\.$"),
+        (lambda: Net(enable_version_counter=False), r"'enable_version_counter': .* a taken name gets -v1"),
+        (lambda: Net(period=2), r"'period': pass every_n_epochs"),
+        (lambda: MixedSmall("runs"), r"^MixedSmall got an argument by position.*by name, such as dirpath='runs'"),
     ],
 )
 @pytest.mark.parametrize("error", [PolicyError, TypeError])
