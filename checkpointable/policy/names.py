@@ -12,6 +12,7 @@ from checkpointable._errors import PolicyError
 SUFFIX = ".ckpt"
 KEY = "checkpointable"  # of what is ours in a checkpoint
 TEMPORARY_PREFIX = ".checkpointable-"  # of files that are being written
+MOST_BYTES = 240  # of a name, as file systems allow 255, and a version and the suffix follow
 POSITION_FIELDS = ("epoch", "batch", "step")
 LAST, BEST = "last", "best"
 _RESERVED = re.compile(rf"({LAST}|{BEST})(-v\d+)?", re.IGNORECASE)  # some file systems ignore case
@@ -36,6 +37,10 @@ def problems(template: object, argument: str) -> list[str]:
         found.append(f"{argument}={template!r}: {link} is the link to the {role} file; choose another name")
     if template.endswith(("/", SUFFIX)) or any(ord(character) < 32 for character in template):
         found.append(f"{argument}={template!r}: not a file name; {allowed}")
+    if is_too_long("".join(text for text, _, _, _ in Formatter().parse(template))):
+        found.append(
+            f"{argument}={template!r}: longer than the {MOST_BYTES} bytes of a file name; choose a shorter one"
+        )
     if template.startswith(("/", "~")) or ".." in template.split("/"):
         found.append(f"{argument}={template!r}: leads out of the directory; use dirpath to choose another")
     return found
@@ -44,6 +49,11 @@ def problems(template: object, argument: str) -> list[str]:
 def is_reserved(base_name: str) -> bool:
     """Whether a name without suffix, such as ``last-v1``, is reserved for a link to the newest or the best file."""
     return _reserved(base_name) is not None
+
+
+def is_too_long(base_name: str) -> bool:
+    """Whether a part of a path without suffix is longer than file systems allow."""
+    return any(len(part.encode("utf-8", "surrogateescape")) > MOST_BYTES for part in base_name.split("/"))
 
 
 def _reserved(base_name: str) -> re.Match[str] | None:

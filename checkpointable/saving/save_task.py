@@ -10,7 +10,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from checkpointable._errors import SaveError
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import metadata_of
 from checkpointable.policy import names
 from checkpointable.policy.lineage import Lineage
@@ -53,7 +55,16 @@ def base_name(options: Options, position: Position, metrics: Mapping[str, float]
     """
     template = options.best_filename if is_best else options.filename
     values: dict[str, int | float | str] = {**metrics, **asdict(position), "monitor": options.monitor or ""}
-    return names.render(template, values, insert_names=options.auto_insert_metric_name)
+    name = names.render(template, values, insert_names=options.auto_insert_metric_name)
+    if not names.is_too_long(name):
+        return name
+    short = Options.filename if not is_best else f"{names.BEST}_{Options.filename}"
+    rank_zero_warn(
+        f"the template {template!r} gives names longer than {names.MOST_BYTES} bytes, which file systems refuse."
+        f" Such checkpoints are named by {short!r} instead. Choose a shorter template.",
+        category=CheckpointableWarning,
+    )
+    return names.render(short, values)
 
 
 @dataclass(frozen=True, kw_only=True)
