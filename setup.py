@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
 test = ["pytest>=8", "pytest-xdist>=3", "scikit-learn>=1.4", "jsonargparse[signatures]>=4.35", "matplotlib>=3.8"]
+second_tree = "pytorch_lightning>=2.6.6,<2.7"  # the same classes under other names
+test += [second_tree]
 test += ["torchdata>=0.11"]  # a loader that saves its own position
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
@@ -26,6 +28,7 @@ setup(
     # (GHSA-qqmf-gpg7-g8gw). The safe points depend on private loops, so each new minor version has to be tested first.
     install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
     extras_require={
+        "pytorch_lightning": [second_tree],
         "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
         "plot": ["matplotlib>=3.8"],
         "examples": examples,

@@ -20,6 +20,7 @@ from checkpointable._version import __version__
 from checkpointable.catalog.checkpoints import Checkpoints
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.select import best, latest
+from checkpointable.module.checkpointing import Checkpointing
 from checkpointable.module.mixin import CheckpointingMixin
 from checkpointable.module.module import CheckpointingModule
 
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointInfo",
     "CheckpointableError",
     "CheckpointableWarning",
+    "Checkpointing",
     "CheckpointingMixin",
     "CheckpointingModule",
     "Checkpoints",

@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 
 import checkpointable
-from checkpointable import CheckpointingMixin, CheckpointingModule, PolicyError
+from checkpointable import Checkpointing, CheckpointingMixin, CheckpointingModule, PolicyError
 from checkpointable.policy.options import Options
 
 ARGUMENTS: dict[str, Any] = {
@@ -56,7 +56,8 @@ ERRORS = {
     "SaveError",
     "UnknownArgumentError",
 }
-NAMES = {"CheckpointingModule", "CheckpointingMixin", "Checkpoints", "CheckpointInfo", "latest", "best", "__version__"}
+DOORS = {"CheckpointingModule", "CheckpointingMixin", "Checkpointing"}
+NAMES = DOORS | {"Checkpoints", "CheckpointInfo", "latest", "best", "__version__"}
 METHODS = {
     "compute_loss": ["self", "batch", "batch_idx"],
     "training_step": ["self", "batch", "batch_idx"],
@@ -81,6 +82,7 @@ def test_front_door_shows_exactly_the_contract():
 
 def test_arguments_are_keyword_only_with_the_contracts_names_and_defaults():
     assert keyword_only(CheckpointingMixin) == ARGUMENTS
+    assert keyword_only(Checkpointing) == ARGUMENTS
     assert keyword_only(CheckpointingModule) == {"learning_rate": 1e-3}
 
 
@@ -101,7 +103,10 @@ def test_methods_of_the_contract_have_their_parameters(name):
 
 
 def test_bases_are_as_the_contract_says():
-    assert CheckpointingModule.__mro__[1:3] == (CheckpointingMixin, L.LightningModule)
+    assert issubclass(CheckpointingModule, CheckpointingMixin)
+    assert CheckpointingModule.__mro__.index(CheckpointingMixin) + 1 == CheckpointingModule.__mro__.index(
+        L.LightningModule
+    )
     assert not issubclass(CheckpointingMixin, L.LightningModule)
 
 

@@ -31,6 +31,7 @@ STEPS = {
     "resume": 4,
     "saving": 5,
     "module": 6,
+    "pl": 7,  # the door for pytorch_lightning
     "": 7,  # the package's own __init__.py
 }
 
@@ -216,10 +217,10 @@ def test_circle_of_three_modules_and_one_for_types_is_found():
     assert circle(sources) == [a, b, c, a]
 
 
-def test_nothing_lies_at_the_top_of_the_package_but_three_modules():
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "_errors.py", "_version.py"}
+def test_nothing_lies_at_the_top_of_the_package_but_its_doors_errors_and_version():
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "pl.py", "_errors.py", "_version.py"}
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert rooms == STEPS.keys() - {"", "_errors", "_version"}
+    assert rooms == STEPS.keys() - {"", "pl", "_errors", "_version"}
 
 
 def test_no_private_name_of_lightning_is_used_outside_its_room():

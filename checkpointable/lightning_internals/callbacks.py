@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals.tree import find, is_a
@@ -36,6 +38,18 @@ def detach(trainer: Trainer, callback: Callback) -> None:
     trainer.callbacks = [other for other in callbacks(trainer) if other is not callback]  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def in_place(trainer: Trainer) -> Iterator[None]:
+    """Change the very list that Lightning is iterating over, so that what is attached is set up in the same pass.
+
+    Nothing may be detached that comes before the present callback.
+    """
+    listed = trainer.callbacks  # type: ignore[attr-defined]
+    yield
+    listed[:] = callbacks(trainer)
+    trainer.callbacks = listed  # type: ignore[attr-defined]
+
+
 def attach(trainer: Trainer, callback: Callback, *, first_checkpoint: bool = False) -> None:
     """Add a callback in Lightning's order: checkpoints come last, and first among them if ``first_checkpoint``."""
     others = [other for other in callbacks(trainer) if other is not callback]
@@ -56,10 +70,14 @@ def take_implicit_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
 
 
 def mark_implicit_checkpoint(trainer: Trainer) -> None:
-    """Mark the ``ModelCheckpoint`` that Lightning added by itself, as long as it is as when it was made."""
+    """Mark the ``ModelCheckpoint`` that Lightning added by itself, as long as it is as when it was made.
+
+    Lightning gives every callback the module's ``log`` and ``log_dict`` before it sets up the first.
+    """
     default = find(trainer, "ModelCheckpoint")()
     for callback in callbacks(trainer):
-        if type(callback) is type(default) and vars(callback) == vars(default):
+        attributes = {name: value for name, value in vars(callback).items() if name not in ("log", "log_dict")}
+        if type(callback) is type(default) and attributes == vars(default):
             setattr(callback, _IMPLICIT, True)
 
 

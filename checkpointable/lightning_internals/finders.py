@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from checkpointable.lightning_internals.callbacks import callbacks
-from checkpointable.lightning_internals.loops import Listener, Restoring
+from checkpointable.lightning_internals.loops import Listener, Restoring, session_of
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:  # at run time, the base is the class of the finder that is observed
 
 
 def observe(trainer: Trainer) -> None:
-    """Let the module's session know of the trials in this trainer. Doing it again changes nothing."""
+    """Let the session know of the trials in this trainer. Doing it again changes nothing."""
     for callback in callbacks(trainer):
         if is_a(callback, "LearningRateFinder"):
             put_before(_ObservedRateFinder, callback)
@@ -55,23 +55,23 @@ def _names(trainer: Trainer) -> Iterator[str]:
 
 class _ObservedRateFinder(Mixin, LearningRateFinder):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _resumes(pl_module):
+        if not session_of(trainer).restorer.resumes:
             super().on_fit_start(trainer, pl_module)
 
     def lr_find(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with _trial(trainer, pl_module):
+        with _trial(trainer):
             super().lr_find(trainer, pl_module)
 
 
 class _ObservedSizeFinder(Mixin, BatchSizeFinder):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _resumes(pl_module):
+        if session_of(trainer).restorer.resumes:
             self.optimal_batch_size = find(trainer, "lightning_getattr")(pl_module, self._batch_arg_name)
         else:
             super().on_fit_start(trainer, pl_module)
 
     def scale_batch_size(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with _trial(trainer, pl_module):
+        with _trial(trainer):
             super().scale_batch_size(trainer, pl_module)
 
 
@@ -97,9 +97,9 @@ class _Tracking(Restoring):
 
 
 @contextlib.contextmanager
-def _trial(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Keep a trial from the module's session, and the file that undoes it from the rest of the fit."""
-    listener = _session(module)
+def _trial(trainer: Trainer) -> Iterator[None]:
+    """Keep a trial from the session, and the file that undoes it from the rest of the fit."""
+    listener = session_of(trainer)
     connector = trainer._checkpoint_connector
     before = connector._ckpt_path, connector._loaded_checkpoint
     listener.trial = _Trial(listener.restorer)
@@ -108,13 +108,3 @@ def _trial(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     finally:
         listener.trial = None
         connector._ckpt_path, connector._loaded_checkpoint = before
-
-
-def _resumes(module: LightningModule) -> bool:
-    return _session(module).restorer.resumes
-
-
-def _session(module: LightningModule) -> Listener:
-    """The module's session; where a module without one is fitted, a listener that does nothing."""
-    session: Listener = vars(module).get("_checkpointing", Listener())
-    return session

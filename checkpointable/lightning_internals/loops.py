@@ -95,9 +95,10 @@ class Listener:
         """When an exception leaves the fit loop, before any callback hears of it."""
 
 
-def observe(trainer: Trainer) -> None:
-    """Let the module's session hear of the safe points of this trainer. Doing it again changes nothing."""
+def observe(trainer: Trainer, listener: Listener) -> None:
+    """Let a session hear of the safe points of this trainer, until the fit has ended."""
     put_before(_ObservedFitLoop, trainer.fit_loop)
+    trainer.fit_loop.listener = listener  # type: ignore[attr-defined]  # it is an observed one now
     put_before(_ObservedEpochLoop, trainer.fit_loop.epoch_loop)
     put_before(_ObservedEvaluationLoop, trainer.fit_loop.epoch_loop.val_loop)
 
@@ -105,9 +106,13 @@ def observe(trainer: Trainer) -> None:
 _NO_SESSION = Listener()
 
 
+def session_of(trainer: Trainer) -> Listener:
+    """What hears of the safe points of this trainer; a listener that does nothing if nothing does."""
+    return getattr(trainer.fit_loop, "listener", _NO_SESSION)
+
+
 def _listener(loop: _Loop) -> Listener:
-    module = loop.trainer.lightning_module
-    listener: Listener = vars(module).get("_checkpointing", _NO_SESSION) if module is not None else _NO_SESSION
+    listener = session_of(loop.trainer)
     return listener.trial or listener
 
 
@@ -165,6 +170,8 @@ class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
 class _ObservedFitLoop(Mixin, _FitLoop):
     """Tells the session of the run and each epoch, and resumes after the epoch that a checkpoint was saved after."""
 
+    listener = _NO_SESSION
+
     def run(self) -> None:
         listener = _listener(self)
         listener.on_run_start(self.trainer)
@@ -215,6 +222,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
 
     def teardown(self) -> None:
         internals.show_validation_step(self.trainer.lightning_module)
+        vars(self).pop("listener", None)
         super().teardown()
 
     def reset(self) -> None:

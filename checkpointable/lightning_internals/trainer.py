@@ -42,7 +42,7 @@ def fast_dev_run(trainer: Trainer) -> bool:
 
 def install_checkpoint_io(trainer: Trainer, mixin: type[DurableCheckpointIO]) -> None:
     """Put ``mixin`` before Lightning's default ``CheckpointIO``, also behind wrappers. One of the user's own stays."""
-    *wrappers, base = _checkpoint_ios(trainer)
+    *wrappers, base = checkpoint_ios(trainer)
     default = find(trainer, "TorchCheckpointIO")
     if type(base) is not default:
         return
@@ -56,15 +56,15 @@ def install_checkpoint_io(trainer: Trainer, mixin: type[DurableCheckpointIO]) ->
 def own_checkpoint_io(trainer: Trainer) -> Any:
     """The ``CheckpointIO`` that saves have to go through. ``AsyncCheckpointIO`` is not: our saves are asynchronous."""
     thread = find(trainer, "AsyncCheckpointIO").save_checkpoint
-    return next(io for io in _checkpoint_ios(trainer) if type(io).save_checkpoint is not thread)
+    return next(io for io in checkpoint_ios(trainer) if type(io).save_checkpoint is not thread)
 
 
 def base_checkpoint_io(trainer: Trainer) -> Any:
     """The ``CheckpointIO`` behind all wrappers, which writes the files."""
-    return _checkpoint_ios(trainer)[-1]
+    return checkpoint_ios(trainer)[-1]
 
 
-def _checkpoint_ios(trainer: Trainer) -> list[Any]:
+def checkpoint_ios(trainer: Trainer) -> list[Any]:
     """The trainer's ``CheckpointIO``, the one that it wraps, and so on."""
     found: list[Any] = [trainer.strategy.checkpoint_io]
     while is_a(found[-1], "_WrappingCheckpointIO"):

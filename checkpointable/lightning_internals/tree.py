@@ -8,7 +8,7 @@ is asked for.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache, reduce
 from importlib import import_module
@@ -55,6 +55,29 @@ def is_a(thing: object, *names: str) -> bool:
     cls: Any = type(thing)
     tree = _tree_of(cls)
     return tree is not None and any(isinstance(thing, load(tree, name)) for name in names)
+
+
+def version_of(owner: object) -> dict[str, str]:
+    """The name of the package that ``owner``'s tree comes in, and its version."""
+    package = tree_of(owner).pytorch.partition(".")[0]
+    return {package: str(import_module(package).__version__)}
+
+
+def refuse_mixture(trainer: Trainer, things: Iterable[object]) -> None:
+    """Refuse a trainer's parts that are of the other tree.
+
+    Raises:
+        LightningVersionError: If there is one. Lightning looks for its classes with ``isinstance``, and finds them not.
+    """
+    ours = tree_of(trainer)
+    for thing in things:
+        cls: Any = type(thing)
+        theirs = _tree_of(cls)
+        if theirs is not None and theirs != ours:
+            raise LightningVersionError(
+                f"the trainer is of {ours.pytorch}, and {cls.__qualname__} in it of {theirs.pytorch}: their classes"
+                f" have the same names and do not work together. Import it from {ours.pytorch}."
+            )
 
 
 def set_sampler_epoch(loader: Any, epoch: int) -> None:
@@ -148,7 +171,13 @@ def _require(tree: Tree, name: str, owner: Any, path: str) -> None:
 
 
 class Mixin:
-    """Base of the classes that ``combined`` puts in front of others. What it makes can be pickled and copied."""
+    """Base of the classes that ``combined`` puts in front of others. What it makes can be pickled and copied.
+
+    Attributes:
+        names_the_class: Whether the combined class has the name of this one, and not that of the other.
+    """
+
+    names_the_class = False
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """As usual, but with the two classes in place of the combined one, which has no name to import it by."""
@@ -165,9 +194,10 @@ _combined: dict[tuple[type, type], type] = {}
 
 
 def combined(mixin: type[Mixin], base: type) -> type[Any]:
-    """The subclass of both, with ``mixin`` first. It has the name of ``base``, which profilers print."""
+    """The subclass of both, with ``mixin`` first. Most have the name of ``base``, which profilers print."""
     if (mixin, base) not in _combined:
-        _combined[mixin, base] = type(base.__name__, (mixin, base), {})
+        named = mixin if mixin.names_the_class else base
+        _combined[mixin, base] = type(named.__name__, (mixin, base), {})
     return _combined[mixin, base]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.data import extract_batch_size
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import MeanMetric
 
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import find
 from checkpointable.module.compiling import not_compiled
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
 
 
 class Means:
@@ -50,7 +51,7 @@ def log_training(module: LightningModule, losses: Mapping[str, torch.Tensor | fl
     trainer = internals.logging_trainer(module)
     if trainer is None:
         return
-    samples, several_ranks = _batch_size(batch), trainer.world_size > 1
+    samples, several_ranks = _batch_size(module, batch), trainer.world_size > 1
     for name, value in losses.items():
         module.log(
             f"train_{name}",
@@ -72,7 +73,7 @@ def log_evaluation(
     trainer = internals.logging_trainer(module)
     if batch_idx == 0 and loader == 0:
         means.reset()
-    samples = _batch_size(batch)
+    samples = _batch_size(module, batch)
     several = stage == "val" and trainer is not None and internals.evaluates_several_loaders(trainer)
     for name, value in ((f"{stage}_{name}", value) for name, value in losses.items()):
         mean = means.add(name, loader, value, samples)
@@ -98,9 +99,10 @@ def log_overall(module: Any) -> None:
             module.log(name, mean.compute(), prog_bar=name == "val_loss", sync_dist=True, reduce_fx="max")
 
 
-def _batch_size(batch: Any) -> int:
+def _batch_size(module: LightningModule, batch: Any) -> int:
     """Samples in a batch, as Lightning finds them; 1 where it finds none."""
     try:
-        return extract_batch_size(batch)
-    except MisconfigurationException:
+        samples: int = find(module, "extract_batch_size")(batch)
+        return samples
+    except find(module, "MisconfigurationException"):
         return 1

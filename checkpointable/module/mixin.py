@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-
-from checkpointable._errors import CheckpointableWarning, NotInitializedError, ResumeError
-from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import finders
+from checkpointable._errors import NotInitializedError, ResumeError
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.module import user_names
+from checkpointable.module.hyper_parameters import not_the_authors
 from checkpointable.module.super_calls import Parts, guard, part
-from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options, naming_unknown_arguments
-from checkpointable.saving import callback
-from checkpointable.saving.loadable import make_loadable
+from checkpointable.saving import attach, run_state
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule
+
     _Base = LightningModule
 else:
     _Base = object
@@ -109,57 +107,43 @@ class CheckpointingMixin(_Base):
         self._checkpointing = Session(options)
 
     def __getattr__(self, name: str) -> Any:
-        """As ``torch.nn.Module``.
+        """As ``torch.nn.Module``; where the module has nothing of that name, also the attributes of the run.
+
+        They are ``best_val_loss``, ``best_model_path``, ``best_model_score``, ``best_k_models``, ``last_model_path``
+        and ``save_interval``. They are at ``trainer.checkpoint_callback``, too.
 
         Raises:
             NotInitializedError: If a private attribute is read before ``super().__init__()`` was called. It is an
                 ``AttributeError`` too, so that ``hasattr`` and ``getattr`` with a default answer as in any module.
         """
-        if "_parameters" not in self.__dict__ and name.startswith("_") and not name.startswith("__"):
+        is_private = name.startswith("_") and not name.startswith("__")
+        if name == "_checkpointing" or ("_parameters" not in self.__dict__ and is_private):
             raise NotInitializedYetError(str(_not_initialized(type(self))))
-        return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if not user_names.answers(self, name):
+                raise
+        return user_names.read(self, name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         guard(cls)
 
-    @property
-    def save_interval(self) -> int | str | None:
-        """Batches between two saves, counted within the epoch, or ``"auto"``. May be changed while training."""
-        return _session(self).options.save_interval
+    def register_buffer(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """As ``torch.nn.Module.register_buffer``; attributes such as ``best_val_loss`` do not take a name."""
+        with user_names.free(self, name):
+            super().register_buffer(name, *args, **kwargs)
 
-    @save_interval.setter
-    def save_interval(self, batches: int | str | None) -> None:
-        _session(self).change(save_interval=batches)
+    def register_parameter(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """As ``torch.nn.Module.register_parameter``; attributes such as ``best_val_loss`` do not take a name."""
+        with user_names.free(self, name):
+            super().register_parameter(name, *args, **kwargs)
 
-    @property
-    def best_val_loss(self) -> float:
-        """Lowest ``val_loss`` so far; ``inf`` before the first validation. Restored on resume."""
-        return _session(self).progress.best_val_loss
-
-    @best_val_loss.setter
-    def best_val_loss(self, loss: float) -> None:
-        _session(self).progress.best_val_loss = float(loss)
-
-    @property
-    def best_model_path(self) -> str:
-        """The best checkpoint; ``""`` before there is one."""
-        return _session(self).saver.kept_on_disk.best_path
-
-    @property
-    def best_model_score(self) -> torch.Tensor | None:
-        """Its value of ``monitor``, shape (); ``None`` before there is one."""
-        return next(iter(self.best_k_models.values()), None)
-
-    @property
-    def best_k_models(self) -> dict[str, torch.Tensor]:
-        """The best checkpoints and their values of ``monitor``, shape (), best first."""
-        return callback.score_tensors(_session(self).saver.kept_on_disk)
-
-    @property
-    def last_model_path(self) -> str:
-        """The newest checkpoint; ``""`` before there is one."""
-        return _session(self).saver.kept_on_disk.last_path
+    def add_module(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """As ``torch.nn.Module.add_module``; attributes such as ``best_val_loss`` do not take a name."""
+        with user_names.free(self, name):
+            super().add_module(name, *args, **kwargs)
 
     @part
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
@@ -184,6 +168,21 @@ class CheckpointingMixin(_Base):
         """When a checkpoint is loaded: restores from that key. Without it, a warning says what the checkpoint lacks."""
         super().on_load_checkpoint(checkpoint)
         _take_state(self, checkpoint)
+
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """As Lightning's. This library's arguments are saved only if an ``__init__`` of yours names them."""
+        if frame is None:
+            here = inspect.currentframe()
+            frame = None if here is None else here.f_back
+        given = [ignore] if isinstance(ignore, str) else list(ignore or ())
+        ignored = [*given, *not_the_authors(self, args)]
+        super().save_hyperparameters(*args, ignore=ignored, frame=frame, logger=logger)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As ``torch.nn.Module.load_state_dict``; weights of another architecture get an error that says what to do.
@@ -215,9 +214,9 @@ def _session(module: Any) -> Session:
 
 
 def _not_initialized(cls: type) -> NotInitializedError:
-    order = cls.__mro__
+    names = [base.__name__ for base in cls.__mro__]
     cure = "Call super().__init__() in the first line of every __init__."
-    if order.index(LightningModule) < order.index(CheckpointingMixin):
+    if names.index("LightningModule") < names.index("CheckpointingMixin"):
         cure = f"Put the mixin first: class {cls.__name__}(CheckpointingMixin, LightningModule)."
     return NotInitializedError(
         f"{cls.__name__} was not initialised: its __init__ does not reach CheckpointingMixin.__init__. {cure}"
@@ -227,7 +226,7 @@ def _not_initialized(cls: type) -> NotInitializedError:
 def _attach_saving(module: Any) -> None:
     session, trainer = _session(module), internals.attached_trainer(module)
     if trainer is not None:
-        callback.attach(trainer, session)
+        attach.attach(trainer, session)
 
 
 def _note_val_loss(module: Any) -> None:
@@ -237,37 +236,11 @@ def _note_val_loss(module: Any) -> None:
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
-    trainer = internals.attached_trainer(module)
-    make_loadable(checkpoint)
-    if trainer is not None and _session(module).trial is None:
-        _session(module).progress.name_what_is_used(checkpoint)
-        checkpoint[KEY] = _session(module).capture(trainer, checkpoint)
+    run_state.add(_session(module), internals.attached_trainer(module), checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
-    trainer, session = internals.attached_trainer(module), _session(module)
-    if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
-        return  # a finder's trial, validate, test and predict leave the session unchanged
-    if trainer is not None and "optimizer_states" not in checkpoint:
-        raise ResumeError(
-            f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"
-            f" with {type(module).__name__}.load_from_checkpoint(...), or resume from another file."
-        )
-    if KEY in checkpoint:
-        if trainer is None:
-            session.restore(checkpoint)
-        else:
-            session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
-            finders.restore_found(trainer, session.restorer.found)
-    elif trainer is not None:
-        trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
-        lacks = (
-            f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
-            " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the position in the data."
-        )
-        if session.options.strict_resume:
-            raise ResumeError(f"{lacks} To resume from it anyway, set strict_resume=False.")
-        rank_zero_warn(lacks, category=CheckpointableWarning)
+    run_state.take(_session(module), internals.attached_trainer(module), checkpoint, type(module))
 
 
 CheckpointingMixin._checkpointing_parts = {

@@ -6,22 +6,23 @@ Lightning has restored these parts when the fit loop begins, and no hook of trai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ModelPruning, StochasticWeightAveraging, Timer
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import rng
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.format.same import same
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
 _SAME = "read back as in the file"
-_CHANGE_NOTHING = (ModelCheckpoint, Timer)  # which files are kept, and how long the training lasts
+_CHANGE_NOTHING = ("ModelCheckpoint", "Timer")  # which files are kept, and how long the training lasts
 
 
 def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Verdict]:
@@ -33,10 +34,11 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
     held += ["metrics"] if saved.metrics else []
     for part in held:
         yield Verdict(part, Level.EXACT, "in the file")
+    stateless = find(trainer, "Callback").state_dict
     for callback in trainer_callbacks.callbacks(trainer):
         if _is_restored_in_part(callback):
             yield _in_part(callback)
-        elif type(callback).state_dict is not Callback.state_dict and not isinstance(callback, _CHANGE_NOTHING):
+        elif type(callback).state_dict is not stateless and not is_a(callback, *_CHANGE_NOTHING):
             yield Verdict(type(callback).__name__, Level.EXACT, "its state is in the file")
 
 
@@ -118,7 +120,7 @@ def _data_module(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdic
 
 
 def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
-    present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer) if not isinstance(it, _CHANGE_NOTHING)}
+    present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer) if not is_a(it, *_CHANGE_NOTHING)}
     for key, callback in present.items():
         name, state = type(callback).__name__, callback.state_dict()
         if _is_restored_in_part(callback):
@@ -128,12 +130,12 @@ def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
         elif state:
             yield Verdict(name, Level.APPROXIMATE, "the file has no state of it")
     for key in saved:
-        if key not in present and not key.startswith(tuple(kind.__name__ for kind in _CHANGE_NOTHING)):
+        if key not in present and not key.startswith(_CHANGE_NOTHING):
             yield Verdict(key.partition("{")[0], Level.LOST, "the file has its state, and the trainer no such callback")
 
 
 def _is_restored_in_part(callback: Any) -> bool:
-    return isinstance(callback, (StochasticWeightAveraging, ModelPruning))
+    return is_a(callback, "StochasticWeightAveraging", "ModelPruning")
 
 
 def _in_part(callback: Any) -> Verdict:

@@ -7,9 +7,8 @@ that the file holds, and it was seen to read them so. Whatever else it is, nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from checkpointable.lightning_internals import trainer as internals
@@ -19,6 +18,9 @@ from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of
 from checkpointable.resume.owned_rng import IN_DATA, MOST
 from checkpointable.resume.state import LoaderState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _T = TypeVar("_T")
 

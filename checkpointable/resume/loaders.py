@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from lightning.pytorch.utilities import CombinedLoader
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import combined_loader
 from checkpointable.resume import rng
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.state import LoaderState
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities import CombinedLoader
 
 
 class Positions:

@@ -6,14 +6,16 @@ Hooks set the modes at an epoch's start, and a resume inside the epoch calls non
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals.tree import find, is_a
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 def capture_modes(module: LightningModule) -> dict[str, list[str]]:
@@ -53,7 +55,7 @@ def log_differences(initial: Mapping[str, Sequence[str]], saved: Mapping[str, Se
 def restore_accumulation(trainer: Trainer) -> None:
     """Set ``accumulate_grad_batches`` as the user's ``GradientAccumulationScheduler`` sets it for this epoch."""
     for callback in trainer_callbacks.callbacks(trainer):
-        if isinstance(callback, GradientAccumulationScheduler):
+        if is_a(callback, "GradientAccumulationScheduler"):
             callback.on_train_epoch_start(trainer)
 
 
@@ -73,5 +75,10 @@ def gradients_outlive_batches(trainer: Trainer) -> bool:
     """Whether gradients may be needed after a batch outside an accumulation window: user code zeroes or reads them."""
     module = trainer.lightning_module
     owners = (module, *trainer_callbacks.callbacks(trainer))
-    overridden = any(is_overridden("on_before_zero_grad", owner) for owner in owners)
-    return not module.automatic_optimization or overridden or is_overridden("optimizer_zero_grad", module)
+    hooks = [("optimizer_zero_grad", module), *(("on_before_zero_grad", owner) for owner in owners)]
+    return not module.automatic_optimization or any(_is_overridden(hook, owner) for hook, owner in hooks)
+
+
+def _is_overridden(hook: str, owner: object) -> bool:
+    overridden: bool = find(owner, "is_overridden")(hook, owner)
+    return overridden

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import NotLoadedError
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.callbacks import callbacks
 from checkpointable.policy.names import KEY
 from checkpointable.storage.format.placeholder import placeholders_in
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _SHOWN = 5
 

@@ -9,8 +9,8 @@ from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 
+from checkpointable.lightning_internals.tree import is_a
 from checkpointable.resume.generator_states import kinds, made_from, set_state, state_of
 
 _DEEPEST, _LONGEST, MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
@@ -168,6 +168,6 @@ def _parts(thing: Any) -> dict[Any, Any]:
         names = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False))
         empty = CellType()  # the cell of a name that is not bound yet
         return {name: cell.cell_contents for name, cell in names.items() if cell != empty}
-    if isinstance(thing, (type, ModuleType, torch.Tensor, Trainer)):
+    if isinstance(thing, (type, ModuleType, torch.Tensor)) or is_a(thing, "Trainer"):
         return {}
     return dict(getattr(thing, "__dict__", {}))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
 from checkpointable.policy.position import Ended, Position
@@ -16,6 +15,9 @@ from checkpointable.resume import evidence, loader_verdict
 from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> list[Verdict]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError, ResumeError
 from checkpointable.catalog.scan import scan
@@ -23,6 +21,7 @@ from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.lightning_internals.loops import Restoring
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import evidence, module_state, report, rng
@@ -34,8 +33,12 @@ from checkpointable.resume.script_values import Difference, ScriptValues, compar
 from checkpointable.resume.state import LoaderState, RankState, RunState
 from checkpointable.storage.paths import parent
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.utilities import CombinedLoader
 
-class Restorer:
+
+class Restorer(Restoring):
     """Restores from a checkpoint what is needed to resume the same run. Without a checkpoint it restores nothing.
 
     Args:

@@ -11,16 +11,18 @@ import io
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 
 from checkpointable.policy.options import Options
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.storage.format import safe_load
 from checkpointable.storage.format.placeholder import placeholders_in
 from checkpointable.storage.format.same import same
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
 _MOVING = {"params", "param_names", "initial_lr", "base_lrs", "last_epoch", "optimizer_state_dict"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals.tree import is_a
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _ARGUMENTS = (
     *("precision", "gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
@@ -24,7 +25,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     found = {name: str(getattr(trainer, name)) for name in _ARGUMENTS}
     if trainer.gradient_clip_val is not None:
         found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 means 1.0 here, unlike in the others
-    schedules = [it for it in trainer_callbacks.callbacks(trainer) if isinstance(it, GradientAccumulationScheduler)]
+    schedules = [it for it in trainer_callbacks.callbacks(trainer) if is_a(it, "GradientAccumulationScheduler")]
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
     found["optimizer_parameters"] = _order_of_parameters(trainer)

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import finders, loops
+from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.lightning_internals.tree import check
-from checkpointable.resume import module_state
-from checkpointable.resume.restorer import ResumingCheckpointIO
+from checkpointable.lightning_internals.tree import Mixin
+from checkpointable.policy.options import Options
 from checkpointable.saving import recording
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.session import Session
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+else:  # at run time, the base is that class in the tree of the trainer
+    ModelCheckpoint = object
+
 
 def _from_kept_files(read: Callable[[KeptFiles], Any]) -> Any:
-    """An attribute that is read from the durable files. ``ModelCheckpoint`` sets it too, which has no effect."""
+    """An attribute that is read from the durable files. The constructor of ``ModelCheckpoint`` sets it, in vain."""
     return property(lambda callback: read(callback.session.saver.kept_on_disk), lambda callback, value: None)
 
 
-class CheckpointingCallback(ModelCheckpoint):
+class CheckpointingCallback(Mixin, ModelCheckpoint):
     """Forwards the trainer's callbacks to the session, and shows loggers and Lightning what is saved.
 
     It is a ``ModelCheckpoint`` because Lightning and loggers look for one, but only the session saves, at the safe
@@ -42,6 +43,8 @@ class CheckpointingCallback(ModelCheckpoint):
     current_score = _from_kept_files(lambda kept: score_tensors(kept).get(kept.last_path))
     kth_best_model_path = _from_kept_files(lambda kept: next(reversed(kept.scores), ""))
     last_model_path = _from_kept_files(lambda kept: kept.last_path)
+    names_the_class = True
+    _is_made = False
 
     def __init__(self, session: Session, replaced: ModelCheckpoint | None) -> None:
         self.session = session
@@ -55,6 +58,28 @@ class CheckpointingCallback(ModelCheckpoint):
             save_last=options.save_last,
         )
         self.replaced = replaced
+        self._is_made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change an argument of the run, as assigning to a ``ModelCheckpoint`` does.
+
+        Raises:
+            AttributeError: If it is one that is read from the durable files.
+            PolicyError: If it cannot be used.
+        """
+        if self._is_made and isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"{name} cannot be set: it is read from the checkpoints that are kept")
+        if self._is_made and name == "dirpath" and self.session.saver.store is not None:
+            raise AttributeError("dirpath cannot be set in a fit that saves there already: give it to the constructor")
+        if self._is_made and name in Options.__dataclass_fields__:
+            self.session.change(**{name: value})
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """The arguments of the run that a ``ModelCheckpoint`` does not have, such as ``save_interval``."""
+        if name not in Options.__dataclass_fields__ or "session" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.session.options, name)
 
     def publish(self, trainer: Trainer) -> None:
         """Let the loggers read which files are durable now."""
@@ -65,8 +90,8 @@ class CheckpointingCallback(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Detach for a fit of a module that is not ours."""
-        if stage == "fit" and pl_module.__dict__.get("_checkpointing") is not self.session:
+        """Detach for a fit that another session saves, or none."""
+        if stage == "fit" and loops.session_of(trainer) is not self.session:
             trainer_callbacks.detach(trainer, self)
             if self.replaced is not None:
                 trainer_callbacks.attach(trainer, self.replaced)
@@ -78,7 +103,7 @@ class CheckpointingCallback(ModelCheckpoint):
             self.session.open(trainer)
             recording.prepare(trainer, self.session)
             store = self.session.saver.store
-            self.dirpath = None if store is None else store.directory
+            vars(self)["dirpath"] = None if store is None else store.directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record batches and note Ctrl-C from now on."""
@@ -126,8 +151,13 @@ class CheckpointingCallback(ModelCheckpoint):
             self.session.on_exception(trainer, exception)
         self.session.recorder.close()
 
+    @property
+    def best_val_loss(self) -> float:
+        """Lowest ``val_loss`` so far; ``inf`` before the first validation."""
+        return self.session.progress.best_val_loss
+
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the state is under the module's own key in the checkpoint."""
+        """Nothing: the run's state is under a key of its own in the checkpoint."""
         return {}
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
@@ -138,67 +168,3 @@ class CheckpointingCallback(ModelCheckpoint):
 def score_tensors(kept: KeptFiles) -> dict[str, torch.Tensor]:
     """The best files and their scores, shape (), best first."""
     return {path: torch.tensor(score) for path, score in kept.scores.items()}
-
-
-def attach(trainer: Trainer, session: Session) -> None:
-    """Let this session save in a trainer that is about to fit; prepare it also to validate, test or predict."""
-    check(trainer)
-    internals.install_checkpoint_io(trainer, ResumingCheckpointIO)
-    trainer_callbacks.mark_implicit_checkpoint(trainer)
-    if not internals.is_fitting(trainer):
-        return
-    attached = next((c for c in trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
-    if attached is None or attached.session is not session or not internals.has_trained_before(trainer):
-        session.begin()
-        session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
-    session.progress.is_consistent = False  # also after an earlier fit
-    session.resumes_after = session.end = None
-    session.due.take()
-    loops.observe(trainer)
-    finders.observe(trainer)
-    _attach_early_stopping(trainer, session)
-    if not session.options.saves_anything or not _may_save(trainer):
-        return
-    replaced = attached.replaced if attached is not None else trainer_callbacks.take_implicit_checkpoint(trainer)
-    if attached is not None:
-        trainer_callbacks.detach(trainer, attached)
-    trainer_callbacks.attach(trainer, CheckpointingCallback(session, replaced), first_checkpoint=True)
-
-
-def _may_save(trainer: Trainer) -> bool:
-    if not trainer.checkpoint_callbacks:
-        rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
-        return False
-    io = internals.base_checkpoint_io(trainer)
-    if not isinstance(io, DurableCheckpointIO):
-        rank_zero_info(
-            f"checkpointable: {type(io).__name__} writes the files, so they have no metadata of checkpointable:"
-            " latest() and best() do not find them, and none of them is deleted."
-        )
-    if not internals.saves_whole_files(trainer):
-        rank_zero_info(
-            f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."
-            " Lightning's own checkpointing is unchanged."
-        )
-        return False
-    return True
-
-
-def _attach_early_stopping(trainer: Trainer, session: Session) -> None:
-    options = session.options
-    for callback in trainer.early_stopping_callbacks:
-        if getattr(callback, "_checkpointable_session", session) is not session:
-            trainer_callbacks.detach(trainer, callback)  # added by us for a module that was fitted before
-    if options.patience is None:
-        return
-    stopping = EarlyStopping(
-        monitor=str(options.monitor),
-        mode=options.mode,
-        min_delta=options.min_delta,
-        patience=options.patience,
-        strict=not options.keeps_best,  # where best checkpoints are kept, the session reports a missing monitor
-        check_finite=False,  # NaN counts as no improvement, and does not stop the training
-    )
-    stopping._checkpointable_session = session  # type: ignore[attr-defined]  # marks it as ours
-    if all(callback.state_key != stopping.state_key for callback in trainer_callbacks.callbacks(trainer)):
-        trainer_callbacks.attach(trainer, stopping)

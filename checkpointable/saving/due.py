@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.policy.auto_interval import Auto
 from checkpointable.policy.conditions import SafePoint
@@ -13,6 +13,9 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving.saver import Saver
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class Due:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume.state import RunState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _CHUNK_BYTES = 1 << 22  # at a time, so that little memory is taken
 

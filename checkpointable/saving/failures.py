@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError, SaveError
 from checkpointable.policy.position import Position

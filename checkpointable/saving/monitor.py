@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, MonitorError, PolicyError
 from checkpointable.lightning_internals import logged as logged_values
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy import metric_names, names
 from checkpointable.policy.options import Options
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _DEFAULT_MONITOR = Options.monitor
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.catalog.scan import checkpoint_files
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.options import Options
+from checkpointable.saving.saver import Saver
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
-def announce(options: Options, directory: str) -> None:
-    """Say it on rank 0; the directory exists."""
+def announce(trainer: Trainer, options: Options, saver: Saver) -> None:
+    """Say it on rank 0, unless the run resumes or this is a further fit of it; the directory exists."""
+    if not trainer.is_global_zero or saver.resumed_from or internals.has_trained_before(trainer):
+        return
+    directory = saver.directory
     if any(itertools.islice(checkpoint_files(directory, below=False), 1)):
         begins = (
             f"new run, although there are checkpoints in {directory} (to resume, pass"

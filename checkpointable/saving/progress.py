@@ -8,16 +8,15 @@ import uuid
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import torch
-from lightning.pytorch import Trainer
 
 from checkpointable._version import __version__
 from checkpointable.catalog.info import Confirmation, FileMetadata, Score
 from checkpointable.lightning_internals import finders, logged
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import version_of
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
@@ -29,6 +28,9 @@ from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
 from checkpointable.saving.save_task import SaveRequest, base_name
 from checkpointable.saving.steps import Steps
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class Progress:
@@ -158,7 +160,7 @@ def describe(
         weights_only=weights_only,
         versions={
             "checkpointable": __version__,
-            "lightning": lightning.__version__,
+            **version_of(trainer),
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },

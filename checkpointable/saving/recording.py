@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING
 
 from checkpointable.resume.confirmation import Expectation
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.traces import Traces
 from checkpointable.saving.session import Session
 from checkpointable.storage.paths import is_remote, parent
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 def prepare(trainer: Trainer, session: Session) -> None:

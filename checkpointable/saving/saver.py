@@ -12,9 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Set
 from functools import partial
-from typing import Any
-
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import CheckpointInfo
@@ -36,6 +34,9 @@ from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
 from checkpointable.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 _SOON_SECONDS = 0.5  # a quicker save is waited for, so that the next one is not late
 _CHANGED = (

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from checkpointable._errors import SaveError
 from checkpointable.lightning_internals import callbacks, loops
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import is_a
 from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
@@ -37,8 +36,11 @@ from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.saver import Saver
 from checkpointable.saving.steps import call_before_steps
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
-class Session:
+
+class Session(loops.Listener):
     """Follows the events of one fit, starts the saves that are due, and collects their results.
 
     The loops call it on the training thread, in the order that ``loops.Listener`` describes, and so does our callback.
@@ -50,9 +52,12 @@ class Session:
         trial: What hears in place of the session while a finder trains on trial.
     """
 
+    restorer: Restorer
+    end: EndState | None
+    _request: SaveRequest | None
+
     def __init__(self, options: Options) -> None:
-        self.options = options
-        self.interrupt = CtrlC()
+        self.options, self.interrupt = options, CtrlC()
         self.begin()
 
     def begin(self) -> None:
@@ -60,10 +65,7 @@ class Session:
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
-        self.resumes_after: Ended | None = None
-        self.end: EndState | None = None
-        self.trial: loops.Listener | None = None
-        self._request: SaveRequest | None = None
+        self.resumes_after = self.trial = self.end = self._request = None
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
@@ -76,8 +78,7 @@ class Session:
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
-        if trainer.is_global_zero and not self.saver.resumed_from and not internals.has_trained_before(trainer):
-            new_run.announce(self.options, self.saver.directory)
+        new_run.announce(trainer, self.options, self.saver)
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """Note the numbers of the script, before those of the file are restored."""
@@ -188,7 +189,7 @@ class Session:
         if self.saver.store is None:  # the fit failed before its directory was opened
             return
         self.saver.wait_for_staging()
-        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # other exceptions may be of one rank
+        if trainer.world_size == 1 or is_a(exception, "SIGTERMException"):  # other exceptions may be of one rank
             if not self.interrupt.pressed_again:
                 with self.interrupt.cuts_short():
                     self._keep_state(trainer, exception)
@@ -259,8 +260,7 @@ class Session:
         if not self.due.reasons or callbacks.of_session(trainer, self) is None:
             self.due.take()
             return
-        may_wait = not final and self.due.may_wait(self.options)
-        if may_wait and not self.saver.is_idle and self.saver.is_busy(trainer):
+        if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
             return
         self._collect(trainer, wait=True)
         reasons = self.due.take()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Position
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class Steps:

@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 import torchmetrics
+from doors import is_callback, opened, tree_of
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import CombinedLoader
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 
-from checkpointable import CheckpointingModule
+from checkpointable import Checkpointing
 
 SAMPLES, BATCH, EPOCHS = 22, 4, 3
 
@@ -44,6 +43,7 @@ class Config:
     precision: str = "32-true"
     reload: int = 0
     seeded: bool = True
+    door: str = "module"
 
     def __str__(self) -> str:
         plain = asdict(Config())
@@ -179,14 +179,14 @@ def training_loaders(config: Config) -> Any:
     if config.loaders == "one":
         return make_loader(config)
     both = {"a": make_loader(config), "b": make_loader(config, size=10)}
-    return both if config.loaders == "cycle" else CombinedLoader(both, config.loaders)
+    return both if config.loaders == "cycle" else tree_of(config.door).utilities.CombinedLoader(both, config.loaders)
 
 
-class Watched(CheckpointingModule):
+class Watched:
     """Records its batches and losses."""
 
     def __init__(self, config: Config, **options: Any) -> None:
-        super().__init__(patience=config.patience, **options)
+        super().__init__(**options)
         self.config = config
         self.automatic_optimization = config.optimization == "automatic"
         self.net = torch.nn.Sequential(
@@ -260,12 +260,13 @@ HOOKS = ("train_epoch_start", "train_batch_start", "train_batch_end", "validatio
 HOOKS += ("validation_end", "train_epoch_end", "train_end")
 
 
-class Hooks(L.Callback):
-    """Records the order of hooks, with learning rates and early stopping at each."""
+def hooks(tree: Any) -> Any:
+    """A callback that records the order of hooks, with learning rates and early stopping at each."""
+    return type("Hooks", (tree.Callback,), {f"on_{name}": _hook(name) for name in HOOKS})()
 
 
 def _hook(name: str) -> Any:
-    def call(self: Any, trainer: L.Trainer, module: Watched, *_: Any) -> None:
+    def call(self: Any, trainer: Any, module: Any, *_: Any) -> None:
         if not trainer.sanity_checking:
             rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
             waited = [callback.wait_count for callback in trainer.early_stopping_callbacks]
@@ -276,10 +277,6 @@ def _hook(name: str) -> Any:
     return call
 
 
-for _name in HOOKS:
-    setattr(Hooks, f"on_{_name}", _hook(_name))
-
-
 class Rows(Logger):
     """Records what is logged at which step, and how much had happened when each file was saved."""
 
@@ -287,7 +284,7 @@ class Rows(Logger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.module: Watched | None = None
+        self.module: Any = None
         self.taken: dict[str, int] = {}
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -331,11 +328,14 @@ def digest(tensor: torch.Tensor) -> str:
 
 def train(config: Config, where: Path, *, seed: int, ckpt_path: str | None = None, **options: Any) -> Outcome:
     """Train in this process, from generators seeded with ``seed``."""
-    L.seed_everything(seed, workers=config.seeded, verbose=False)
-    module = Watched(config, dirpath=where, **options)
+    tree, options = tree_of(config.door), {"dirpath": where, "patience": config.patience, **options}
+    tree.seed_everything(seed, workers=config.seeded, verbose=False)
+    module, ours = opened(config.door, Watched)(config, **options), []
+    if is_callback(config.door):
+        ours = [Checkpointing(**options)]
     rows = Rows()
     rows.module = module
-    trainer = L.Trainer(
+    trainer = tree.Trainer(
         accelerator="cpu",
         devices=1,
         logger=rows,
@@ -343,7 +343,7 @@ def train(config: Config, where: Path, *, seed: int, ckpt_path: str | None = Non
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=where,
-        callbacks=[Hooks()],
+        callbacks=[hooks(tree), *ours],
         num_sanity_val_steps=1,
         precision=config.precision,
         gradient_clip_val=config.clip,
@@ -355,7 +355,7 @@ def train(config: Config, where: Path, *, seed: int, ckpt_path: str | None = Non
     loaders = {} if config.source == "module" else {"train_dataloaders": module.train_dataloader()}
     loaders |= {} if config.source == "module" else {"val_dataloaders": module.val_dataloader()}
     if config.source == "datamodule":
-        loaders = {"datamodule": L.LightningDataModule.from_datasets()}
+        loaders = {"datamodule": tree.LightningDataModule.from_datasets()}
         loaders["datamodule"].train_dataloader = module.train_dataloader
         loaders["datamodule"].val_dataloader = module.val_dataloader
     trainer.fit(module, **loaders, ckpt_path=ckpt_path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from doors import DOORS, SECOND
 from runs import Config, combinations, misses
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -34,6 +37,26 @@ def test_resumed_run_is_the_uninterrupted_run(tmp_path, config):
     tried, found = misses(config, tmp_path, files=5)
     assert tried >= 4
     assert found == []
+
+
+DOORS_BY_DEFAULT = [
+    Config(door=f"module of {SECOND}", workers=2, accumulate=3, validation="half"),
+    Config(door="callback", patience=1, scheduler="plateau", source="module", reload=2),
+    Config(door=f"callback of {SECOND}", sampler="unsized", validation="every", optimization="manual"),
+]
+
+
+@pytest.mark.parametrize("config", DOORS_BY_DEFAULT, ids=str)
+def test_run_of_every_door_resumed_is_the_uninterrupted_run(tmp_path, config):
+    tried, found = misses(config, tmp_path, files=5)
+    assert tried >= 4
+    assert found == []
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("config", [replace(it, door=door) for door in DOORS[1:] for it in COMMON], ids=str)
+def test_sweep_common_configurations_of_every_door(tmp_path, config):
+    assert misses(config, tmp_path)[1] == []
 
 
 @pytest.mark.parametrize("config", combinations(4), ids=str)

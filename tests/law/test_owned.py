@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, EarlyStopping, GradientAccumulationScheduler
 from nets import QUIET, load
 from owned import Counting, Drawing, Seen, plain
-from runs import EVERYTHING, Hooks, Outcome, Rows, digest
+from runs import EVERYTHING, Outcome, Rows, digest, hooks
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MetricCollection, wrappers
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
@@ -63,7 +63,9 @@ def run(case: Case, where: Path, *, seed: int, ckpt_path: str | None = None, **s
     module, rows = case.module(dirpath=where, **saving), Rows()
     rows.module = module
     quiet = {**QUIET, "logger": rows, "log_every_n_steps": 2, "default_root_dir": where, "max_epochs": 3}
-    trainer = L.Trainer(**{**quiet, "num_sanity_val_steps": 1, **case.options}, callbacks=[Hooks(), *case.callbacks()])
+    trainer = L.Trainer(
+        **{**quiet, "num_sanity_val_steps": 1, **case.options}, callbacks=[hooks(L.pytorch), *case.callbacks()]
+    )
     trainer.fit(module, case.data(), case.validation(), ckpt_path=ckpt_path)
     momenta = [state["momentum_buffer"] for it in trainer.optimizers for state in it.state_dict()["state"].values()]
     final = {

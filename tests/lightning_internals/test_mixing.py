@@ -129,9 +129,9 @@ def test_observed_loops_keep_their_names_in_a_profile(tmp_path):
 
 def test_observing_twice_changes_nothing(tmp_path):
     own = trainer(tmp_path)
-    loops.observe(own)
+    loops.observe(own, loops.Listener())
     classes = type(own.fit_loop), type(own.fit_loop.epoch_loop)
-    loops.observe(own)
+    loops.observe(own, loops.Listener())
     assert (type(own.fit_loop), type(own.fit_loop.epoch_loop)) == classes
     assert classes[1].__bases__ == (loops._ObservedEpochLoop, _TrainingEpochLoop)
 

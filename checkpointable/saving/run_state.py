@@ -1,0 +1,61 @@
+"""The run's state in a checkpoint, under our own key: added when one is made, taken over when one is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from checkpointable._errors import CheckpointableWarning, ResumeError
+from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import finders
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.names import KEY
+from checkpointable.saving.loadable import make_loadable
+from checkpointable.saving.session import Session
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def add(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any]) -> None:
+    """Add the state to a checkpoint that is made, except to that of a finder's trial."""
+    make_loadable(checkpoint)
+    if trainer is not None and session.trial is None:
+        session.progress.name_what_is_used(checkpoint)
+        checkpoint[KEY] = session.capture(trainer, checkpoint)
+
+
+def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], module: type) -> None:
+    """Take over the state of a checkpoint that is loaded for a module of this class.
+
+    Raises:
+        ResumeError: If a fit shall resume from a file that holds weights only, or, with ``strict_resume``, from one
+            without that state.
+    """
+    if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
+        return  # a finder's trial, validate, test and predict leave the session unchanged
+    if trainer is not None and "optimizer_states" not in checkpoint:
+        raise ResumeError(
+            f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only=True). Start a new run"
+            f" with {module.__name__}.load_from_checkpoint(...), or resume from another file."
+        )
+    if KEY in checkpoint:
+        if trainer is None:
+            session.restore(checkpoint)
+        else:
+            session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
+            finders.restore_found(trainer, session.restorer.found)
+    elif trainer is not None:
+        _without_state(session, trainer, checkpoint)
+
+
+def _without_state(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    trainer_callbacks.forget_implicit_checkpoint(trainer, checkpoint)
+    lacks = (
+        f"{trainer.ckpt_path} was not written by checkpointable. Restored from it: what Lightning restores."
+        " Not in it: best_val_loss, the checkpoints kept so far, randomness, and the position in the data."
+    )
+    if session.options.strict_resume:
+        raise ResumeError(f"{lacks} To resume from it anyway, set strict_resume=False.")
+    rank_zero_warn(lacks, category=CheckpointableWarning)
