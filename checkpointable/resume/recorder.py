@@ -61,6 +61,7 @@ class Recorder:
         if self._kept is None:
             _say_off("there is no local directory for them")
             return
+        traces.remove(self._kept.find_abandoned())
         self._label = Label(run_id=self._kept.run_id, trajectory=lineage.attempt, ranks=self._kept.ranks)
         trajectory = lineage.attempt
         if resumed_after is not None and lineage.ancestors:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.catalog.scan import scan
 from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage import ring_file
 
@@ -70,13 +71,32 @@ class Traces:
 
     def find(self) -> list[Trace]:
         """Those that can be read."""
+        return [trace for trace in self._of_all_runs() if trace.label.run_id == self.run_id]
+
+    def find_abandoned(self) -> list[Trace]:
+        """Those of other runs that no process writes any more, and of which no checkpoint is left to resume from."""
+        others = [trace for trace in self._of_all_runs() if trace.label.run_id != self.run_id and _is_free(trace.path)]
+        found = [scan(place) for place in {os.path.dirname(trace.path) for trace in others}]
+        if any(it.unreadable for it in found):  # one of them may be of any run
+            return []
+        runs = {info.run_id for it in found for info in it.infos}
+        return [trace for trace in others if trace.label.run_id not in runs]
+
+    def _of_all_runs(self) -> list[Trace]:
         found = []
         for directory in self.directories:
             for path in sorted(glob.glob(os.path.join(glob.escape(directory), f"{TEMPORARY_PREFIX}*.trace"))):
                 named = _NAME.fullmatch(os.path.basename(path))
                 if named is not None and int(named["rank"]) % self.ranks == self.rank:
                     found.append(_read(path, named["attempt"], int(named["rank"])))
-        return [trace for trace in found if trace is not None and trace.label.run_id == self.run_id]
+        return [trace for trace in found if trace is not None]
+
+
+def _is_free(path: str) -> bool:
+    try:
+        return not ring_file.is_in_use(path)
+    except OSError:  # another user's, or deleted meanwhile
+        return False
 
 
 def remove(traces: Iterable[Trace]) -> None:

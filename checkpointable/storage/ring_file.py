@@ -20,6 +20,11 @@ from pathlib import Path
 
 from checkpointable.storage.files import open_file
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # on Windows, where files have no such locks
+
 _MAGIC = f"checkpointable trace 1 {sys.byteorder}\n".encode()
 _HEAD_BYTES = 4096
 _RECORD = struct.Struct("=QQ")  # the value's bits, and its number with a check
@@ -64,6 +69,7 @@ class RingFile:
                 file.write(_head(label).ljust(_HEAD_BYTES + records * _RECORD.size, b"\0"))
                 file.flush()
                 self._file = os.dup(file.fileno())
+                _lock(self._file)
             undo.pop_all()
         self._records = records
         self._is_open = True
@@ -129,6 +135,27 @@ def read(path: str) -> Ring | None:
         return None
     label = content[len(_MAGIC) : _HEAD_BYTES].rstrip(b"\0")
     return Ring(label, dict(_intact(content[_HEAD_BYTES:])))
+
+
+def is_in_use(path: str) -> bool:
+    """Whether a process that is alive may be writing a ring's file; also true where that can't be found out.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    with open_file(path) as file:
+        return not _lock(file.fileno())
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed, also by the end of the process; returns whether that is done."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked by another process, or no locks on this file system
+        return False
+    return True
 
 
 def _intact(content: bytes) -> Iterator[tuple[int, int]]:

@@ -3,8 +3,8 @@
 Each line is appended to ``record.txt`` and printed, and training goes on when a line has come in reply: so the test is
 never late for a kill.
 
-Arguments: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``; and ``"other
-randomness"`` for a twin that does not restore the random states.
+Arguments: the directory for the files, and for ``record.txt`` and, at the end, ``final.txt``; the door (see
+``doors``); and ``"other randomness"`` for a twin that does not restore the random states.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import lightning as L
 import numpy as np
 import torch
+from doors import is_callback, opened, tree_of
 from runs import Digits
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from checkpointable import CheckpointableWarning, CheckpointingModule, latest
+from checkpointable import CheckpointableWarning, Checkpointing, latest
 from checkpointable.resume import evidence, rng
 
 BATCHES, EPOCHS = 8, 3
@@ -36,11 +36,11 @@ DEADLINE_SECONDS = 600
 PAUSE_SECONDS = 0.02  # so that a moment chosen at random falls anywhere in a batch
 
 
-class Killable(CheckpointingModule):
+class Killable:
     """Records each batch while it is trained, so the record may be ahead of the saved files."""
 
-    def __init__(self, where: Path) -> None:
-        super().__init__(dirpath=where, save_interval=2, every_n_epochs=1, save_last_k=2)
+    def __init__(self, where: Path, **options: Any) -> None:
+        super().__init__(**options)
         self.net = torch.nn.Sequential(
             torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.3), torch.nn.Linear(6, 2)
         )
@@ -68,7 +68,7 @@ class Killable(CheckpointingModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
 
 
-def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
+def sha256_of_state(module: Any, trainer: Any) -> str:
     """A hash of weights, optimizer, scheduler, best loss and generators."""
     found = hashlib.sha256()
     states = trainer.optimizers[0].state_dict()["state"].values()
@@ -81,19 +81,21 @@ def sha256_of_state(module: Killable, trainer: L.Trainer) -> str:
     return found.hexdigest()
 
 
-def main(where: Path, twin: str) -> None:
+def main(where: Path, door: str, twin: str) -> None:
     signal.alarm(DEADLINE_SECONDS)
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", CheckpointableWarning)
     if twin == "other randomness":
         rng.restore = lambda states: None
         evidence.same = lambda saved, now: True  # the report does not notice
-    ckpt_path = latest(where)
-    L.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
-    module = Killable(where)
-    trainer = L.Trainer(
+    ckpt_path, tree = latest(where), tree_of(door)
+    tree.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
+    options: dict[str, Any] = {"dirpath": where, "save_interval": 2, "every_n_epochs": 1, "save_last_k": 2}
+    module = opened(door, Killable)(where, **options)
+    trainer = tree.Trainer(
         accelerator="cpu", devices=1, max_epochs=EPOCHS, logger=False, enable_progress_bar=False,
         enable_model_summary=False, val_check_interval=4, default_root_dir=where,
+        callbacks=[Checkpointing(**options)] if is_callback(door) else [],
     )  # fmt: skip
     training = DataLoader(Digits(BATCHES * 4), batch_size=4, shuffle=True)
     trainer.fit(module, training, DataLoader(Digits(12), batch_size=4, shuffle=True), ckpt_path=ckpt_path)
@@ -101,4 +103,4 @@ def main(where: Path, twin: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

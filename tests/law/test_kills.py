@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from doors import DOORS
 
 SCRIPT = Path(__file__).parent / "killable.py"
 
@@ -30,9 +31,11 @@ def lines_of(where: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
-def run(where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0, twin: str = "") -> bool:
+def run(
+    where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0, door: str = DOORS[0], twin: str = ""
+) -> bool:
     """Run the script; kill it soon after its lines say that the moment has come. Returns whether it was killed."""
-    command, pipe, lines = [sys.executable, str(SCRIPT), str(where), twin], subprocess.PIPE, []
+    command, pipe, lines = [sys.executable, str(SCRIPT), str(where), door, twin], subprocess.PIPE, []
     with (
         (where / "stderr.txt").open("w") as errors,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as child,
@@ -100,22 +103,27 @@ def moments(seed: int) -> Iterator[tuple[Moment, float]]:
         yield after(choose.randint(1, 6)), choose.uniform(0, 0.03)
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    where = tmp_path_factory.mktemp("straight")
-    assert not run(where)
+def uninterrupted(where: Path, door: str) -> tuple[dict[str, str], str]:
+    assert not run(where, door=door)
     return merged(lines_of(where)), (where / "final.txt").read_text()
 
 
-def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: int, seed: int) -> int:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return uninterrupted(tmp_path_factory.mktemp("straight"), DOORS[0])
+
+
+def kill_and_compare(
+    where: Path, straight: tuple[dict[str, str], str], kills: int, seed: int, door: str = DOORS[0]
+) -> int:
     """Run with this many kills, then to the end. Returns how many kills hit a running training."""
     killed = 0
     for _, (moment, delay_seconds) in zip(range(kills), moments(seed), strict=False):
-        if not run(where, moment, delay_seconds=delay_seconds):
+        if not run(where, moment, delay_seconds=delay_seconds, door=door):
             break
         killed += 1
         assert "not the same" not in (confirmation(where) or "")
-    assert not run(where)
+    assert not run(where, door=door)
     assert killed == 0 or re.match(NO_DIFFERENCE, confirmation(where) or "")
     assert not list(where.glob("*.trace"))
     record, final = straight
@@ -126,6 +134,22 @@ def kill_and_compare(where: Path, straight: tuple[dict[str, str], str], kills: i
 
 def test_run_killed_twice_in_an_epoch_and_in_a_validation_is_the_uninterrupted_run(tmp_path, straight):
     assert kill_and_compare(tmp_path, straight, kills=3, seed=1) == 3
+
+
+def killed_three_times(where: Path, door: str) -> None:
+    (where / "straight").mkdir()
+    (where / "killed").mkdir()
+    assert kill_and_compare(where / "killed", uninterrupted(where / "straight", door), kills=3, seed=2, door=door) == 3
+
+
+def test_run_of_the_callback_in_the_second_tree_killed_three_times_is_the_uninterrupted_run(tmp_path):
+    killed_three_times(tmp_path, DOORS[3])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("door", DOORS[1:3])
+def test_sweep_run_of_another_door_killed_three_times_is_the_uninterrupted_run(tmp_path, door):
+    killed_three_times(tmp_path, door)
 
 
 def test_batches_between_the_file_and_the_kill_confirm_the_resume(tmp_path):

@@ -223,3 +223,21 @@ def test_trace_that_cannot_be_deleted_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.warns(CheckpointableWarning, match="It stays; delete it by hand"):
         traces.remove([trace])
+
+
+def trace_of(where: Path, run_id: str) -> ring_file.RingFile:
+    label = traces.Label(run_id=run_id, trajectory="first", ranks=1).encoded()
+    return ring_file.RingFile(str(where / f".checkpointable-{run_id}first-0.trace"), label, records=8)
+
+
+def test_new_run_deletes_the_traces_of_runs_that_left_no_checkpoint(tmp_path):
+    trace_of(tmp_path, "dead").close()
+    running = trace_of(tmp_path, "live")
+    train(tmp_path, stop=7)
+    with_file = trace_files(tmp_path)
+    assert [path.name.startswith(".checkpointable-dead") for path in with_file] == [False, False]
+    running.close()
+    train(tmp_path, stop=7, ckpt_path=None)
+    assert {path.name for path in with_file} - {path.name for path in trace_files(tmp_path)} == {
+        ".checkpointable-livefirst-0.trace"
+    }, "a run that can be resumed keeps its trace"
