@@ -120,8 +120,10 @@ def _data_module(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdic
 
 
 def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
-    present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer) if not is_a(it, *_CHANGE_NOTHING)}
+    present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer)}
     for key, callback in present.items():
+        if is_a(callback, *_CHANGE_NOTHING):
+            continue
         name, state = type(callback).__name__, callback.state_dict()
         if _is_restored_in_part(callback):
             yield _in_part(callback)

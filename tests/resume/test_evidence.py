@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 import torchmetrics
-from lightning.pytorch.callbacks import BackboneFinetuning, EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import BackboneFinetuning, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from nets import Net, loader, trainer
 
 from checkpointable import ResumeError
@@ -118,6 +118,16 @@ def test_callback_that_is_new_is_approximate_and_one_that_is_gone_is_lost(tmp_pa
     with pytest.warns(UserWarning, match="Be aware that when using `ckpt_path`"):
         found = verdicts_of(tmp_path / "other")["Counting"]
     assert found.level == Level.LOST
+
+
+class SaveCheckpoint(ModelCheckpoint):
+    """As some projects bring along."""
+
+
+def test_subclass_of_model_checkpoint_that_is_still_there_is_not_lost(tmp_path):
+    save(tmp_path, callbacks=[SaveCheckpoint(save_top_k=0)])
+    found = verdicts_of(tmp_path, callbacks=[SaveCheckpoint(save_top_k=0)])
+    assert {it.level for it in found.values()} == {Level.EXACT}
 
 
 class HalfSaved(Measured):
