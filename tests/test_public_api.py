@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, Any] = {
     "auto_insert_metric_name": False,
     "async_save": True,
     "strict_resume": False,
+    "from_script": (),
     "patience": None,
 }
 ERRORS = {

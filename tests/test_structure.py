@@ -44,6 +44,7 @@ OTHERS = {
     "_new_dtypes": "torch.storage",
     "_parent": "fsspec.AbstractFileSystem",
     "_rebuild_tensor_v2": "torch._utils",
+    "_schedulers": "torch.optim.lr_scheduler.SequentialLR",
     "_strip_protocol": "fsspec.AbstractFileSystem",
     "_utils": "torch",
     "_version": "torch.Tensor",

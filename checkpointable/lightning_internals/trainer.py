@@ -174,6 +174,16 @@ def ended(checkpoint: Mapping[str, Any]) -> Ended | None:
     return Ended.EPOCH if progress["processed"] == progress["ready"] else Ended.BATCH
 
 
+def end_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let the counters in a checkpoint say that the epoch has ended."""
+    fit_loop = checkpoint["loops"]["fit_loop"]
+    progress = fit_loop["epoch_progress"]
+    ended = {
+        part: {**count, "processed": count["ready"], "completed": count["ready"]} for part, count in progress.items()
+    }
+    checkpoint["loops"] = {**checkpoint["loops"], "fit_loop": {**fit_loop, "epoch_progress": ended}}
+
+
 def stopped_early(trainer: Trainer) -> bool:
     """Whether ``should_stop`` has to be set after a resume, too: a longer run would have it here as well.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +59,7 @@ class Checkpointing(RunAttributes, Callback):
         auto_insert_metric_name: bool = False,
         async_save: bool = True,
         strict_resume: bool = False,
+        from_script: str | Sequence[str] = (),
         patience: int | None = None,
     ) -> None:
         given = locals()

@@ -62,6 +62,9 @@ class CheckpointingMixin(_Base):
         auto_insert_metric_name: ``{epoch:02d}`` becomes ``epoch=02``.
         async_save: Write in the background; ``False``: training waits until each file is durable.
         strict_resume: Refuse to resume when anything could not be restored exactly.
+        from_script: What a resume takes from the script in place of the file: any of ``"learning_rate"`` (all numbers
+            of the parameter groups), ``"lr_schedulers"``, ``"optimizers"``, ``"data"``, ``"randomness"`` and
+            ``"callbacks"``, one word or a list.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
         args: Passed on to the next base class.
         kwargs: Passed on to the next base class.
@@ -97,6 +100,7 @@ class CheckpointingMixin(_Base):
         auto_insert_metric_name: bool = False,
         async_save: bool = True,
         strict_resume: bool = False,
+        from_script: str | Sequence[str] = (),
         patience: int | None = None,
         **kwargs: Any,
     ) -> None:

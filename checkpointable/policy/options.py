@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from numbers import Integral, Real
@@ -24,6 +24,7 @@ from checkpointable.policy.conditions import (
     EveryNSeconds,
     EveryNTrainSteps,
 )
+from checkpointable.policy.from_script import Part, are_parts, parts_of
 from checkpointable.policy.retention import KeepBest, KeepNewest, Retention
 
 
@@ -56,12 +57,18 @@ class Options:
     auto_insert_metric_name: bool = False
     async_save: bool = True
     strict_resume: bool = False
+    from_script: str | Sequence[str] = ()
     patience: int | None = None
 
     def __post_init__(self) -> None:
         found = list(self._problems())
         if found:
             raise PolicyError("\n  ".join(["these arguments cannot be used:", *found]))
+
+    @property
+    def script_parts(self) -> frozenset[Part]:
+        """What a resume takes from the script."""
+        return parts_of(self.from_script)
 
     @property
     def keeps_best(self) -> bool:
@@ -227,6 +234,10 @@ _LIMITS: dict[str, _Limit] = {
     "dirpath": (
         lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "",
         "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
+    ),
+    "from_script": (
+        are_parts,
+        f"must be one of {', '.join(map(repr, map(str, Part)))}, or a list of them; () for none",
     ),
     "patience": (
         lambda value: _is_whole(value, 1),

@@ -13,6 +13,7 @@ class Level(StrEnum):
     EXACT = "exact"  # only on evidence: it was put back and found the same, or seen to be used as expected
     FROM_FILE = "from the file"  # the script asks for another value, and the file's is used: the same run
     FROM_SCRIPT = "from the script"  # the script's value is used, as the script asks
+    ASKED = "asked for"  # the script's is used, because ``from_script`` names it
     APPROXIMATE = "approximate"  # it differs, or nothing shows that it is the same
     LOST = "lost"  # it is not restored at all
 
@@ -26,14 +27,14 @@ class Verdict:
     why: str
 
     def __str__(self) -> str:
-        if self.level in (Level.FROM_FILE, Level.FROM_SCRIPT):
+        if self.level in (Level.FROM_FILE, Level.FROM_SCRIPT, Level.ASKED):
             return f"{self.part} {self.why}"
         return f"{self.part}: {self.level} ({self.why})"
 
 
 def not_exact(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """What ``strict_resume`` refuses."""
-    return [verdict for verdict in verdicts if verdict.level != Level.EXACT]
+    return [verdict for verdict in verdicts if verdict.level not in (Level.EXACT, Level.ASKED)]
 
 
 def exactness(verdicts: Iterable[Verdict]) -> str:
@@ -42,9 +43,9 @@ def exactness(verdicts: Iterable[Verdict]) -> str:
     ``exact but for: ...`` where the script's values are used on purpose, ``exact (...)`` where it asks for values that
     are not used.
     """
-    found = not_exact(verdicts)
+    found = [verdict for verdict in verdicts if verdict.level != Level.EXACT]
     of_file = "; ".join(str(it) for it in found if it.level == Level.FROM_FILE)
-    of_script = "; ".join(str(it) for it in found if it.level == Level.FROM_SCRIPT)
+    of_script = "; ".join(str(it) for it in found if it.level in (Level.ASKED, Level.FROM_SCRIPT))
     broken = [str(it) for it in found if it.level in (Level.APPROXIMATE, Level.LOST)]
     if broken:
         return "; ".join([*broken, *filter(None, (of_file, of_script))])

@@ -51,7 +51,8 @@ def after_loading(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdi
     yield from _in_order("lr_schedulers", schedulers, states, loaded.get("lr_schedulers", ()))
     yield from _precision(trainer, loaded)
     yield from _data_module(trainer, loaded)
-    yield from _callbacks(trainer, loaded.get("callbacks", {}))
+    if loaded.get("callbacks", {}) is not None:  # the script's are used
+        yield from _callbacks(trainer, loaded.get("callbacks", {}))
     yield _weights(trainer, loaded)
 
 

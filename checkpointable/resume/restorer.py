@@ -7,31 +7,23 @@ fetched or the next epoch starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
-from checkpointable._errors import CheckpointableWarning, CheckpointFileError, ResumeError
-from checkpointable.catalog.scan import scan
-from checkpointable.catalog.select import newest
+from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.loops import Restoring
+from checkpointable.policy.from_script import Part
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import evidence, module_state, report, rng
+from checkpointable.resume import evidence, from_script, module_state, parameter_groups, report, rng, script_values
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
-from checkpointable.resume.needed import require_loaded
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
 from checkpointable.resume.state import LoaderState, RankState, RunState
-from checkpointable.storage.paths import parent
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -46,6 +38,7 @@ class Restorer(Restoring):
         saved: Of this rank; ``None`` if the checkpoint has none for it.
         ended: What had just ended, by Lightning's counters.
         loaded: The whole checkpoint. It is let go when the fit loop begins.
+        parts: What comes from the script; ``from_script.leave_out`` has left it out of the checkpoint.
 
     Attributes:
         resumes: Whether there is a checkpoint.
@@ -58,11 +51,14 @@ class Restorer(Restoring):
         state: RunState | None = None,
         saved: RankState | None = None,
         ended: Ended | None = None,
-        loaded: Mapping[str, Any] | None = None,
+        loaded: dict[str, Any] | None = None,
+        parts: frozenset[Part] = frozenset(),
     ) -> None:
         self._state = state
+        self._parts = parts
         self._loaded = loaded
         self._differing: list[Difference] = []
+        self._script_rng: rng.State | None = None
         self.verdicts: list[Verdict] = []
         self.resumes = state is not None
         self.found: Mapping[str, float] = {} if state is None else state.found
@@ -71,6 +67,17 @@ class Restorer(Restoring):
         self._rng_pending = self._validation_pending = saved is not None
         self._has_started = False
         self._between_passes = ended == Ended.EPOCH
+
+    def on_optimizers_made(self, trainer: Trainer) -> dict[str, Any]:
+        """Before Lightning restores optimizers and schedulers: set in the checkpoint what the script decides of them.
+
+        Returns:
+            The numbers of the script; see ``script_values``.
+        """
+        made = script_values.made(trainer)
+        if self._state is not None and self._loaded is not None:
+            parameter_groups.set_numbers(trainer, self._loaded, self._state.made, made, self._parts)
+        return made
 
     def on_run_start(self, trainer: Trainer, made: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Before the loop checks what is left to train.
@@ -89,7 +96,7 @@ class Restorer(Restoring):
             return made, {}
         if state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._between_passes = True  # saved by another callback after a pass's last batch
-        if self._saved is not None:
+        if self._saved is not None and Part.RANDOMNESS not in self._parts:
             internals.set_global_seed(self._saved.seed)
         if state.stopped_early:
             trainer.should_stop = True
@@ -100,8 +107,9 @@ class Restorer(Restoring):
             restore_dtypes(optimizer, saved)
         self.verdicts = list(evidence.after_loading(trainer, loaded))
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
-        self._differing, unused = compare(file, script)
-        return {**made, **state.made}, unused
+        self._differing, unused = compare(file, script, self._parts)
+        from_script.end_schedules(trainer, state, self._parts)
+        return from_script.used(made, state.made, self._parts), unused
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Track the positions in the training loaders, whose iterators are not made yet, and restore them.
@@ -109,6 +117,8 @@ class Restorer(Restoring):
         Returns:
             Whether the run resumes, so that Lightning has nothing to restore.
         """
+        if Part.RANDOMNESS in self._parts and self._script_rng is None:
+            self._script_rng = rng.capture()  # the order of the data is drawn from the file's states
         positions = track_positions(loader)
         if self._ended is not None and not self._has_started:
             epoch = internals.epochs_done(trainer)
@@ -150,6 +160,7 @@ class Restorer(Restoring):
         self._restore_training_state(trainer, state)
         self.verdicts += report.when_resumed(trainer, state, self._saved, self._ended)
         self.verdicts += [difference.verdict() for difference in self._differing]
+        self.verdicts = from_script.judged(self.verdicts, self._parts)
         self.verdicts = report.of_all_ranks(trainer, self.verdicts)
         report.announce(trainer, state.position, self.verdicts, strict=strict)
         module_state.log_differences(initial_modes, state.initial_modes)
@@ -186,7 +197,7 @@ class Restorer(Restoring):
         module_state.restore_modes(trainer.lightning_module, state.module_modes)
         if ended == Ended.BATCH:
             module_state.restore_accumulation(trainer)
-        rng.restore(self._here.random)
+        rng.restore(self._script_rng or self._here.random)
         return True
 
     @property
@@ -235,48 +246,3 @@ def _check_position(trainer: Trainer, state: RunState) -> None:
             f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
             f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
         )
-
-
-class ResumingCheckpointIO(DurableCheckpointIO):
-    """A trainer's ``CheckpointIO``. If a ``fit`` is given a damaged file, it warns and reads the newest intact one.
-
-    ``validate``, ``test`` and ``predict`` raise instead: their results are about the file that was named.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer: Callable[[], Trainer | None] = ref(trainer)
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; the other arguments are those of ``DurableCheckpointIO.load_checkpoint``.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
-            NotLoadedError: If what the trainer restores can only be loaded with ``weights_only=False``.
-        """
-        checkpoint, trainer = self._intact(path, *args, **kwargs), self._trainer()
-        if trainer is not None:
-            require_loaded(trainer, checkpoint, str(path))
-        return checkpoint
-
-    def _intact(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            return super().load_checkpoint(path, *args, **kwargs)
-        except CheckpointFileError as error:
-            trainer = self._trainer()
-            if trainer is None or not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
-                raise
-            instead = newest(scan(parent(str(path)))).info
-            if instead is None:
-                raise
-            problem = str(error).splitlines()[0]
-            rank_zero_warn(
-                f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
-                category=CheckpointableWarning,
-            )
-            internals.set_resume_path(trainer, instead.path)
-            return super().load_checkpoint(instead.path, *args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the trainer: a copy in another process raises for a damaged file."""
-        return {"_trainer": type(None)}  # called as a dead reference is, it gives None

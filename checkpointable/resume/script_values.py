@@ -8,13 +8,15 @@ script.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from checkpointable.policy.from_script import NUMBERS, Part
 from checkpointable.policy.options import Options
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.storage.format import safe_load
@@ -37,10 +39,13 @@ class Difference:
     in_file: Any
     in_script: Any
     uses_file: bool
+    asked: bool = False
 
     def verdict(self) -> Verdict:
         """Which of the two is used."""
         script, file = _text(self.in_script), _text(self.in_file)
+        if self.asked:
+            return Verdict(self.name, Level.ASKED, f"{_short(self.in_script)} (script), was {_short(self.in_file)}")
         if self.uses_file:
             return Verdict(self.name, Level.FROM_FILE, f"{file} from the file, the script says {script}")
         return Verdict(self.name, Level.FROM_SCRIPT, f"{script} from the script, the file says {file}")
@@ -82,7 +87,9 @@ def made(trainer: Trainer) -> dict[str, list[Any]]:
     return {"optimizers": optimizers, "lr_schedulers": schedulers}
 
 
-def compare(file: ScriptValues, script: ScriptValues) -> tuple[list[Difference], dict[str, Any]]:
+def compare(
+    file: ScriptValues, script: ScriptValues, parts: frozenset[Part] = frozenset()
+) -> tuple[list[Difference], dict[str, Any]]:
     """What differs between the numbers as they were made, and between hyper-parameters.
 
     A hyper-parameter that differs in the same way as one of those numbers is where that number comes from. It is not
@@ -92,13 +99,18 @@ def compare(file: ScriptValues, script: ScriptValues) -> tuple[list[Difference],
         The differences, and the hyper-parameters of the script that are not used, with the values of the file, which
         are.
     """
-    numbers = [*_of_optimizers(file.made, script.made), *_of_schedulers(file.made, script.made)]
-    pairs = [(it.in_file, it.in_script) for it in numbers]
+    of_optimizers, of_schedulers = _of_optimizers(file.made, script.made), _of_schedulers(file.made, script.made)
+    if not parts.isdisjoint(NUMBERS):
+        of_optimizers = (replace(it, uses_file=False, asked=True) for it in of_optimizers)
+    if Part.LR_SCHEDULERS in parts:
+        of_schedulers = (replace(it, uses_file=False, asked=True) for it in of_schedulers)
+    numbers = [*of_optimizers, *of_schedulers]
     others, unused = [], {}
     for name, *pair in _differing(file.hyper_parameters, script.hyper_parameters):
-        if any(same(pair, other) for other in pairs):
+        sources = [it for it in numbers if same(pair, (it.in_file, it.in_script))]
+        if any(it.uses_file for it in sources):
             unused[name] = pair[0]
-        else:
+        elif not sources:
             others.append(Difference(name, pair[0], pair[1], uses_file=False))
     return [*numbers, *others], unused
 
@@ -180,3 +192,12 @@ def _without_own(owners: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return "none" if value is _MISSING else f"{value!r:.60}"
+
+
+def _short(value: Any) -> str:
+    """A value; a number in the shorter of its two forms: ``3e-4`` for 0.0003, and 0.5 as it is."""
+    if not isinstance(value, float):
+        return _text(value)
+    places = next(n for n in range(17) if float(f"{value:.{n}e}") == value) if math.isfinite(value) else 0
+    digits, _, exponent = f"{value:.{places}e}".partition("e")
+    return min(repr(value), f"{digits}e{int(exponent)}" if exponent else digits, key=len)

@@ -125,6 +125,7 @@ class RunState:
         fetching: Whether an exception was raised while the next batch was fetched.
         logged_names: Names of everything logged so far where ``monitor`` is read.
         found: What Lightning's finders of a learning rate and a batch size have found, by attribute.
+        skipped: Whether the rest of its epoch is skipped, as the data come from the script; never set in a file.
         ranks: Empty in a file that holds weights only.
     """
 
@@ -145,6 +146,7 @@ class RunState:
     fetching: bool = False
     logged_names: Sequence[str] = ()
     found: Mapping[str, float] = field(default_factory=dict)
+    skipped: bool = False
     ranks: tuple[RankState, ...] = ()
     format: int = FORMAT
 

@@ -12,7 +12,7 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check, combined, find, refuse_mixture
 from checkpointable.resume import module_state
-from checkpointable.resume.restorer import ResumingCheckpointIO
+from checkpointable.resume.reading import ResumingCheckpointIO
 from checkpointable.saving.callback import CheckpointingCallback
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session

@@ -11,6 +11,7 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.names import KEY
+from checkpointable.resume import from_script
 from checkpointable.saving.loadable import make_loadable
 from checkpointable.saving.session import Session
 
@@ -44,6 +45,7 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
         if trainer is None:
             session.restore(checkpoint)
         else:
+            from_script.leave_out(trainer, checkpoint, session.options.script_parts)
             session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
             finders.restore_found(trainer, session.restorer.found)
     elif trainer is not None:

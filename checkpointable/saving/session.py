@@ -6,7 +6,6 @@ on the training thread, ``SaveTask.run`` makes the file on the background thread
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,7 +81,7 @@ class Session(loops.Listener):
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """Note the numbers of the script, before those of the file are restored."""
-        self.progress.made = script_values.made(trainer)
+        self.progress.made = self.restorer.on_optimizers_made(trainer)
 
     def on_run_start(self, trainer: Trainer) -> None:
         """Compare what Lightning has restored with the file, and note which numbers are used."""
@@ -217,7 +216,7 @@ class Session(loops.Listener):
         metadata = describe(trainer, state, request, self.options, found, outcome, weights_only=weights_only)
         return {**as_builtin(state), "metadata": metadata.to_dict()}
 
-    def restore(self, checkpoint: Mapping[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
+    def restore(self, checkpoint: dict[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
         """Restore what ``capture`` returned, for this rank, from a checkpoint that holds it.
 
         The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
@@ -227,8 +226,8 @@ class Session(loops.Listener):
         self.resumes_after = state.ended
         self.monitor.logged_names.update(state.logged_names)
         self.due.take()
-        rank_state = state.ranks[rank] if rank < len(state.ranks) else None
-        self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint)
+        parts, rank_state = self.options.script_parts, state.ranks[rank] if rank < len(state.ranks) else None
+        self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts)
 
     def _state(self, trainer: Trainer, *, at_safe_point: bool, weights_only: bool) -> RunState:
         return self.progress.capture(

@@ -18,7 +18,7 @@ from nets import Net, durable_io, loader, trainer
 
 from checkpointable.lightning_internals import combined_loader, loops, tree
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
-from checkpointable.resume.restorer import ResumingCheckpointIO
+from checkpointable.resume.reading import ResumingCheckpointIO
 
 HERE = Path(__file__).parent
 

@@ -61,6 +61,11 @@ BAD = {
     ),
     "auto_insert_metric_name": (NOT_A_FLAG, "must be True or False"),
     "strict_resume": (NOT_A_FLAG, "must be True or False"),
+    "from_script": (
+        ["lr", ["data", "weights"], 3, None, True, b"data", [1]],
+        "must be one of 'learning_rate', 'lr_schedulers', 'optimizers', 'data', 'randomness', 'callbacks', or a list of"
+        " them; () for none",
+    ),
     "patience": (
         [0, -1, *NOT_WHOLE],
         "must be a whole number of validations, at least 1, or None for no early stopping",
@@ -89,6 +94,7 @@ GOOD = {
     "auto_insert_metric_name": [False],
     "async_save": [True, False],
     "strict_resume": [True, False],
+    "from_script": [(), "data", ["data"], ("data", "data", "optimizers"), {"callbacks"}],
     "patience": [None, 1, 20],
 }
 

@@ -160,5 +160,5 @@ def test_finished_run_met_with_other_numbers_warns_and_is_refused_when_strict(tm
 def test_twin_without_the_numbers_as_they_were_made_names_nothing(path, tmp_path, caplog, monkeypatch):
     from checkpointable.resume import restorer
 
-    monkeypatch.setattr(restorer, "compare", lambda file, script: ([], {}))
+    monkeypatch.setattr(restorer, "compare", lambda file, script, parts: ([], {}))
     assert resume(path, Tuned(dirpath=tmp_path / "b", lr=0.5, weight=5.0), caplog)[1] == "exact"

@@ -1,0 +1,66 @@
+"""Reads the file that a fit resumes from, or the newest intact one where that is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from checkpointable._errors import CheckpointableWarning, CheckpointFileError
+from checkpointable.catalog.scan import scan
+from checkpointable.catalog.select import newest
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.resume.needed import require_loaded
+from checkpointable.storage.paths import parent
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+class ResumingCheckpointIO(DurableCheckpointIO):
+    """A trainer's ``CheckpointIO``. If a ``fit`` is given a damaged file, it warns and reads the newest intact one.
+
+    ``validate``, ``test`` and ``predict`` raise instead: their results are about the file that was named.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer: Callable[[], Trainer | None] = ref(trainer)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; the other arguments are those of ``DurableCheckpointIO.load_checkpoint``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
+            NotLoadedError: If what the trainer restores can only be loaded with ``weights_only=False``.
+        """
+        checkpoint, trainer = self._intact(path, *args, **kwargs), self._trainer()
+        if trainer is not None:
+            require_loaded(trainer, checkpoint, str(path))
+        return checkpoint
+
+    def _intact(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except CheckpointFileError as error:
+            trainer = self._trainer()
+            if trainer is None or not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
+                raise
+            instead = newest(scan(parent(str(path)))).info
+            if instead is None:
+                raise
+            problem = str(error).splitlines()[0]
+            rank_zero_warn(
+                f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
+                category=CheckpointableWarning,
+            )
+            internals.set_resume_path(trainer, instead.path)
+            return super().load_checkpoint(instead.path, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer: a copy in another process raises for a damaged file."""
+        return {"_trainer": type(None)}  # called as a dead reference is, it gives None
