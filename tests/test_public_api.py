@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, Any] = {
     "best_filename": "best_{monitor}_epoch_{epoch}",
     "auto_insert_metric_name": False,
     "async_save": True,
+    "resume": None,
     "strict_resume": False,
     "from_script": (),
     "patience": None,

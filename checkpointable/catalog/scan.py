@@ -37,6 +37,7 @@ class Found:
 
     infos: list[CheckpointInfo] = field(default_factory=list)  # those of this library, newest last
     unreadable: list[Unreadable] = field(default_factory=list)
+    others: int = 0  # checkpoints of other libraries
     is_file: bool = False
 
 
@@ -75,13 +76,15 @@ def _directory(place: str) -> Found:
             raise error
         unreadable.append(Unreadable(path=str(error.filename), problem=f"cannot be listed: {error.strerror}"))
 
-    infos = []
+    infos, others = [], 0
     for inspected in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_deleted):
         if isinstance(inspected, Unreadable):
             unreadable.append(inspected)
         elif inspected is not None:
             infos.append(inspected)
-    return Found(infos=in_order(infos), unreadable=unreadable)
+        else:
+            others += 1
+    return Found(infos=in_order(infos), unreadable=unreadable, others=others)
 
 
 def _inspect_or_deleted(path: str) -> CheckpointInfo | Unreadable | None:

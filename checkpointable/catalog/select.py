@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from checkpointable._errors import CheckpointableWarning, MonitorError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import Found, Unreadable, looks
+from checkpointable.catalog.unusable import why_nothing
 from checkpointable.storage import files
 from checkpointable.storage.format import archive
 
@@ -20,7 +21,7 @@ def latest(path: str | os.PathLike[str]) -> str | None:
 
     The run whose newest file was written last comes first. Within a run, the position decides, not the clock. At the
     same position, a file saved at a safe point comes before one saved by name (kind ``"manual"``). Files that hold
-    weights only, and those written by plain Lightning, are skipped without a warning.
+    weights only, and those written by plain Lightning, are skipped. If nothing else is there, one line says so.
 
     Args:
         path: A directory, which is searched with its subdirectories; a checkpoint file, which alone is considered; or a
@@ -36,7 +37,11 @@ def latest(path: str | os.PathLike[str]) -> str | None:
         TimeoutError: If for a minute files are deleted before they can be read, and no other is intact.
         RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
     """
-    return _choose(path, newest)
+    choice, found = choose(path, newest)
+    choice.warn(stacklevel=3)
+    if choice.info is None and not choice.skipped:
+        _say(f"nothing to resume: {why_nothing(path, found)}")
+    return None if choice.info is None else choice.info.path
 
 
 def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None:
@@ -61,7 +66,9 @@ def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None
         TimeoutError: If for a minute files are deleted before they can be read, and no other is intact.
         RemoteError: If a remote file system does not answer. This does not mean that there are no checkpoints.
     """
-    return _choose(path, lambda found: best_of(found, monitor))
+    choice, _ = choose(path, lambda found: best_of(found, monitor))
+    choice.warn(stacklevel=3)
+    return None if choice.info is None else choice.info.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +155,13 @@ def _listed(scored: Iterable[CheckpointInfo]) -> str:
     return ", ".join(sorted({f"{info.monitor!r} (mode={info.mode!r})" for info in scored}))
 
 
+def _say(message: str) -> None:
+    """Print a line, once, on rank 0: Lightning is there where a run resumes, and knows its rank."""
+    from lightning_utilities.core.rank_zero import rank_zero_info
+
+    rank_zero_info(f"checkpointable: {message}.")
+
+
 def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable]) -> Choice:
     """The first intact candidate. Unreadable files that were changed after it was saved are reported as skipped."""
     chosen, skipped = None, {}
@@ -161,7 +175,8 @@ def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unre
     return Choice(info=chosen, skipped=skipped)
 
 
-def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> str | None:
+def choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> tuple[Choice, Found]:
+    """Choose among what is at a path, again while files that are tried are deleted."""
     for found in looks(path):
         choice = choose(found)
         if all(files.is_there(skipped) for skipped in choice.skipped):
@@ -172,5 +187,4 @@ def _choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> 
                 f"cannot choose a checkpoint at {path}: for a minute, files were deleted before they could be read, and"
                 " no other is intact. Stop the process that deletes them, or pass the path of one that is kept."
             )
-    choice.warn(stacklevel=4)
-    return None if choice.info is None else choice.info.path
+    return choice, found

@@ -1,4 +1,6 @@
-"""The trainer's checkpoint connector, which makes and loads checkpoints: it lets a keeper add to them and read them.
+"""The trainer's checkpoint connector, which chooses, loads and makes checkpoints.
+
+It lets a keeper add to checkpoints and read them, and resumes from a file that is found if it was given none.
 
 A module of ours does both in its hooks. A callback has no such hooks: Lightning calls its ``on_save_checkpoint`` in
 the middle of making a checkpoint, and not at all for one that holds weights only.
@@ -6,6 +8,7 @@ the middle of making a checkpoint, and not at all for one that holds weights onl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from checkpointable.lightning_internals.tree import Mixin, put_before
@@ -27,19 +30,27 @@ class Keeper(Protocol):
         """After a checkpoint is loaded, before anything is restored from it."""
 
 
-def observe(trainer: Trainer, keeper: Keeper) -> None:
-    """Let this keeper see the checkpoints that the trainer makes and loads, in the place of an earlier one."""
+def keep(trainer: Trainer, keeper: Keeper | None) -> None:
+    """Let this keeper, or none, see the checkpoints that the trainer makes and loads, in place of an earlier one."""
     put_before(_ObservedConnector, trainer._checkpoint_connector)
     trainer._checkpoint_connector.keeper = keeper  # type: ignore[attr-defined]  # it is an observed one now
 
 
-def release(trainer: Trainer) -> None:
-    """Let no keeper see them any more."""
-    vars(trainer._checkpoint_connector).pop("keeper", None)
+def find_with(trainer: Trainer, find: Callable[[Trainer], str | None] | None) -> None:
+    """Where the next run is given no checkpoint, let it resume from the one that is found. All ranks call ``find``."""
+    put_before(_ObservedConnector, trainer._checkpoint_connector)
+    trainer._checkpoint_connector.find = find  # type: ignore[attr-defined]  # it is an observed one now
 
 
 class _ObservedConnector(Mixin, _CheckpointConnector):
     keeper: Keeper | None = None
+    find: Callable[[Trainer], str | None] | None = None
+
+    def resume_start(self, checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
+        find, self.find = self.find, None
+        if not checkpoint_path and find is not None:
+            checkpoint_path = find(self.trainer)
+        super().resume_start(checkpoint_path, weights_only)
 
     def dump_checkpoint(self, weights_only: bool | None = None) -> dict[str, Any]:
         checkpoint: dict[str, Any] = super().dump_checkpoint(weights_only)

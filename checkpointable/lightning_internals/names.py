@@ -54,6 +54,7 @@ OF_TRAINER = (
     "_checkpoint_connector._loaded_checkpoint",
     "_checkpoint_connector.dump_checkpoint",
     "_checkpoint_connector.restore_model",
+    "_checkpoint_connector.resume_start",
     "_logger_connector._callback_metrics",
     "_logger_connector._first_loop_iter",
     "_logger_connector._logged_metrics",

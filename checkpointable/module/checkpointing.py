@@ -58,6 +58,7 @@ class Checkpointing(RunAttributes, Callback):
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,
         async_save: bool = True,
+        resume: Literal["auto", "must"] | None = None,
         strict_resume: bool = False,
         from_script: str | Sequence[str] = (),
         patience: int | None = None,
@@ -74,13 +75,13 @@ class Checkpointing(RunAttributes, Callback):
         if sum(isinstance(it, Checkpointing) for it in trainer_callbacks.callbacks(trainer)) > 1:
             raise PolicyError("the trainer has more than one Checkpointing callback. Give it one.")
         if "_checkpointing" in vars(pl_module):
-            connector.release(trainer)
+            connector.keep(trainer, None)
             rank_zero_info(
                 f"checkpointable: {type(pl_module).__name__} saves itself, by the arguments of its own constructor, so"
                 " the callback Checkpointing(...) does nothing."
             )
             return
-        connector.observe(trainer, self)
+        connector.keep(trainer, self)
         with trainer_callbacks.in_place(trainer):
             attach.attach(trainer, self._checkpointing)
 

@@ -54,13 +54,16 @@ class CheckpointingMixin(_Base):
         save_on_train_epoch_end: Read ``monitor`` at the end of the training epoch (``True``), after validation
             (``False``), or wherever it is logged (``None``).
         save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from.
-        dirpath: Directory; ``None`` = ``checkpoints`` under the trainer's log directory, or the directory of the
-            checkpoint resumed from.
+        dirpath: Directory or URL; relative to the working directory at construction. ``None`` = ``checkpoints`` under
+            the trainer's log directory, or the directory of the checkpoint resumed from.
         filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps
             done), any logged metric, with format specs.
         best_filename: The same for best checkpoints; ``{monitor}`` is the name of the monitored quantity.
         auto_insert_metric_name: ``{epoch:02d}`` becomes ``epoch=02``.
         async_save: Write in the background; ``False``: training waits until each file is durable.
+        resume: ``"auto"``: a ``fit`` without ``ckpt_path`` resumes from the newest checkpoint in ``dirpath``, if one is
+            there; ``"must"``: or is refused. Holds for the first fit of a process in that ``dirpath``. ``None``: only
+            ``ckpt_path`` decides.
         strict_resume: Refuse to resume when anything could not be restored exactly.
         from_script: What a resume takes from the script in place of the file: any of ``"learning_rate"`` (all numbers
             of the parameter groups), ``"lr_schedulers"``, ``"optimizers"``, ``"data"``, ``"randomness"`` and
@@ -99,6 +102,7 @@ class CheckpointingMixin(_Base):
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,
         async_save: bool = True,
+        resume: Literal["auto", "must"] | None = None,
         strict_resume: bool = False,
         from_script: str | Sequence[str] = (),
         patience: int | None = None,

@@ -56,6 +56,7 @@ class Options:
     best_filename: str = "best_{monitor}_epoch_{epoch}"
     auto_insert_metric_name: bool = False
     async_save: bool = True
+    resume: str | None = None
     strict_resume: bool = False
     from_script: str | Sequence[str] = ()
     patience: int | None = None
@@ -130,6 +131,8 @@ class Options:
                 "auto_insert_metric_name=True: the default filename has the names already, as in epoch_3_batch_20;"
                 ' pass filename="{epoch}-{batch}" with it, or leave it out'
             )
+        if self.resume in ("auto", "must") and self.dirpath is None:
+            yield f"resume={self.resume!r}: needs a dirpath to look in; that of a logger is new in each run"
         if self.patience is not None and self.monitor is None:
             yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
 
@@ -238,6 +241,10 @@ _LIMITS: dict[str, _Limit] = {
     "from_script": (
         are_parts,
         f"must be one of {', '.join(map(repr, map(str, Part)))}, or a list of them; () for none",
+    ),
+    "resume": (
+        lambda value: value in ("auto", "must"),
+        "must be 'auto' (resume if there is a checkpoint), 'must' (never start anew), or None (as ckpt_path says)",
     ),
     "patience": (
         lambda value: _is_whole(value, 1),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import finders, loops
+from checkpointable.lightning_internals import connector, finders, loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check, combined, find, refuse_mixture
 from checkpointable.resume import module_state
 from checkpointable.resume.reading import ResumingCheckpointIO
+from checkpointable.saving import auto_resume
 from checkpointable.saving.callback import CheckpointingCallback
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session
@@ -37,6 +39,7 @@ def attach(trainer: Trainer, session: Session) -> None:
     session.progress.is_consistent = False  # also after an earlier fit
     session.resumes_after = session.end = None
     session.due.take()
+    connector.find_with(trainer, partial(auto_resume.find, session.options))
     loops.observe(trainer, session)
     finders.observe(trainer)
     _attach_early_stopping(trainer, session)

@@ -22,10 +22,10 @@ def announce(trainer: Trainer, options: Options, saver: Saver) -> None:
         return
     directory = saver.directory
     if any(itertools.islice(checkpoint_files(directory, below=False), 1)):
-        begins = (
-            f"new run, although there are checkpoints in {directory} (to resume, pass"
-            f" ckpt_path=checkpointable.latest({directory!r}) to fit)"
-        )
+        cure = "resume='auto' holds for the first fit of a process that saves there"
+        if options.resume is None:
+            cure = f"to resume, give resume='auto', or ckpt_path=checkpointable.latest({directory!r}) to fit"
+        begins = f"new run, although there are checkpoints in {directory} ({cure})"
     else:
         begins = f"new run: no checkpoint in {directory}"
     rank_zero_info(f"checkpointable: {begins}. Saves there: {', '.join(when(options))}.")

@@ -11,10 +11,11 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Set
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from checkpointable._errors import CheckpointableWarning, SaveError
+from checkpointable._errors import CheckpointableWarning
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import infos
 from checkpointable.lightning_internals import trainer as internals
@@ -26,10 +27,11 @@ from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types
+from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.saving.steps import changed_only_by_steps
 from checkpointable.storage.local import store_at
-from checkpointable.storage.paths import parent
+from checkpointable.storage.paths import absolute, parent
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
@@ -76,7 +78,7 @@ class Saver:
         """Find and try the directory, and the run's files there up to ``position``; return its next free generation."""
         resumed_from = internals.resume_path(trainer)
         look = partial(_look, trainer, options, resumed_from)
-        self.store, self.resumed_from, found = _on_rank_zero(trainer, look)
+        self.store, self.resumed_from, found = on_rank_zero(trainer, look)
         if resumed_from is not None:
             own = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
             self.kept = self.kept_on_disk = KeptFiles.found(options, own, position)
@@ -90,7 +92,7 @@ class Saver:
         checkpoint = capture()
         self._in_progress, self._questions, self._is_known_slow = request, 0, False
         try:
-            _on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options))
+            on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options))
         except Exception:
             self._in_progress = self._snapshot = None
             raise
@@ -101,7 +103,7 @@ class Saver:
         if self._in_progress is None or not (wait or self._is_done(trainer)):
             return None
         try:
-            result: SaveResult | None = _on_rank_zero(trainer, self._writer.take)
+            result: SaveResult | None = on_rank_zero(trainer, self._writer.take)
         except Exception:  # but not Ctrl-C, after which the save is still in progress
             self._in_progress = self._snapshot = None
             raise
@@ -160,7 +162,7 @@ class Saver:
 
     def has(self, trainer: Trainer, position: Position, reasons: Set[Reason]) -> bool:
         """Whether this position is saved already, in a file that still exists. Collective."""
-        return self.kept.has(position, reasons) and bool(_on_rank_zero(trainer, self._newest_exists))
+        return self.kept.has(position, reasons) and bool(on_rank_zero(trainer, self._newest_exists))
 
     def admits(self, score: float) -> bool:
         """Whether weights with this score are among the best, also beside those of a save in progress."""
@@ -249,6 +251,11 @@ class Saver:
         return {**self.__dict__, "_in_progress": None, "_snapshot": None}
 
 
+def with_absolute_dirpath(options: Options) -> Options:
+    """The same arguments, with a directory that does not depend on the working directory any more."""
+    return options if options.dirpath is None else replace(options, dirpath=absolute(options.dirpath))
+
+
 def _look(
     trainer: Trainer, options: Options, resumed_from: str | None
 ) -> tuple[Store, str | None, list[CheckpointInfo]]:
@@ -273,22 +280,6 @@ def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: 
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(path)
     internals.own_checkpoint_io(trainer).save_checkpoint(checkpoint, path)
-
-
-def _on_rank_zero(trainer: Trainer, work: Callable[[], Any]) -> Any:
-    """Run ``work`` on rank 0; every rank returns its result, or raises its failure. Collective."""
-    result, failure = None, None
-    if trainer.is_global_zero:
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001  # raised below, after the other ranks have it
-            failure = error
-    result, message = trainer.strategy.broadcast((result, None if failure is None else str(failure)))
-    if failure is not None and not isinstance(failure, OSError):
-        raise failure
-    if message is not None:
-        raise SaveError(message) from failure
-    return result
 
 
 def _warn(message: str) -> None:

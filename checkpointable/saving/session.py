@@ -32,7 +32,7 @@ from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress, describe
 from checkpointable.saving.save_task import SaveRequest
-from checkpointable.saving.saver import Saver
+from checkpointable.saving.saver import Saver, with_absolute_dirpath
 from checkpointable.saving.steps import call_before_steps
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Session(loops.Listener):
     _request: SaveRequest | None
 
     def __init__(self, options: Options) -> None:
-        self.options, self.interrupt = options, CtrlC()
+        self.options, self.interrupt = with_absolute_dirpath(options), CtrlC()
         self.begin()
 
     def begin(self) -> None:
@@ -68,7 +68,7 @@ class Session(loops.Listener):
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
-        self.options = replace(self.options, **changes)
+        self.options = with_absolute_dirpath(replace(self.options, **changes))
         self.due.use(self.options)
 
     def open(self, trainer: Trainer) -> None:

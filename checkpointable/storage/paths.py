@@ -7,6 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fsspec.config import conf
@@ -30,7 +31,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def normalize_path(path: str | os.PathLike[str]) -> str:
-    """A path with ``~`` expanded and without ``file://``; a URL without a slash at its end.
+    """A path with ``~`` expanded, ``a/../b`` as ``b``, and without ``file://``; a URL without a slash at its end.
 
     A URL that was turned into a ``Path`` has lost a slash, which is put back.
     """
@@ -39,7 +40,14 @@ def normalize_path(path: str | os.PathLike[str]) -> str:
         text = _ONCE_A_URL.sub(r"\1://", text)
     if is_remote(text):
         return text if text.endswith("://") else text.rstrip("/")
-    return str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
+    local = str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
+    return os.path.normpath(local) if os.pardir in Path(local).parts else local
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A path from the root, where the working directory is the present one; a URL as ``normalize_path`` gives it."""
+    place = normalize_path(path)
+    return place if is_remote(place) else os.path.abspath(place)
 
 
 def parent(path: str) -> str:

@@ -91,6 +91,8 @@ def main(where: Path, door: str, twin: str) -> None:
     ckpt_path, tree = latest(where), tree_of(door)
     tree.seed_everything(1 if ckpt_path is None else os.getpid(), verbose=False)
     options: dict[str, Any] = {"dirpath": where, "save_interval": 2, "every_n_epochs": 1, "save_last_k": 2}
+    if is_callback(door):  # it looks by itself
+        ckpt_path, options["resume"] = None, "auto"
     module = opened(door, Killable)(where, **options)
     trainer = tree.Trainer(
         accelerator="cpu", devices=1, max_epochs=EPOCHS, logger=False, enable_progress_bar=False,

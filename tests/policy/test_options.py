@@ -60,6 +60,10 @@ BAD = {
         "allowed: a name with fields like {epoch}, {batch:05d}, {val_loss:.3f}, without '.ckpt'",
     ),
     "auto_insert_metric_name": (NOT_A_FLAG, "must be True or False"),
+    "resume": (
+        ["always", True, "", 1],
+        "must be 'auto' (resume if there is a checkpoint), 'must' (never start anew), or None (as ckpt_path says)",
+    ),
     "strict_resume": (NOT_A_FLAG, "must be True or False"),
     "from_script": (
         ["lr", ["data", "weights"], 3, None, True, b"data", [1]],
@@ -93,6 +97,7 @@ GOOD = {
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
     "auto_insert_metric_name": [False],
     "async_save": [True, False],
+    "resume": [None],  # the others need a dirpath
     "strict_resume": [True, False],
     "from_script": [(), "data", ["data"], ("data", "data", "optimizers"), {"callbacks"}],
     "patience": [None, 1, 20],
@@ -157,6 +162,13 @@ def test_good_values_beside_a_bad_one_are_not_reported():
     assert "save_top_k=-3" in str(caught.value)
     assert "save_interval" not in str(caught.value)
     assert "mode" not in str(caught.value)
+
+
+@pytest.mark.parametrize("resume", ["auto", "must"])
+def test_resume_without_a_directory_is_refused_saying_what_it_needs(resume):
+    with pytest.raises(PolicyError, match=rf"resume='{resume}': needs a dirpath to look in"):
+        Options(resume=resume)
+    assert Options(resume=resume, dirpath="here").resume == resume
 
 
 def test_patience_without_a_monitor_is_refused_saying_what_it_needs():

@@ -32,8 +32,10 @@ def test_new_run_beside_checkpoints_says_how_to_resume(tmp_path, caplog):
     with caplog.at_level("INFO"):
         trainer(tmp_path).fit(Net(dirpath=tmp_path), loader(2))
     [line] = lines(caplog)
-    assert line.startswith(f"checkpointable: new run, although there are checkpoints in {tmp_path} (to resume, pass ")
-    assert f"ckpt_path=checkpointable.latest({str(tmp_path)!r}) to fit). Saves there: " in line
+    cure = f"to resume, give resume='auto', or ckpt_path=checkpointable.latest({str(tmp_path)!r}) to fit"
+    assert line.startswith(
+        f"checkpointable: new run, although there are checkpoints in {tmp_path} ({cure}). Saves there"
+    )
 
 
 def test_resume_is_no_new_run(tmp_path, caplog):

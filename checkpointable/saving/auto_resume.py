@@ -1,0 +1,66 @@
+"""``resume="auto"`` and ``"must"``: the checkpoint from which a fit resumes that was given none."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from checkpointable._errors import ResumeError
+from checkpointable.catalog.scan import Found
+from checkpointable.catalog.select import choose, newest
+from checkpointable.catalog.unusable import why_nothing
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.policy.options import Options
+from checkpointable.saving.on_rank_zero import on_rank_zero
+from checkpointable.storage.paths import parent
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_LOOKED: set[str] = set()  # the directories in which this process has looked: its later fits start there anew
+
+
+def find(options: Options, trainer: Trainer) -> str | None:
+    """The checkpoint to resume from; ``None`` for a new run. Rank 0 looks, and all ranks follow. Collective.
+
+    Raises:
+        ResumeError: If there is none, and there must be one; or if the directory cannot be read.
+    """
+    if options.resume is None or options.dirpath is None or internals.fast_dev_run(trainer):
+        return None
+    directory = os.fspath(options.dirpath)
+    if directory in _LOOKED or internals.has_trained_before(trainer):
+        return None
+    _LOOKED.add(directory)
+    below = "/" in options.filename + options.best_filename
+    path: str | None = on_rank_zero(trainer, lambda: _look(directory, options.resume, below=below), ResumeError)
+    return path
+
+
+def _look(directory: str, resume: str | None, *, below: bool) -> str | None:
+    choice, found = choose(directory, lambda found: newest(_of_directory(found, directory, below=below)))
+    choice.warn(stacklevel=2)
+    if choice.info is not None:
+        return choice.info.path
+    why = why_nothing(directory, _of_directory(found, directory, below=below))
+    if resume == "must":
+        raise ResumeError(
+            f"resume='must': {why}. Correct dirpath, or start a new run there with resume='auto' or resume=None."
+        )
+    if found.infos or found.unreadable or found.others:
+        rank_zero_info(f"checkpointable: nothing to resume: {why}.")
+    return None
+
+
+def _of_directory(found: Found, directory: str, *, below: bool) -> Found:
+    """Without the checkpoints in subdirectories, unless the templates of this run put its own there."""
+    if below:
+        return found
+    return replace(
+        found,
+        infos=[info for info in found.infos if parent(info.path) == directory],
+        unreadable=[it for it in found.unreadable if parent(it.path) == directory],
+    )
