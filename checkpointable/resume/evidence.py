@@ -84,12 +84,17 @@ def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
         trainer_callbacks.ask_to_save(trainer, asked)
         now, given = asked["state_dict"], [key for key in asked if asked[key] is not loaded.get(key)]
         wrong = [] if all(same(loaded.get(key), asked[key]) for key in given) else wrong
-    if wrong:
-        return Verdict("weights", Level.APPROXIMATE, f"{_names(wrong)}: not as in the file after loading")
     missing = [name for name in now if name not in saved]
-    if missing:
-        return Verdict("weights", Level.APPROXIMATE, f"{_names(missing)}: not in the file, as the script made them")
-    return Verdict("weights", Level.EXACT, _SAME)
+    gone = [name for name in wrong if name not in now]
+    said = [
+        ([name for name in wrong if name in now], "not as in the file after loading"),
+        (missing, "not in the file with this shape, as the script made them"),
+        (gone, "only in the file"),
+    ]
+    reasons = [f"{_names(names)}: {why}" for names, why in said if names]
+    return (
+        Verdict("weights", Level.APPROXIMATE, ", ".join(reasons)) if reasons else Verdict("weights", Level.EXACT, _SAME)
+    )
 
 
 def _in_order(part: str, things: Sequence[Any], now: Sequence[Any], saved: Sequence[Any]) -> Iterator[Verdict]:

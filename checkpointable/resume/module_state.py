@@ -29,11 +29,13 @@ def capture_modes(module: LightningModule) -> dict[str, list[str]]:
     return found
 
 
-def restore_modes(module: LightningModule, saved: Mapping[str, Sequence[str]]) -> None:
-    """Set all parameters and modules to these modes."""
+def restore_modes(
+    module: LightningModule, saved: Mapping[str, Sequence[str]], new: frozenset[str] = frozenset()
+) -> None:
+    """Set all parameters and modules to these modes; ``new`` parameters stay as they are, unless named as frozen."""
     frozen, evaluating = set(saved["frozen"]), set(saved.get("evaluating", ()))
     for name, weight in module.named_parameters():
-        if weight.is_floating_point() or weight.is_complex():
+        if (weight.is_floating_point() or weight.is_complex()) and (name not in new or name in frozen):
             weight.requires_grad = name not in frozen
     for name, part in module.named_modules() if "evaluating" in saved else ():
         part.training = name not in evaluating
@@ -67,7 +69,7 @@ def capture_gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def restore_gradients(module: torch.nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
     """Restore them, on the devices of their parameters."""
     for name, weight in module.named_parameters():
-        if name in gradients:
+        if name in gradients and gradients[name].shape == weight.shape:
             weight.grad = gradients[name].to(device=weight.device, dtype=weight.dtype)
 
 

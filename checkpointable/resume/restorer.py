@@ -18,7 +18,16 @@ from checkpointable.lightning_internals.loops import Restoring
 from checkpointable.policy.from_script import Part
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import evidence, from_script, module_state, parameter_groups, report, rng, script_values
+from checkpointable.resume import (
+    evidence,
+    from_script,
+    module_state,
+    parameter_groups,
+    parameter_names,
+    report,
+    rng,
+    script_values,
+)
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
@@ -58,6 +67,8 @@ class Restorer(Restoring):
         self._parts = parts
         self._loaded = loaded
         self._differing: list[Difference] = []
+        self._fitted: Sequence[Verdict] = ()
+        self._new_weights: frozenset[str] = frozenset()
         self._script_rng: rng.State | None = None
         self.verdicts: list[Verdict] = []
         self.resumes = state is not None
@@ -76,8 +87,23 @@ class Restorer(Restoring):
         """
         made = script_values.made(trainer)
         if self._state is not None and self._loaded is not None:
-            parameter_groups.set_numbers(trainer, self._loaded, self._state.made, made, self._parts)
+            state = self._fit_optimizers(trainer, self._state, self._loaded, made)
+            parameter_groups.set_numbers(trainer, self._loaded, state.made, made, self._parts)
         return made
+
+    def _fit_optimizers(
+        self, trainer: Trainer, state: RunState, loaded: dict[str, Any], made: Mapping[str, Any]
+    ) -> RunState:
+        """Where the module may have changed, restore optimizers by the names of their parameters."""
+        if trainer.lightning_module.strict_loading or Part.OPTIMIZERS in self._parts:
+            return state
+        fitted = parameter_names.fit(trainer, loaded, state.parameters, state.made, made)
+        if fitted is None:
+            return state
+        self._fitted = fitted.verdicts
+        settings = {name: value for name, value in state.settings.items() if name != "optimizer_parameters"}
+        self._state = replace(state, made=fitted.made, settings=settings)
+        return self._state
 
     def on_run_start(self, trainer: Trainer, made: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Before the loop checks what is left to train.
@@ -105,7 +131,8 @@ class Restorer(Restoring):
         restore_rounded(internals.module_state(trainer), loaded["state_dict"])
         for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
             restore_dtypes(optimizer, saved)
-        self.verdicts = list(evidence.after_loading(trainer, loaded))
+        self.verdicts = [*evidence.after_loading(trainer, loaded), *self._fitted]
+        self._new_weights = frozenset(internals.module_state(trainer).keys() - loaded["state_dict"].keys())
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
         self._differing, unused = compare(file, script, self._parts)
         from_script.end_schedules(trainer, state, self._parts)
@@ -194,7 +221,7 @@ class Restorer(Restoring):
         validation = internals.validation_loader(trainer)
         if validation is not None:
             self._restore_validation(positions_of(validation))
-        module_state.restore_modes(trainer.lightning_module, state.module_modes)
+        module_state.restore_modes(trainer.lightning_module, state.module_modes, new=self._new_weights)
         if ended == Ended.BATCH:
             module_state.restore_accumulation(trainer)
         rng.restore(self._script_rng or self._here.random)

@@ -118,6 +118,7 @@ class RunState:
         stepped: In manual optimization: whether an optimizer has ever stepped, and whether one did in the last batch.
         settings: How it is trained; see ``settings.settings_of``.
         made: The numbers of optimizers and schedulers as they were made; see ``script_values.made``.
+        parameters: The names and shapes of the optimizers' parameters; see ``parameter_names``.
         module_modes: Which parameters are frozen and which modules are in evaluation mode; see ``module_state``.
         initial_modes: The same before any hook of the fit that saved it.
         stopped_early: Whether an ``EarlyStopping`` had ended the training.
@@ -139,6 +140,7 @@ class RunState:
     stepped: Sequence[bool] = (False, False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Sequence[Any] = ()
     module_modes: Mapping[str, Any] = field(default_factory=dict)
     initial_modes: Mapping[str, Any] = field(default_factory=dict)
     stopped_early: bool = False

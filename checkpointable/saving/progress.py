@@ -22,7 +22,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.verdict import exactness
-from checkpointable.resume import loaders, module_state, report, rng
+from checkpointable.resume import loaders, module_state, parameter_names, report, rng
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
@@ -88,6 +88,7 @@ class Progress:
             stepped=self.steps.stepped,
             settings=settings_of(trainer),
             made=self.made,
+            parameters=parameter_names.names_of(trainer),
             module_modes=module_state.capture_modes(module),
             initial_modes=self.initial_modes,
             stopped_early=internals.stopped_early(trainer),

@@ -11,7 +11,7 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.names import KEY
-from checkpointable.resume import from_script
+from checkpointable.resume import from_script, parameter_names
 from checkpointable.saving.loadable import make_loadable
 from checkpointable.saving.session import Session
 
@@ -45,6 +45,8 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
         if trainer is None:
             session.restore(checkpoint)
         else:
+            if not trainer.lightning_module.strict_loading:
+                parameter_names.leave_out_misfits(trainer.lightning_module, checkpoint)
             from_script.leave_out(trainer, checkpoint, session.options.script_parts)
             session.restore(checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
             finders.restore_found(trainer, session.restorer.found)

@@ -50,6 +50,14 @@ def test_difference_with_strict_resume_ends_the_training(tmp_path, monkeypatch):
         train(tmp_path, net_options={"strict_resume": True})
 
 
+def test_difference_is_expected_where_the_script_gives_what_from_script_names(tmp_path, said):
+    train(tmp_path, stop=7)
+    train(tmp_path, net_options={"from_script": "randomness", "strict_resume": True})
+    (told,) = said()
+    assert told.startswith("batch 5 of the run has the loss")
+    assert told.endswith("The resume is not exact, so this is expected.")
+
+
 def test_difference_is_expected_and_no_warning_if_the_resume_is_not_exact(tmp_path, said):
     train(tmp_path, stop=7)
     train(tmp_path, gradient_clip_val=1e-3)
