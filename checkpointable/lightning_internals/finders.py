@@ -31,6 +31,11 @@ def observe(trainer: Trainer) -> None:
             put_before(_ObservedSizeFinder, callback)
 
 
+def is_tuning(trainer: Trainer) -> bool:
+    """Whether this fit is one of a ``Tuner``, which ends after the trial."""
+    return any(is_a(it, "LearningRateFinder", "BatchSizeFinder") and it._early_exit for it in callbacks(trainer))
+
+
 def found(trainer: Trainer) -> dict[str, float]:
     """The values of the attributes that the trainer's finders set, by name."""
     module = trainer.lightning_module

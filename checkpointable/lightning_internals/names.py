@@ -101,6 +101,7 @@ OF_TRAINER = (
 # What an instance of an imported class has.
 OF_CLASSES = (
     "BatchSizeFinder._batch_arg_name",
+    "BatchSizeFinder._early_exit",
     "BatchSizeFinder.on_fit_start",
     "BatchSizeFinder.scale_batch_size",
     "CombinedLoader.__iter__",
@@ -109,6 +110,7 @@ OF_CLASSES = (
     "CombinedLoader._iterator",
     "CombinedLoader._state_dicts",
     "LearningRateFinder._attr_name",
+    "LearningRateFinder._early_exit",
     "LearningRateFinder._update_attr",
     "LearningRateFinder.lr_find",
     "LearningRateFinder.on_fit_start",

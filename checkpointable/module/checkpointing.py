@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from checkpointable._errors import PolicyError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import connector
-from checkpointable.policy.options import Options
+from checkpointable.policy.options import Options, refuse_unknown_arguments
 from checkpointable.saving import attach, run_state
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session
@@ -37,7 +37,7 @@ class Checkpointing(RunAttributes, Callback):
 
     def __init__(
         self,
-        *,
+        *args: Any,
         save_interval: int | Literal["auto"] | None = "auto",
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = None,
@@ -47,7 +47,7 @@ class Checkpointing(RunAttributes, Callback):
         save_on_exception: bool = True,
         save_last: bool = True,
         monitor: str | None = "val_loss",
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
         save_top_k: int = 1,
         save_last_k: int = 1,
@@ -62,8 +62,10 @@ class Checkpointing(RunAttributes, Callback):
         strict_resume: bool = False,
         from_script: str | Sequence[str] = (),
         patience: int | None = None,
+        **kwargs: Any,
     ) -> None:
         given = locals()
+        refuse_unknown_arguments(type(self), args, kwargs)
         self._checkpointing = Session(Options(**{name: given[name] for name in Options.__dataclass_fields__}))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -150,26 +150,39 @@ def naming_unknown_arguments(cls: type, given: Iterable[str]) -> Iterator[None]:
         bases = {base.__qualname__ for base in cls.__mro__}
         by_position = re.match(r"(.+)\.__init__\(\) takes 1 positional argument", str(error))
         if by_position is not None and by_position[1] in bases:
-            raise UnknownArgumentError(
-                f"{cls.__name__} got an argument by position that no base class takes. Pass arguments by name, such as"
-                " dirpath='runs' or save_interval=100."
-            ) from error
+            raise _by_position(cls) from error
         found = re.match(r"(.+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[2] not in given or found[1] not in bases:
             raise
-        taken = {name: None for base in cls.__mro__ if "__init__" in vars(base) for name in _named(base)}
-        close = difflib.get_close_matches(found[2], taken, n=1)
-        instead = _INSTEAD.get(found[2])
-        raise UnknownArgumentError(
-            f"{cls.__name__} takes no argument {found[2]!r}"
-            + (
-                f": {instead}"
-                if instead
-                else f". Did you mean {close[0]!r}?"
-                if close
-                else f". It takes {', '.join(taken)}."
-            )
-        ) from error
+        raise _unknown(cls, found[2]) from error
+
+
+def refuse_unknown_arguments(cls: type, args: Sequence[Any], kwargs: Iterable[str]) -> None:
+    """Refuse what a class got beside its own arguments, where no base class takes any.
+
+    Raises:
+        UnknownArgumentError: If there is anything.
+    """
+    if args:
+        raise _by_position(cls)
+    for name in kwargs:
+        raise _unknown(cls, name)
+
+
+def _by_position(cls: type) -> UnknownArgumentError:
+    return UnknownArgumentError(
+        f"{cls.__name__} got an argument by position that no base class takes. Pass arguments by name, such as"
+        " dirpath='runs' or save_interval=100."
+    )
+
+
+def _unknown(cls: type, name: str) -> UnknownArgumentError:
+    taken = {it: None for base in cls.__mro__ if "__init__" in vars(base) for it in _named(base)}
+    close = difflib.get_close_matches(name, taken, n=1)
+    cure = f". Did you mean {close[0]!r}?" if close else f". It takes {', '.join(taken)}."
+    if name in _INSTEAD:
+        cure = f": {_INSTEAD[name]}"
+    return UnknownArgumentError(f"{cls.__name__} takes no argument {name!r}{cure}")
 
 
 _INSTEAD = {  # arguments of ModelCheckpoint, past and present, and one of CheckpointingModule

@@ -12,6 +12,7 @@ from checkpointable._errors import ResumeError
 from checkpointable.catalog.scan import Found
 from checkpointable.catalog.select import choose, newest
 from checkpointable.catalog.unusable import why_nothing
+from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.options import Options
 from checkpointable.saving.on_rank_zero import on_rank_zero
@@ -29,7 +30,9 @@ def find(options: Options, trainer: Trainer) -> str | None:
     Raises:
         ResumeError: If there is none, and there must be one; or if the directory cannot be read.
     """
-    if options.resume is None or options.dirpath is None or internals.fast_dev_run(trainer):
+    if options.resume is None or options.dirpath is None:
+        return None
+    if internals.fast_dev_run(trainer) or finders.is_tuning(trainer):
         return None
     directory = os.fspath(options.dirpath)
     if directory in _LOOKED or internals.has_trained_before(trainer):

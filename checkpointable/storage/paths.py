@@ -31,9 +31,10 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def normalize_path(path: str | os.PathLike[str]) -> str:
-    """A path with ``~`` expanded, ``a/../b`` as ``b``, and without ``file://``; a URL without a slash at its end.
+    """A path with ``~`` expanded and without ``file://``; a URL without a slash at its end.
 
-    A URL that was turned into a ``Path`` has lost a slash, which is put back.
+    A path with ``..`` becomes one from the root: its directory need not be there, as in ``not_there/../runs``. A URL
+    that was turned into a ``Path`` has lost a slash, which is put back.
     """
     text = os.fspath(path)
     if not isinstance(path, str):
@@ -41,7 +42,7 @@ def normalize_path(path: str | os.PathLike[str]) -> str:
     if is_remote(text):
         return text if text.endswith("://") else text.rstrip("/")
     local = str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
-    return os.path.normpath(local) if os.pardir in Path(local).parts else local
+    return os.path.realpath(local) if os.pardir in Path(local).parts else local
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
