@@ -19,7 +19,11 @@ LIGHT = ("pyg", "torchmetrics")  # they need only what the tests need anyway, or
 NO_VALIDATION = ("gluonts",)
 DIFFERING = {"gluonts": ["losses", "weights", "optimizers", "schedulers"]}  # and why: docs/projects.md
 
-PACKAGES = {"forecasting": "pytorch-forecasting", "pyg": "torch-geometric"}  # whose names are not the directory's
+PACKAGES = {
+    "forecasting": "pytorch-forecasting",
+    "pyg": "torch-geometric",
+    "scvi": "scvi-tools",
+}  # whose names are not the directory's
 PROJECTS = sorted(path.parent.name for path in HERE.glob("*/train.py"))
 
 

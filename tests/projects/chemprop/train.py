@@ -6,7 +6,7 @@ from chemprop import data, featurizers, models, nn
 from lightning import pytorch as pl
 from rdkit.Chem import Crippen, MolFromSmiles
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 pl.seed_everything()
 heads = ["O", "N", "Cl", "c1ccccc1", "C1CCCCC1", "CC(=O)", "N#C", "F"]
@@ -31,6 +31,6 @@ trainer = pl.Trainer(
     deterministic=True,  # without it, two runs without a stop differ
     devices=1,
     max_epochs=4,
-    callbacks=[Checkpointing(save_interval=2, dirpath="saved")],
+    callbacks=[Checkpointing(save_interval=2, dirpath="saved", resume="auto")],
 )
-trainer.fit(mpnn, train_loader, val_loader, ckpt_path=latest("saved"))
+trainer.fit(mpnn, train_loader, val_loader)

@@ -8,7 +8,7 @@ from pytorch_forecasting.data import GroupNormalizer
 from pytorch_forecasting.data.examples import generate_ar_data
 from pytorch_forecasting.metrics import QuantileLoss
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 warnings.filterwarnings("ignore")
 pl.seed_everything()
@@ -38,7 +38,7 @@ trainer = pl.Trainer(
     limit_train_batches=10,
     logger=False,
     enable_progress_bar=False,
-    callbacks=[Checkpointing(save_interval=2, dirpath="saved")],
+    callbacks=[Checkpointing(save_interval=2, dirpath="saved", resume="auto")],
 )
 model = TemporalFusionTransformer.from_dataset(
     training,
@@ -52,4 +52,4 @@ model = TemporalFusionTransformer.from_dataset(
     optimizer="ranger",
     reduce_on_plateau_patience=4,
 )
-trainer.fit(model, train_dataloader, val_dataloader, ckpt_path=latest("saved"), weights_only=False)
+trainer.fit(model, train_dataloader, val_dataloader, weights_only=False)

@@ -6,7 +6,7 @@ import pandas as pd
 from gluonts.dataset.pandas import PandasDataset
 from gluonts.torch import DeepAREstimator
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 L.seed_everything()
 days = pd.date_range("2025-01-01", periods=200, freq="D")
@@ -24,7 +24,7 @@ estimator = DeepAREstimator(
         "accelerator": "cpu",
         "logger": False,
         "enable_progress_bar": False,
-        "callbacks": [Checkpointing(monitor="train_loss", save_interval=2, dirpath="saved")],
+        "callbacks": [Checkpointing(monitor="train_loss", save_interval=2, dirpath="saved", resume="auto")],
     },
 )
-predictor = estimator.train(dataset, ckpt_path=latest("saved"))
+predictor = estimator.train(dataset)

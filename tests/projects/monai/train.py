@@ -20,7 +20,7 @@ from monai.transforms import (
     ScaleIntensityd,
 )
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 
 class Net(L.LightningModule):
@@ -79,6 +79,6 @@ if __name__ == "__main__":
     L.seed_everything()
     trainer = L.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False,
-        callbacks=[Checkpointing(save_interval=2, dirpath="saved")],
+        callbacks=[Checkpointing(save_interval=2, dirpath="saved", resume="auto")],
     )  # fmt: skip
-    trainer.fit(Net(), ckpt_path=latest("saved"))
+    trainer.fit(Net())

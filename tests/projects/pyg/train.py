@@ -11,7 +11,7 @@ from torch_geometric.datasets import FakeDataset
 from torch_geometric.nn import GINConv, global_add_pool
 from torchmetrics import Accuracy
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 
 class Model(pl.LightningModule):
@@ -74,9 +74,9 @@ def main():
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
-        callbacks=[Checkpointing(monitor="val_acc", mode="max", save_interval=2, dirpath="saved")],
+        callbacks=[Checkpointing(monitor="val_acc", mode="max", save_interval=2, dirpath="saved", resume="auto")],
     )
-    trainer.fit(model, datamodule, ckpt_path=latest("saved"))
+    trainer.fit(model, datamodule)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch.utils.data import DataLoader, Dataset
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 
 class Digits(Dataset):
@@ -62,6 +62,6 @@ if __name__ == "__main__":
     val_loader = DataLoader(Digits(slice(320, 480), create_transform(32)), batch_size=32)
     trainer = L.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False,
-        callbacks=[Checkpointing(save_interval=2, dirpath="saved")],
+        callbacks=[Checkpointing(save_interval=2, dirpath="saved", resume="auto")],
     )  # fmt: skip
-    trainer.fit(LitTimm("test_resnet", num_classes=10), train_loader, val_loader, ckpt_path=latest("saved"))
+    trainer.fit(LitTimm("test_resnet", num_classes=10), train_loader, val_loader)

@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from checkpointable import CheckpointingMixin, latest
+from checkpointable import CheckpointingMixin
 
 
 class MyModel(CheckpointingMixin, L.LightningModule):
     def __init__(self, num_classes):
-        super().__init__(save_interval=2, dirpath="saved")
+        super().__init__(save_interval=2, dirpath="saved", resume="auto")
         self.net = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, num_classes))
         metrics = MetricCollection([MulticlassAccuracy(num_classes), MulticlassF1Score(num_classes)])
         self.train_metrics = metrics.clone(prefix="train_")
@@ -50,4 +50,4 @@ images = images.float() / 16
 train_loader = DataLoader(TensorDataset(images[:512], labels[:512]), batch_size=64, shuffle=True)
 val_loader = DataLoader(TensorDataset(images[512:704], labels[512:704]), batch_size=64)
 trainer = L.Trainer(max_epochs=3, accelerator="cpu", enable_progress_bar=False, logger=False)
-trainer.fit(MyModel(10), train_loader, val_loader, ckpt_path=latest("saved"))
+trainer.fit(MyModel(10), train_loader, val_loader)

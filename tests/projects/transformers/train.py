@@ -13,7 +13,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from checkpointable import Checkpointing, latest
+from checkpointable import Checkpointing
 
 GOOD = ["good", "great", "fine", "lovely", "superb"]
 BAD = ["bad", "poor", "awful", "dull", "weak"]
@@ -75,6 +75,6 @@ if __name__ == "__main__":
     L.seed_everything()
     trainer = L.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False,
-        callbacks=[Checkpointing(save_interval=2, dirpath="saved")],
+        callbacks=[Checkpointing(save_interval=2, dirpath="saved", resume="auto")],
     )  # fmt: skip
-    trainer.fit(GLUETransformer(), datamodule=MadeSentences(), ckpt_path=latest("saved"))
+    trainer.fit(GLUETransformer(), datamodule=MadeSentences())
