@@ -16,7 +16,7 @@ from harness import HERE, KILLS, compare, environment, forks, new_interpreters
 
 ROOT = HERE.parent.parent
 LIGHT = ("pyg", "torchmetrics")  # they need only what the tests need anyway, or little more
-NO_VALIDATION = ("gluonts",)
+NO_VALIDATION = ("gluonts", "lightly")
 DIFFERING = {"gluonts": ["losses", "weights", "optimizers", "schedulers"]}  # and why: docs/projects.md
 
 PACKAGES = {
