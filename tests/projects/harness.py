@@ -20,7 +20,7 @@ DEADLINE_SECONDS = 1800
 KILLS = ("train 5", "validation 2", "train 7")
 """Moments of the kills: a kind of line in the record, and how many of them the process has written by then."""
 
-SAID = r"checkpointable: (?:resumes after|resumed after).*|.*resume confirmed.*|.*not the same run.*"
+SAID = r"checkpointable: resumes after.*|.*resume confirmed.*|.*not the same run.*"
 
 Launch = Callable[[Path, dict[str, str]], tuple[int, str]]
 """Runs a script in this directory, with these variables in its environment. Returns its code and what it printed."""
@@ -28,10 +28,9 @@ Launch = Callable[[Path, dict[str, str]], tuple[int, str]]
 
 @dataclass
 class Result:
-    """What two trainings gave: the parts that differ, the batches trained, and what was said at each resume."""
+    """The parts in which two trainings differ, and what was said at each resume."""
 
     differing: list[str]
-    batches: int
     said: list[str]
 
 
@@ -100,7 +99,7 @@ def compare(name: str, launch: Launch, where: Path, kills: tuple[str, ...] = KIL
         said += re.findall(SAID, train(launch, killed, seed, kill, twin))
     resumes = [values for values in of_kind("start", record_of(killed)).values() if values != ["0\n"]]
     assert len(resumes) == len(kills), f"{len(kills)} kills, and {len(resumes)} resumes"
-    return Result(differences(straight, killed), len(of_kind("train", record_of(straight))), said)
+    return Result(differences(straight, killed), said)
 
 
 def train(launch: Launch, where: Path, seed: int, kill: str = "", twin: str = "") -> str:
