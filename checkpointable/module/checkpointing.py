@@ -52,7 +52,7 @@ class Checkpointing(RunAttributes, Callback):
         save_top_k: int = 1,
         save_last_k: int = 1,
         save_on_train_epoch_end: bool | None = None,
-        save_weights_only: bool = False,
+        save_weights_only: bool | Literal["best"] = False,
         dirpath: str | os.PathLike[str] | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",

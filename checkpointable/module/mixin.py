@@ -53,7 +53,8 @@ class CheckpointingMixin(_Base):
         save_last_k: Newest interval, time, step and epoch checkpoints kept; 0 none, -1 all.
         save_on_train_epoch_end: Read ``monitor`` at the end of the training epoch (``True``), after validation
             (``False``), or wherever it is logged (``None``).
-        save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from.
+        save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from. ``"best"``:
+            only from the best checkpoints; the newest one holds everything.
         dirpath: Directory or URL; relative to the working directory at construction. ``None`` = ``checkpoints`` under
             the trainer's log directory, or the directory of the checkpoint resumed from.
         filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps
@@ -96,7 +97,7 @@ class CheckpointingMixin(_Base):
         save_top_k: int = 1,
         save_last_k: int = 1,
         save_on_train_epoch_end: bool | None = None,
-        save_weights_only: bool = False,
+        save_weights_only: bool | Literal["best"] = False,
         dirpath: str | os.PathLike[str] | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",

@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from numbers import Integral, Real
@@ -25,6 +25,7 @@ from checkpointable.policy.conditions import (
     EveryNTrainSteps,
 )
 from checkpointable.policy.from_script import Part, are_parts, parts_of
+from checkpointable.policy.reasons import Reason
 from checkpointable.policy.retention import KeepBest, KeepNewest, Retention
 
 
@@ -50,7 +51,7 @@ class Options:
     save_top_k: int = 1
     save_last_k: int = 1
     save_on_train_epoch_end: bool | None = None
-    save_weights_only: bool = False
+    save_weights_only: bool | str = False
     dirpath: str | os.PathLike[str] | None = None
     filename: str = "epoch_{epoch}_batch_{batch}"
     best_filename: str = "best_{monitor}_epoch_{epoch}"
@@ -111,6 +112,17 @@ class Options:
             best=KeepBest(self.save_top_k if self.keeps_best else 0, self.mode, self.min_delta),
             newest=KeepNewest(self.save_last_k),
         )
+
+    def holds_weights_only(self, reasons: Set[Reason]) -> bool:
+        """Whether a file that is saved for these reasons holds weights only."""
+        return reasons == {Reason.BEST} if self.save_weights_only == "best" else bool(self.save_weights_only)
+
+    def files_for(self, reasons: frozenset[Reason]) -> list[frozenset[Reason]]:
+        """The reasons of each file that is saved: of a best one by itself where that one holds less."""
+        best = frozenset({Reason.BEST})
+        if self.save_weights_only == "best" and reasons > best:
+            return [reasons - best, best]
+        return [reasons]
 
     @property
     def saves_anything(self) -> bool:
@@ -218,10 +230,14 @@ _FLAG: _Limit = (lambda value: isinstance(value, bool), "must be True or False")
 _EVERY: _Limit = (lambda value: _is_whole(value, 0), "must be a whole number of at least 1; 0 or None for never")
 _KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
 _LIMITS: dict[str, _Limit] = {
-    **dict.fromkeys(("save_on_exception", "save_last", "save_weights_only"), _FLAG),
+    **dict.fromkeys(("save_on_exception", "save_last"), _FLAG),
     **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume"), _FLAG),
     **dict.fromkeys(("every_n_train_steps", "every_n_epochs", "keep_every_n_epochs"), _EVERY),
     **dict.fromkeys(("save_top_k", "save_last_k"), _KEPT),
+    "save_weights_only": (
+        lambda value: isinstance(value, bool) or value == "best",
+        "must be True or False, or 'best' for the best checkpoints alone",
+    ),
     "save_interval": (
         lambda value: value == "auto" or _is_whole(value, 1),
         "must be a whole number of batches, at least 1, or 'auto', or None for never",

@@ -19,6 +19,12 @@ class SavedFile:
     position: Position
     reasons: Set[Reason]
     score: float | None = None  # on exactly these weights, if the file is one of the best
+    weights_only: bool = False
+
+
+def newest_to_resume(files: Sequence[SavedFile]) -> Sequence[SavedFile]:
+    """The newest file that can be resumed from, if there is one, else the newest."""
+    return [file for file in files if not file.weights_only][-1:] or files[-1:]
 
 
 class Rule(Protocol):
@@ -80,11 +86,11 @@ class KeepForever:
 
 @dataclass(frozen=True)
 class KeepLast:
-    """The newest file of all, whatever it was saved for: without it a run could not be resumed."""
+    """The newest file to resume from, whatever it was saved for: without it a run could not be resumed."""
 
     def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
-        """The last of them."""
-        return files[-1:]
+        """That one."""
+        return newest_to_resume(files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             monitor=options.monitor,
             mode=options.mode,
             save_top_k=options.save_top_k if options.keeps_best else 0,
-            save_weights_only=options.save_weights_only,
+            save_weights_only=options.save_weights_only is True,
             auto_insert_metric_name=options.auto_insert_metric_name,
             save_last=options.save_last,
         )

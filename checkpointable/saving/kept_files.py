@@ -10,7 +10,7 @@ from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.policy.retention import KeepForever, Retention, SavedFile
+from checkpointable.policy.retention import KeepForever, Retention, SavedFile, newest_to_resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class KeptFiles:
                 path=info.path,
                 position=info.at,
                 reasons=frozenset(reason for reason in Reason if reason in info.reasons),
+                weights_only=info.weights_only,
                 score=info.score if (info.monitor, info.mode) == (options.monitor, options.mode) else None,
             )
             for info in past
@@ -66,13 +67,13 @@ class KeptFiles:
 
     @property
     def last_path(self) -> str:
-        """The newest file; ``""`` if there is none."""
-        return self.files[-1].path if self.files else ""
+        """The newest file to resume from; the newest of all if each holds weights only; ``""`` if there is none."""
+        return "".join(file.path for file in newest_to_resume(self.files))
 
     @property
     def last_position(self) -> Position | None:
-        """The position of the newest file."""
-        return self.files[-1].position if self.files else None
+        """The position of that file."""
+        return next((file.position for file in newest_to_resume(self.files)), None)
 
     def add(self, file: SavedFile) -> KeptFiles:
         """With this file as the newest one."""
@@ -98,11 +99,11 @@ class KeptFiles:
         others = [score for score in (*self.scores.values(), in_progress) if score is not None]
         return self.retention.best.admits(score, others)
 
-    def has(self, position: Position, reasons: Set[Reason]) -> bool:
+    def has(self, position: Position, reasons: Set[Reason], *, weights_only: bool) -> bool:
         """Whether the newest file already is a save of this position that serves these reasons."""
-        if not self.files or self.files[-1].position != position:
+        if not self.files or self.files[-1].position != position or self.files[-1].weights_only > weights_only:
             return False
-        if Reason.BEST in reasons and self.last_path not in self.scores:
+        if Reason.BEST in reasons and self.files[-1].path not in self.scores:
             return False
         if Reason.KEPT_EPOCH in reasons and Reason.KEPT_EPOCH not in self.files[-1].reasons:
             return False

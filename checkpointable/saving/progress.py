@@ -111,6 +111,7 @@ class Progress:
             reasons=reasons,
             metrics=metrics,
             score=score,
+            weights_only=options.holds_weights_only(reasons),
             base_name=base_name(options, self.position, metrics, is_best=score is not None),
         )
 

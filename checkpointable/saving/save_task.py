@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.catalog.info import metadata_of
@@ -40,11 +40,18 @@ class SaveRequest:
     reasons: Set[Reason]
     metrics: Mapping[str, float]
     score: float | None
+    weights_only: bool
     base_name: str
 
     def file_at(self, path: str) -> SavedFile:
         """The requested file, once it is at this path."""
-        return SavedFile(path=path, position=self.position, reasons=self.reasons, score=self.score)
+        return SavedFile(
+            path=path,
+            position=self.position,
+            reasons=self.reasons,
+            score=self.score,
+            weights_only=self.weights_only,
+        )
 
 
 def base_name(options: Options, position: Position, metrics: Mapping[str, float], *, is_best: bool) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.reasons import PERIODIC, Reason
+from checkpointable.policy.reasons import PERIODIC
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types
 from checkpointable.saving.on_rank_zero import on_rank_zero
@@ -160,9 +160,10 @@ class Saver:
             self.blocked_seconds += time.monotonic() - began
         self.wait_for_staging()
 
-    def has(self, trainer: Trainer, position: Position, reasons: Set[Reason]) -> bool:
-        """Whether this position is saved already, in a file that still exists. Collective."""
-        return self.kept.has(position, reasons) and bool(on_rank_zero(trainer, self._newest_exists))
+    def has(self, trainer: Trainer, request: SaveRequest) -> bool:
+        """Whether the position is saved already, in a file that still exists. Collective."""
+        has = self.kept.has(request.position, request.reasons, weights_only=request.weights_only)
+        return has and bool(on_rank_zero(trainer, self._newest_exists))
 
     def admits(self, score: float) -> bool:
         """Whether weights with this score are among the best, also beside those of a save in progress."""
@@ -175,7 +176,7 @@ class Saver:
 
     def _newest_exists(self) -> bool:
         try:
-            return self.store is not None and self.store.exists(self.kept.last_path)
+            return self.store is not None and self.store.exists(self.kept.files[-1].path)
         except OSError:
             return True  # the file system does not answer, but the file was verified when it was written
 

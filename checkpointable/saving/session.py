@@ -261,24 +261,24 @@ class Session(loops.Listener):
             return
         if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
             return
-        self._collect(trainer, wait=True)
-        reasons = self.due.take()
-        if self.saver.has(trainer, self.progress.position, reasons):
-            return
-        self.due.measured.note_start(self.progress.position)
-        try:
+        for reasons in self.options.files_for(self.due.take()):
+            self._collect(trainer, wait=True)
             request = self.progress.request(trainer, reasons, self.due.score, self.options)
-            self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
-        except SaveError as error:
-            failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
-        if final or not self.options.async_save:
-            self._collect(trainer, wait=True, final=final)
+            if self.saver.has(trainer, request):
+                continue
+            self.due.measured.note_start(self.progress.position)
+            try:
+                self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
+            except SaveError as error:
+                failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
+            if final or not self.options.async_save:
+                self._collect(trainer, wait=True, final=final)
 
     def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
         """Lightning's checkpoint. Making it calls ``on_save_checkpoint``, and that ``capture``, with this request."""
         self._request = request
         try:
-            return internals.dump(trainer, weights_only=self.options.save_weights_only)
+            return internals.dump(trainer, weights_only=request.weights_only)
         finally:
             self._request = None
 

@@ -80,6 +80,7 @@ def requested(options: Options, batch: int, *reasons: str, score: float | None) 
         reasons=frozenset(map(Reason, reasons)) or frozenset({Reason.INTERVAL}),
         metrics={},
         score=score,
+        weights_only=False,
         base_name=base_name(options, position, {}, is_best=score is not None),
     )
 

@@ -1,0 +1,72 @@
+"""``save_weights_only="best"``: the best checkpoints hold weights only, and the newest one everything."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from nets import Net, load, loader, trainer
+
+from checkpointable import Checkpoints, best, latest
+
+
+class Improving(Net):
+    """Its validation is better each time."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("val_loss", 1.0 / (1 + self.current_epoch))
+
+
+def fit(where, epochs=3, *, ckpt_path=None, **options):
+    net = Improving(**{"dirpath": where, "save_weights_only": "best", "every_n_epochs": 1, **options})
+    trainer(where, max_epochs=epochs).fit(net, loader(3), loader(1), ckpt_path=ckpt_path)
+    return net
+
+
+def contents(where):
+    """Name, and whether it holds weights only, of each file."""
+    return {os.path.basename(info.path): info.weights_only for info in Checkpoints(where)}
+
+
+def test_best_files_hold_weights_only_and_the_newest_file_everything(tmp_path):
+    net = fit(tmp_path, save_top_k=-1)
+    assert contents(tmp_path) == {
+        "best_val_loss_epoch_0.ckpt": True,
+        "best_val_loss_epoch_1.ckpt": True,
+        "best_val_loss_epoch_2.ckpt": True,
+        "epoch_2_batch_3.ckpt": False,
+    }
+    assert "optimizer_states" not in load(best(tmp_path))
+    assert "optimizer_states" in load(latest(tmp_path))
+    assert net.best_model_path == best(tmp_path)
+    assert net.last_model_path == latest(tmp_path)
+    links = {role: os.path.basename(os.path.realpath(tmp_path / f"{role}.ckpt")) for role in ("last", "best")}
+    assert links == {"last": "epoch_2_batch_3.ckpt", "best": "best_val_loss_epoch_2.ckpt"}
+
+
+def test_resumed_run_knows_the_best_files_and_deletes_those_that_are_outdated(tmp_path):
+    fit(tmp_path, epochs=2)
+    fit(tmp_path, epochs=3, ckpt_path=latest(tmp_path))
+    assert contents(tmp_path)["best_val_loss_epoch_2.ckpt"]
+    assert "best_val_loss_epoch_1.ckpt" not in contents(tmp_path)
+    assert trainer(tmp_path).validate(Improving(), loader(1), ckpt_path=best(tmp_path), verbose=False)
+
+
+@pytest.mark.parametrize("save_last_k", [0, 1])
+def test_newest_file_to_resume_from_is_never_deleted_for_a_best_one(tmp_path, save_last_k):
+    net = fit(tmp_path, epochs=1, save_last_k=save_last_k, save_top_k=1)
+    path = net.last_model_path
+    trainer(tmp_path, max_epochs=3).fit(
+        resumed := Improving(dirpath=tmp_path, save_weights_only="best", save_last=False, save_interval=None),
+        loader(3),
+        loader(1),
+        ckpt_path=path,
+    )
+    assert latest(tmp_path) == path == resumed.last_model_path
+    assert contents(tmp_path)["best_val_loss_epoch_2.ckpt"]
+
+
+def test_best_of_everything_is_one_file_without_the_argument(tmp_path):
+    """The twin."""
+    fit(tmp_path, epochs=1, save_weights_only=False)
+    assert contents(tmp_path) == {"best_val_loss_epoch_0.ckpt": False}
