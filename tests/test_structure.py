@@ -303,3 +303,26 @@ def test_room_imports_nothing_of_lightning_when_it_is_imported():
 def test_import_of_lightning_that_runs_is_found(statement):
     """The twin."""
     assert len(imports_lightning(statement)) == 1
+
+
+LIGHTNING_AT_IMPORT = {f"checkpointable.{name}" for name in ("pl", "module.module", "module.checkpointing")}
+
+
+def test_only_the_doors_import_lightning_by_name():
+    """All other code gets its classes from the tree of the trainer at hand."""
+    found = set()
+    for module, source in SOURCES.items():
+        for node in _outside_type_checking(ast.parse(source)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric") for name in names):
+                found.add(module)
+    assert found == LIGHTNING_AT_IMPORT
+
+
+def _outside_type_checking(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _outside_type_checking(child)

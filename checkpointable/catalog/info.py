@@ -64,6 +64,7 @@ class _Facts:
     base_name: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     confirmation: Confirmation | None = None
+    weights: str = "current"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,8 @@ class CheckpointInfo(_Facts):
         verdicts: How exactly each part of the run resumes from it, and why.
         confirmation: How the batches that its run had trained again by then compare with those before the kill;
             ``None`` if there was none to compare.
+        weights: Which copy its ``state_dict`` is: ``"current"``, the weights that are trained, or ``"averaged"``, those
+            of a ``WeightAveraging`` callback.
     """
 
     path: str

@@ -71,7 +71,7 @@ def _nothing_to_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> str
 
 def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
     return (
-        f"{info.kind}, weights only" if info.weights_only else info.kind,
+        f"{info.kind}{', averaged' * (info.weights == 'averaged')}{', weights only' * info.weights_only}",
         str(info.epoch),
         str(info.batch),
         str(info.step),

@@ -214,7 +214,8 @@ class Session(loops.Listener):
             state = self._state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
         found, outcome = self.saver.resumed_from, self.recorder.outcome()
         metadata = describe(trainer, state, request, self.options, found, outcome, weights_only=weights_only)
-        return {**as_builtin(state), "metadata": metadata.to_dict()}
+        weights = "averaged" if callbacks.averaged_weights(trainer, checkpoint) else "current"
+        return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict()}
 
     def restore(self, checkpoint: dict[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
         """Restore what ``capture`` returned, for this rank, from a checkpoint that holds it.
