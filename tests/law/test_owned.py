@@ -190,7 +190,7 @@ def test_state_that_user_code_owns_resumes_as_in_the_uninterrupted_run(tmp_path,
 @pytest.mark.parametrize("name", CASES)
 def test_state_that_user_code_owns_differs_without_its_mechanism(tmp_path, monkeypatch, name):
     case, mechanism = CASES[name]
-    monkeypatch.setattr(*mechanism, lambda *_: None)
+    monkeypatch.setattr(*mechanism, lambda *_, **__: None)
     assert next(misses(case, tmp_path), None) is not None
 
 
