@@ -150,7 +150,7 @@ class _Unpickler(_Python):  # type: ignore[misc]  # as above
         if isinstance(function, Placeholder):
             return function.followed_by("call", args)
         name = self._name_of(function)
-        if not any(isinstance(arg, Placeholder) for arg in args):
+        if function is Placeholder or not any(isinstance(arg, Placeholder) for arg in args):
             return function(*args)
         if name == _SUBCLASS and len(args) == 4:
             rebuild, kind, parts, state = args  # it is kept as a plain tensor, since a storage cannot be compared

@@ -262,3 +262,14 @@ def test_tensors_beside_what_torch_refuses_are_loaded():
     assert [type(it) for it in loaded] == [type(it) for it in tensors]
     assert all(it.dtype == was.dtype and it.shape == was.shape for it, was in zip(loaded, tensors, strict=True))
     assert all(it.to_dense().equal(was.to_dense()) for it, was in zip(loaded[:5], tensors[:5], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["enum", "defaultdict of lists", "deque"])
+def test_placeholder_that_was_saved_is_the_same_where_torch_refuses_the_file(kind):
+    def with_ours(content):
+        loading = safe_load.Loading("a file")
+        with torch.serialization.safe_globals([(safe_load.Placeholder, safe_load._SELF)]):
+            return safe_load._load_with_ours(io.BytesIO(content), loading, None, ValueError())
+
+    one = with_ours(saved(ODD[kind]))
+    assert same(with_ours(saved(one)), one)
