@@ -106,7 +106,8 @@ class CheckpointInfo(_Facts):
     Attributes:
         path: Its path or URL.
         kind: ``"best"``, ``"epoch"``, ``"step"``, ``"time"``, ``"interval"``, ``"last"`` (end of training),
-            ``"exception"`` or ``"manual"`` (written by ``trainer.save_checkpoint`` or another callback).
+            ``"exception"``, ``"manual"`` (written by ``trainer.save_checkpoint`` or another callback), or ``"newest"``
+            (to resume from, where the best one beside it holds weights only).
         reasons: All conditions that it was saved for; ``kind`` is the first of them.
         epoch: Epoch, from 0.
         batch: Batches done in that epoch.

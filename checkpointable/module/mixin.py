@@ -54,7 +54,7 @@ class CheckpointingMixin(_Base):
         save_on_train_epoch_end: Read ``monitor`` at the end of the training epoch (``True``), after validation
             (``False``), or wherever it is logged (``None``).
         save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from. ``"best"``:
-            only from the best checkpoints; the newest one holds everything.
+            from the best checkpoints alone. With each of them, one that holds everything becomes the newest.
         dirpath: Directory or URL; relative to the working directory at construction. ``None`` = ``checkpoints`` under
             the trainer's log directory, or the directory of the checkpoint resumed from.
         filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps

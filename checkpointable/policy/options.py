@@ -117,11 +117,25 @@ class Options:
         """Whether a file that is saved for these reasons holds weights only."""
         return reasons == {Reason.BEST} if self.save_weights_only == "best" else bool(self.save_weights_only)
 
+    def is_of_interval(self, *, weights_only: bool) -> bool:
+        """Whether a file of this kind is like those that are saved by interval."""
+        return weights_only == (self.save_weights_only is True)
+
+    def most_files(self, *, weights_only: bool) -> dict[str, int]:
+        """How many files of this kind are kept, by the argument that says so; -1 for all."""
+        counts = {"save_top_k": self.save_top_k if self.keeps_best else 0, "save_last_k": self.save_last_k}
+        if self.save_weights_only == "best":
+            del counts["save_last_k" if weights_only else "save_top_k"]
+        return counts
+
     def files_for(self, reasons: frozenset[Reason]) -> list[frozenset[Reason]]:
-        """The reasons of each file that is saved: of a best one by itself where that one holds less."""
+        """The reasons of each file that is saved: of a best one, and of one to resume from if the best one is none.
+
+        The best one is saved first: a run that is killed in between resumes before both, and makes both again.
+        """
         best = frozenset({Reason.BEST})
-        if self.save_weights_only == "best" and reasons > best:
-            return [reasons - best, best]
+        if self.save_weights_only == "best" and reasons >= best:
+            return [best, (reasons - best) or frozenset({Reason.NEWEST})]
         return [reasons]
 
     @property
@@ -145,6 +159,8 @@ class Options:
             )
         if self.resume in ("auto", "must") and self.dirpath is None:
             yield f"resume={self.resume!r}: needs a dirpath to look in; that of a logger is new in each run"
+        if self.save_weights_only == "best" and not self.keeps_best:
+            yield "save_weights_only='best': no checkpoint is best, as monitor is None or save_top_k is 0"
         if self.patience is not None and self.monitor is None:
             yield f"patience={self.patience!r}: needs a monitor to watch, and monitor is None"
 

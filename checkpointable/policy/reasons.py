@@ -16,6 +16,7 @@ class Reason(StrEnum):
     LAST = "last"
     EXCEPTION = "exception"
     MANUAL = "manual"
+    NEWEST = "newest"  # beside a best file that holds weights only: everything, to resume from
     KEPT_EPOCH = "kept_epoch"  # beside EPOCH: the file is never deleted
 
 

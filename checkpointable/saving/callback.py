@@ -40,7 +40,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
     best_k_models = _from_kept_files(lambda kept: score_tensors(kept))
     best_model_path = _from_kept_files(lambda kept: kept.best_path or kept.last_path)
     best_model_score = _from_kept_files(lambda kept: next(iter(score_tensors(kept).values()), None))
-    current_score = _from_kept_files(lambda kept: score_tensors(kept).get(kept.last_path))
+    current_score = _from_kept_files(lambda kept: _score_tensor(kept.last_score))
     kth_best_model_path = _from_kept_files(lambda kept: next(reversed(kept.scores), ""))
     last_model_path = _from_kept_files(lambda kept: kept.last_path)
     names_the_class = True
@@ -168,3 +168,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
 def score_tensors(kept: KeptFiles) -> dict[str, torch.Tensor]:
     """The best files and their scores, shape (), best first."""
     return {path: torch.tensor(score) for path, score in kept.scores.items()}
+
+
+def _score_tensor(score: float | None) -> torch.Tensor | None:
+    return None if score is None else torch.tensor(score)

@@ -75,6 +75,17 @@ class KeptFiles:
         """The position of that file."""
         return next((file.position for file in newest_to_resume(self.files)), None)
 
+    @property
+    def last_score(self) -> float | None:
+        """The score at that position; ``None`` if the weights there are not among the best."""
+        here = {file.path for file in self.files if file.position == self.last_position}
+        return next((score for path, score in self.scores.items() if path in here), None)
+
+    @property
+    def resumable(self) -> set[str]:
+        """The files that a run can be resumed from."""
+        return {file.path for file in self.files if not file.weights_only}
+
     def add(self, file: SavedFile) -> KeptFiles:
         """With this file as the newest one."""
         return replace(self, files=(*(it for it in self.files if it.path != file.path), file))
@@ -99,12 +110,12 @@ class KeptFiles:
         others = [score for score in (*self.scores.values(), in_progress) if score is not None]
         return self.retention.best.admits(score, others)
 
-    def has(self, position: Position, reasons: Set[Reason], *, weights_only: bool) -> bool:
-        """Whether the newest file already is a save of this position that serves these reasons."""
-        if not self.files or self.files[-1].position != position or self.files[-1].weights_only > weights_only:
-            return False
-        if Reason.BEST in reasons and self.files[-1].path not in self.scores:
-            return False
-        if Reason.KEPT_EPOCH in reasons and Reason.KEPT_EPOCH not in self.files[-1].reasons:
-            return False
-        return Reason.EPOCH not in reasons or self.files[-1].reasons.isdisjoint(PERIODIC)
+    def path_at(self, position: Position, reasons: Set[Reason], *, weights_only: bool) -> str | None:
+        """The newest file that holds as much, if it is a save of this position that serves these reasons."""
+        newest = next((file for file in reversed(self.files) if file.weights_only <= weights_only), None)
+        if newest is None or newest.position != position:
+            return None
+        lacks_score = Reason.BEST in reasons and newest.path not in self.scores
+        may_be_deleted = Reason.KEPT_EPOCH in reasons and Reason.KEPT_EPOCH not in newest.reasons
+        is_periodic = Reason.EPOCH in reasons and not newest.reasons.isdisjoint(PERIODIC)
+        return None if lacks_score or may_be_deleted or is_periodic else newest.path

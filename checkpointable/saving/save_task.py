@@ -143,7 +143,7 @@ class SaveTask:
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
-        if not self.kept.last_path:
+        if all(file.weights_only > self.request.weights_only for file in self.kept.files):
             self._warn_of_little_space(free, self.size)
         to_delete = self._enough_to_delete(self.size - free) if free < self.size else []
         deleted: list[str] = []
@@ -164,12 +164,13 @@ class SaveTask:
     def _enough_to_delete(self, missing: int) -> list[str]:
         """Outdated files that free so many bytes while an intact file stays; none if that is not possible.
 
-        The best ones are chosen last: no later save can make them again.
+        If there are files to resume from, the one that stays is one of them. The best ones are chosen last: no later
+        save can make them again.
         """
         outdated, best = self._own(self.kept.replaced_by(self.request.file_at(_NEW))), self.kept.scores
         in_order = sorted(outdated, key=lambda path: (path in best, path == self.kept.last_path, path))
         freed = {path: freed_bytes(path) for path in in_order}
-        kept = self.kept.kept
+        kept = self.kept.kept & (self.kept.resumable or self.kept.kept)
         for stays in [*sorted(kept - outdated), *(path for path in reversed(in_order) if path in kept)]:
             chosen = _first_that_free({path: size for path, size in freed.items() if path != stays}, missing)
             if chosen and self.store.problem(stays) is None:
@@ -177,14 +178,14 @@ class SaveTask:
         return []
 
     def _warn_of_little_space(self, free: int, size: int) -> None:
-        """Before the first file: warn if there is not enough room for all files that will be kept."""
-        options = self.options
-        count = (options.save_top_k if options.keeps_best else 0) + options.save_last_k + 1
-        if -1 not in (options.save_top_k, options.save_last_k) and free < count * size:
+        """Before the first file of its kind: warn if there is not enough room for all that will be kept."""
+        counts = self.options.most_files(weights_only=self.request.weights_only)
+        count = sum(counts.values()) + 1
+        if -1 not in counts.values() and free < count * size:
             self.messages.append(
                 f"{self.store.directory} has {free:,} bytes free, and up to {count} checkpoints of {size:,} bytes will"
-                f" be there at once (save_top_k + save_last_k + 1): {count * size - free:,} are missing. Free space,"
-                " keep fewer, or choose another dirpath."
+                f" be there at once ({' + '.join(counts)} + 1): {count * size - free:,} are missing. Free space, keep"
+                " fewer, or choose another dirpath."
             )
 
     def _write(self) -> str:

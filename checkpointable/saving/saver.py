@@ -162,8 +162,8 @@ class Saver:
 
     def has(self, trainer: Trainer, request: SaveRequest) -> bool:
         """Whether the position is saved already, in a file that still exists. Collective."""
-        has = self.kept.has(request.position, request.reasons, weights_only=request.weights_only)
-        return has and bool(on_rank_zero(trainer, self._newest_exists))
+        path = self.kept.path_at(request.position, request.reasons, weights_only=request.weights_only)
+        return path is not None and bool(on_rank_zero(trainer, lambda: self._exists(path)))
 
     def admits(self, score: float) -> bool:
         """Whether weights with this score are among the best, also beside those of a save in progress."""
@@ -174,9 +174,9 @@ class Saver:
         if self._in_progress is None:
             self._buffer.release()
 
-    def _newest_exists(self) -> bool:
+    def _exists(self, path: str) -> bool:
         try:
-            return self.store is not None and self.store.exists(self.kept.files[-1].path)
+            return self.store is not None and self.store.exists(path)
         except OSError:
             return True  # the file system does not answer, but the file was verified when it was written
 

@@ -16,8 +16,6 @@ from checkpointable._errors import SaveError
 from checkpointable.lightning_internals import callbacks, loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import is_a
-from checkpointable.policy.as_builtin import as_builtin
-from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
@@ -30,7 +28,7 @@ from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor
-from checkpointable.saving.progress import Progress, describe
+from checkpointable.saving.progress import Progress
 from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.saver import Saver, with_absolute_dirpath
 from checkpointable.saving.steps import call_before_steps
@@ -49,11 +47,13 @@ class Session(loops.Listener):
         options: The constructor's arguments. Other objects get them as an argument, so that a change reaches all.
         resumes_after: What had just ended in the checkpoint resumed from, until the resumed epoch has begun.
         trial: What hears in place of the session while a finder trains on trial.
+        end: The state at which the training ended, once it has.
+        request: What is being captured; ``None`` while user code or another callback makes a checkpoint.
     """
 
     restorer: Restorer
     end: EndState | None
-    _request: SaveRequest | None
+    request: SaveRequest | None
 
     def __init__(self, options: Options) -> None:
         self.options, self.interrupt = with_absolute_dirpath(options), CtrlC()
@@ -64,7 +64,7 @@ class Session(loops.Listener):
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
-        self.resumes_after = self.trial = self.end = self._request = None
+        self.resumes_after = self.trial = self.end = self.request = None
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
@@ -204,33 +204,8 @@ class Session(loops.Listener):
         """Read the score of the weights from what this training epoch has logged."""
         self.due.note_score(self.monitor.after_training_epoch(trainer, self.options))
 
-    def capture(self, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        """The value of our key in a checkpoint; in one that user code saves after the end, the state of the end."""
-        request, weights_only = self._request, "optimizer_states" not in checkpoint
-        if request is None and not weights_only and self.end is not None and self.end.is_unchanged(trainer):
-            state = self.end.put_into(checkpoint)
-        else:
-            consistent = self.end is None and self.progress.is_consistent and not self.progress.is_fetching
-            state = self._state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
-        found, outcome = self.saver.resumed_from, self.recorder.outcome()
-        metadata = describe(trainer, state, request, self.options, found, outcome, weights_only=weights_only)
-        weights = "averaged" if callbacks.averaged_weights(trainer, checkpoint) else "current"
-        return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict()}
-
-    def restore(self, checkpoint: dict[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
-        """Restore what ``capture`` returned, for this rank, from a checkpoint that holds it.
-
-        The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
-        """
-        state = RunState.from_dict(checkpoint[KEY])
-        self.progress.take_over(state, resumes=ended is not None)
-        self.resumes_after = state.ended
-        self.monitor.logged_names.update(state.logged_names)
-        self.due.take()
-        parts, rank_state = self.options.script_parts, state.ranks[rank] if rank < len(state.ranks) else None
-        self.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts)
-
-    def _state(self, trainer: Trainer, *, at_safe_point: bool, weights_only: bool) -> RunState:
+    def state(self, trainer: Trainer, *, at_safe_point: bool, weights_only: bool) -> RunState:
+        """The run's state for a checkpoint. Collective."""
         return self.progress.capture(
             trainer,
             at_safe_point=at_safe_point,
@@ -241,7 +216,7 @@ class Session(loops.Listener):
 
     def _note_end(self, trainer: Trainer) -> None:
         if internals.saves_whole_files(trainer):
-            self.end = EndState(trainer, self._state(trainer, at_safe_point=True, weights_only=False))
+            self.end = EndState(trainer, self.state(trainer, at_safe_point=True, weights_only=False))
 
     def _keep_state(self, trainer: Trainer, exception: BaseException) -> None:
         """Finish the save that is in progress, and save the present state if it is consistent."""
@@ -262,26 +237,36 @@ class Session(loops.Listener):
             return
         if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
             return
+        self._collect(trainer, wait=True)
+        failed: list[SaveError] = []
         for reasons in self.options.files_for(self.due.take()):
-            self._collect(trainer, wait=True)
-            request = self.progress.request(trainer, reasons, self.due.score, self.options)
-            if self.saver.has(trainer, request):
-                continue
-            self.due.measured.note_start(self.progress.position)
             try:
-                self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
+                self._save_file(trainer, reasons, final=final)
             except SaveError as error:
-                failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
-            if final or not self.options.async_save:
-                self._collect(trainer, wait=True, final=final)
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _save_file(self, trainer: Trainer, reasons: frozenset[Reason], *, final: bool) -> None:
+        self._collect(trainer, wait=True)
+        request = self.progress.request(trainer, reasons, self.due.score, self.options)
+        if self.saver.has(trainer, request):
+            return
+        self.due.measured.note_start(self.progress.position)
+        try:
+            self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
+        except SaveError as error:
+            failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
+        if final or not self.options.async_save:
+            self._collect(trainer, wait=True, final=final)
 
     def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
-        """Lightning's checkpoint. Making it calls ``on_save_checkpoint``, and that ``capture``, with this request."""
-        self._request = request
+        """Lightning's checkpoint. Making it calls ``run_state.add``, which describes it by this request."""
+        self.request = request
         try:
             return internals.dump(trainer, weights_only=request.weights_only)
         finally:
-            self._request = None
+            self.request = None
 
     def _collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
         """Handle the result of the save that was in progress; a ``SaveError`` if it is ``final`` and failed."""
@@ -291,7 +276,7 @@ class Session(loops.Listener):
             return
         if result.retry:
             self.due.reasons |= result.request.reasons
-        else:
+        elif self.options.is_of_interval(weights_only=result.request.weights_only):
             self.due.measured.note_end(trainer, failed=result.problem is not None)
         publisher = callbacks.of_session(trainer, self)
         if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is missing

@@ -12,6 +12,7 @@ from checkpointable.lightning_internals import combined_loader, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import _ObservedEpochLoop
 from checkpointable.resume import index_batches, loader_position, module_state, owned_rng, restorer
+from checkpointable.saving import run_state
 from checkpointable.saving.session import Session
 from checkpointable.saving.steps import Steps
 
@@ -72,13 +73,13 @@ def without_own_generators(patch: Patch) -> None:
 
 
 def without_clean_restarts(patch: Patch) -> None:
-    original = Session.restore
+    original = run_state._restore
 
     def restore(session: Session, *args: Any, **kwargs: Any) -> None:
         original(session, *args, **kwargs)
         session.resumes_after = None
 
-    patch.setattr(Session, "restore", restore)
+    patch.setattr(run_state, "_restore", restore)
 
 
 def without_reloaded_epochs(patch: Patch) -> None:

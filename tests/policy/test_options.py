@@ -171,6 +171,12 @@ def test_resume_without_a_directory_is_refused_saying_what_it_needs(resume):
     assert Options(resume=resume, dirpath="here").resume == resume
 
 
+@pytest.mark.parametrize("none", [{"monitor": None}, {"save_top_k": 0}])
+def test_best_files_with_weights_only_are_refused_where_none_is_best(none):
+    with pytest.raises(PolicyError, match=r"save_weights_only='best': no checkpoint is best, as monitor is None or"):
+        Options(save_weights_only="best", **none)
+
+
 def test_patience_without_a_monitor_is_refused_saying_what_it_needs():
     with pytest.raises(PolicyError, match=r"patience=3: needs a monitor to watch, and monitor is None"):
         Options(patience=3, monitor=None)

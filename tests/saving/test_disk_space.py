@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
 from saving.test_save_task import Refusing, Saving, pointed, snapshot, there
+
+from checkpointable.saving.kept_files import KeptFiles
 
 SIZE = snapshot(1).size
 MANY = 5000  # values
@@ -50,6 +53,39 @@ def test_task_without_room_never_deletes_the_only_file(store):
     assert "no room in" in result.problem
     assert there(store) == ["epoch_0_batch_1.ckpt"]
     assert result.kept.last_path == first.path
+
+
+def test_task_without_room_never_deletes_the_only_file_to_resume_from(store):
+    run = Saving(store, save_weights_only="best")
+    run.save(1, "best", score=0.5)
+    newest = run.save(1, "newest").path
+    store.room = 2 * SIZE + SIZE // 2
+    result = run.save(2)
+    assert "no room in" in result.problem
+    assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_1.ckpt"]
+    assert result.kept.last_path == newest
+
+
+def test_file_to_resume_from_would_go_if_any_file_could_stay(store, monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(KeptFiles, "resumable", property(lambda kept: kept.kept))
+    run = Saving(store, save_weights_only="best")
+    run.save(1, "best", score=0.5)
+    run.save(1, "newest")
+    store.room = 2 * SIZE + SIZE // 2
+    run.save(2)
+    assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [("best", "up to 3 .* \\(save_top_k \\+ 1\\)"), ("newest", "up to 4 .* \\(save_last_k \\+ 1\\)")],
+)
+def test_task_with_little_space_counts_the_files_of_its_kind(store, reason, counted):
+    run = Saving(store, save_weights_only="best", save_top_k=2, save_last_k=3)
+    store.room = SIZE + SIZE // 2
+    [message] = run.save(1, reason, score=0.5 if reason == "best" else None).messages
+    assert re.search(counted, message)
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -49,7 +49,7 @@ def keep(*files: SavedFile, **options: Any) -> KeptFiles:
 def test_no_files_keep_nothing():
     now = keep()
     assert (now.kept, now.outdated, now.last_path, now.best_path, now.last_position) == (set(), set(), "", "", None)
-    assert not now.has(at(0), {Reason.INTERVAL}, weights_only=False)
+    assert not now.path_at(at(0), {Reason.INTERVAL}, weights_only=False)
 
 
 def test_add_keeps_the_newest_and_the_best():
@@ -109,9 +109,9 @@ def test_without_forgets_a_file_everywhere():
 
 def test_without_the_newest_file_its_position_is_not_saved():
     now = keep(file("a", 1), file("b", 2), save_last_k=2)
-    assert now.has(at(2), {Reason.LAST}, weights_only=False)
-    assert now.without(["a"]).has(at(2), {Reason.LAST}, weights_only=False)
-    assert not now.without(["b"]).has(at(2), {Reason.LAST}, weights_only=False)
+    assert now.path_at(at(2), {Reason.LAST}, weights_only=False)
+    assert now.without(["a"]).path_at(at(2), {Reason.LAST}, weights_only=False)
+    assert not now.without(["b"]).path_at(at(2), {Reason.LAST}, weights_only=False)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_admits_counts_the_score_of_a_save_in_progress():
 
 def test_has_a_position_only_if_it_was_saved_for_that_purpose():
     now = keep(file("a", 5, "interval"))
-    assert now.has(at(5), {Reason.INTERVAL}, weights_only=False)
-    assert now.has(at(5), {Reason.LAST}, weights_only=False)
-    assert now.has(at(5), {Reason.EXCEPTION, Reason.TIME}, weights_only=False)
-    assert not now.has(at(6), {Reason.INTERVAL}, weights_only=False)
-    assert not now.has(at(5), {Reason.BEST}, weights_only=False)
-    assert not now.has(at(5), {Reason.EPOCH}, weights_only=False)
-    assert keep(file("a", 5, "best", score=0.1)).has(at(5), {Reason.BEST}, weights_only=False)
-    assert keep(file("a", 5, "epoch")).has(at(5), {Reason.EPOCH}, weights_only=False)
-    assert not keep(file("a", 5, "epoch")).has(at(5), {Reason.EPOCH, Reason.KEPT_EPOCH}, weights_only=False)
+    assert now.path_at(at(5), {Reason.INTERVAL}, weights_only=False)
+    assert now.path_at(at(5), {Reason.LAST}, weights_only=False)
+    assert now.path_at(at(5), {Reason.EXCEPTION, Reason.TIME}, weights_only=False)
+    assert not now.path_at(at(6), {Reason.INTERVAL}, weights_only=False)
+    assert not now.path_at(at(5), {Reason.BEST}, weights_only=False)
+    assert not now.path_at(at(5), {Reason.EPOCH}, weights_only=False)
+    assert keep(file("a", 5, "best", score=0.1)).path_at(at(5), {Reason.BEST}, weights_only=False)
+    assert keep(file("a", 5, "epoch")).path_at(at(5), {Reason.EPOCH}, weights_only=False)
+    assert not keep(file("a", 5, "epoch")).path_at(at(5), {Reason.EPOCH, Reason.KEPT_EPOCH}, weights_only=False)
 
 
 def test_found_takes_over_what_the_run_had_at_that_position():
@@ -162,7 +162,7 @@ def test_found_takes_over_what_the_run_had_at_that_position():
 
 def test_found_where_the_position_itself_was_not_saved_saves_it():
     now = KeptFiles.found(Options(), [info("a", 1)], at(2))
-    assert not now.has(at(2), {Reason.INTERVAL}, weights_only=False)
+    assert not now.path_at(at(2), {Reason.INTERVAL}, weights_only=False)
     assert now.last_path == "a"
 
 

@@ -72,15 +72,15 @@ class Refusing(LocalStore):
 
 
 def requested(options: Options, batch: int, *reasons: str, score: float | None) -> SaveRequest:
-    position = Position(0, batch, batch, batch)
+    position, given = Position(0, batch, batch, batch), frozenset(map(Reason, reasons)) or frozenset({Reason.INTERVAL})
     return SaveRequest(
         run_id=RUN,
         lineage=UNKNOWN,
         position=position,
-        reasons=frozenset(map(Reason, reasons)) or frozenset({Reason.INTERVAL}),
+        reasons=given,
         metrics={},
         score=score,
-        weights_only=False,
+        weights_only=options.holds_weights_only(given),
         base_name=base_name(options, position, {}, is_best=score is not None),
     )
 
