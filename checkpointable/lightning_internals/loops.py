@@ -10,6 +10,7 @@ fit starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import trainer as internals
@@ -32,9 +33,17 @@ class Restoring:
 
     Attributes:
         resumes: Whether the run resumes from a checkpoint.
+        is_starting: Whether it does, and its first epoch or batch since then has not begun yet.
+        found: What the finders of the run have found, by attribute.
     """
 
     resumes = False
+    is_starting = False
+    found: Mapping[str, float] = {}
+
+    def note_made(self, trainer: Trainer) -> Mapping[str, Any]:
+        """Before a finder changes the numbers of optimizers and schedulers, or the run starts: note and return them."""
+        return {}
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """After the training loaders are made, before their iterators are; returns whether it restores their state."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import logged
+from checkpointable.lightning_internals import finders, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.position import Ended
@@ -36,13 +36,13 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
         yield Verdict(part, Level.EXACT, "in the file")
     stateless = find(trainer, "Callback").state_dict
     for callback in trainer_callbacks.callbacks(trainer):
-        if _is_restored_in_part(callback):
-            yield _in_part(callback)
+        if _in_part(callback, state.ended):
+            yield _approximate(callback, _in_part(callback, state.ended))
         elif type(callback).state_dict is not stateless and not is_a(callback, *_CHANGE_NOTHING):
             yield Verdict(type(callback).__name__, Level.EXACT, "its state is in the file")
 
 
-def after_loading(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdict]:
+def after_loading(trainer: Trainer, loaded: Mapping[str, Any], ended: Ended | None) -> Iterator[Verdict]:
     """What Lightning has restored from this checkpoint."""
     states = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
     yield from _in_order("optimizers", trainer.optimizers, states, loaded.get("optimizer_states", ()))
@@ -52,7 +52,7 @@ def after_loading(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdi
     yield from _precision(trainer, loaded)
     yield from _data_module(trainer, loaded)
     if loaded.get("callbacks", {}) is not None:  # the script's are used
-        yield from _callbacks(trainer, loaded.get("callbacks", {}))
+        yield from _callbacks(trainer, loaded.get("callbacks", {}), ended)
     yield _weights(trainer, loaded)
 
 
@@ -125,14 +125,14 @@ def _data_module(trainer: Trainer, loaded: Mapping[str, Any]) -> Iterator[Verdic
         yield _compared(name, loaded[name], data.state_dict())
 
 
-def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
+def _callbacks(trainer: Trainer, saved: Mapping[str, Any], ended: Ended | None) -> Iterator[Verdict]:
     present = {it.state_key: it for it in trainer_callbacks.callbacks(trainer)}
     for key, callback in present.items():
         if is_a(callback, *_CHANGE_NOTHING):
             continue
         name, state = type(callback).__name__, callback.state_dict()
-        if _is_restored_in_part(callback):
-            yield _in_part(callback)
+        if _in_part(callback, ended):
+            yield _approximate(callback, _in_part(callback, ended))
         elif key in saved:
             yield _compared(name, saved[key], state)
         elif state:
@@ -142,12 +142,17 @@ def _callbacks(trainer: Trainer, saved: Mapping[str, Any]) -> Iterator[Verdict]:
             yield Verdict(key.partition("{")[0], Level.LOST, "the file has its state, and the trainer no such callback")
 
 
-def _is_restored_in_part(callback: Any) -> bool:
-    return is_a(callback, "StochasticWeightAveraging", "ModelPruning")
+def _in_part(callback: Any, ended: Ended | None) -> str:
+    """Why a callback is restored only in part after what has ended here; ``""`` if nothing is known against it."""
+    if is_a(callback, "StochasticWeightAveraging", "ModelPruning"):
+        return "Lightning restores it only in part"
+    if finders.tries_before(callback, ended):
+        return "it may train on trial before the next batch, and that is not repeated exactly"
+    return ""
 
 
-def _in_part(callback: Any) -> Verdict:
-    return Verdict(type(callback).__name__, Level.APPROXIMATE, "Lightning restores it only in part")
+def _approximate(callback: Any, why: str) -> Verdict:
+    return Verdict(type(callback).__name__, Level.APPROXIMATE, why)
 
 
 def _compared(part: str, saved: Any, now: Any, of: str = "") -> Verdict:

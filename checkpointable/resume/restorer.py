@@ -51,6 +51,7 @@ class Restorer(Restoring):
 
     Attributes:
         resumes: Whether there is a checkpoint.
+        is_starting: Whether there is, and the first epoch or batch has not begun yet.
         found: What Lightning's finders had found, by attribute.
         verdicts: How exactly each part resumes; complete before the first hook of training.
     """
@@ -70,6 +71,7 @@ class Restorer(Restoring):
         self._fitted: Sequence[Verdict] = ()
         self._new_weights: frozenset[str] = frozenset()
         self._script_rng: rng.State | None = None
+        self._made: Mapping[str, Any] | None = None
         self.verdicts: list[Verdict] = []
         self.resumes = state is not None
         self.found: Mapping[str, float] = {} if state is None else state.found
@@ -77,19 +79,21 @@ class Restorer(Restoring):
         self._ended = None if saved is None else ended
         self._rng_pending = self._validation_pending = saved is not None
         self._has_started = False
+        self.is_starting = self.resumes
         self._between_passes = ended == Ended.EPOCH
 
-    def on_optimizers_made(self, trainer: Trainer) -> dict[str, Any]:
-        """Before Lightning restores optimizers and schedulers: set in the checkpoint what the script decides of them.
+    def note_made(self, trainer: Trainer) -> Mapping[str, Any]:
+        """Note the numbers of optimizers and schedulers, once, as the script has made them; see ``script_values``."""
+        if self._made is None:
+            self._made = script_values.made(trainer)
+        return self._made
 
-        Returns:
-            The numbers of the script; see ``script_values``.
-        """
-        made = script_values.made(trainer)
+    def on_optimizers_made(self, trainer: Trainer) -> None:
+        """Before Lightning restores optimizers and schedulers: set what the script decides in the checkpoint."""
+        made = self.note_made(trainer)
         if self._state is not None and self._loaded is not None:
             state = self._fit_optimizers(trainer, self._state, self._loaded, made)
             parameter_groups.set_numbers(trainer, self._loaded, state.made, made, self._parts)
-        return made
 
     def _fit_optimizers(
         self, trainer: Trainer, state: RunState, loaded: dict[str, Any], made: Mapping[str, Any]
@@ -105,19 +109,20 @@ class Restorer(Restoring):
         self._state = replace(state, made=fitted.made, settings=settings)
         return self._state
 
-    def on_run_start(self, trainer: Trainer, made: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def on_run_start(self, trainer: Trainer) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Before the loop checks what is left to train.
 
         Restores Lightning's seed, and whether it had stopped early. Compares what Lightning has restored with the file.
 
         Args:
             trainer: With everything restored that Lightning restores.
-            made: The numbers of optimizers and schedulers as the script has made them; see ``script_values``.
 
         Returns:
-            Those that are used, and the hyper-parameters that are used in place of the script's.
+            The numbers of optimizers and schedulers that are used, and the hyper-parameters that are used in place of
+            the script's.
         """
         state, loaded, self._loaded = self._state, self._loaded, None
+        made = self.note_made(trainer)
         if state is None:
             return made, {}
         if state.ended is None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -131,7 +136,7 @@ class Restorer(Restoring):
         restore_rounded(internals.module_state(trainer), loaded["state_dict"])
         for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
             restore_dtypes(optimizer, saved)
-        self.verdicts = [*evidence.after_loading(trainer, loaded), *self._fitted]
+        self.verdicts = [*evidence.after_loading(trainer, loaded, self._ended), *self._fitted]
         self._new_weights = frozenset(internals.module_state(trainer).keys() - loaded["state_dict"].keys())
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
         self._differing, unused = compare(file, script, self._parts)
@@ -210,7 +215,7 @@ class Restorer(Restoring):
         Returns:
             Whether they were restored in this call.
         """
-        state = self._state
+        state, self.is_starting = self._state, False
         if state is None or ended != self._ended or not self._rng_pending:
             return False
         self._rng_pending = False

@@ -14,6 +14,7 @@ from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check, combined, find, refuse_mixture
 from checkpointable.resume import module_state
 from checkpointable.resume.reading import ResumingCheckpointIO
+from checkpointable.resume.restorer import Restorer
 from checkpointable.saving import auto_resume
 from checkpointable.saving.callback import CheckpointingCallback
 from checkpointable.saving.run_attributes import RunAttributes
@@ -38,6 +39,7 @@ def attach(trainer: Trainer, session: Session) -> None:
         session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
     session.progress.is_consistent = False  # also after an earlier fit
     session.resumes_after = session.end = None
+    session.restorer = Restorer()
     session.due.take()
     connector.find_with(trainer, partial(auto_resume.find, session.options))
     loops.observe(trainer, session)

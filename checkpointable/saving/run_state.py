@@ -9,7 +9,6 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
@@ -56,7 +55,6 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
                 parameter_names.leave_out_misfits(trainer.lightning_module, checkpoint)
             from_script.leave_out(trainer, checkpoint, session.options.script_parts)
             _restore(session, checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
-            finders.restore_found(trainer, session.restorer.found)
     elif trainer is not None:
         _without_state(session, trainer, checkpoint)
 

@@ -19,7 +19,7 @@ from checkpointable.lightning_internals.tree import is_a
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
-from checkpointable.resume import loaders, script_values
+from checkpointable.resume import loaders
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
@@ -81,13 +81,11 @@ class Session(loops.Listener):
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """Note the numbers of the script, before those of the file are restored."""
-        self.progress.made = self.restorer.on_optimizers_made(trainer)
+        self.restorer.on_optimizers_made(trainer)
 
     def on_run_start(self, trainer: Trainer) -> None:
         """Compare what Lightning has restored with the file, and note which numbers are used."""
-        progress = self.progress
-        made = progress.made if self.restorer.resumes else script_values.made(trainer)
-        progress.made, progress.unused = self.restorer.on_run_start(trainer, made)
+        self.progress.made, self.progress.unused = self.restorer.on_run_start(trainer)
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock, restore the training state of a resumed run, and report what could not be restored."""

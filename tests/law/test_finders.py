@@ -12,7 +12,9 @@ from nets import QUIET, Net, PlainNet, files, loader, trainer
 from torch.utils.data import DataLoader
 
 from checkpointable import CheckpointingMixin, Checkpoints, ResumeError, latest
+from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import finders
+from checkpointable.saving import run_state
 
 
 class Data(L.LightningDataModule):
@@ -29,7 +31,9 @@ class Seeing(Net):
     """Records its samples."""
 
     def __init__(self, **options):
-        super().__init__(**{"save_interval": 3, "save_last_k": -1, "strict_resume": True, **options})
+        super().__init__(
+            **{"save_interval": 3, "every_n_epochs": 1, "save_last_k": -1, "strict_resume": True, **options}
+        )
         self.seen = []
 
     def compute_loss(self, batch, batch_idx):
@@ -82,6 +86,95 @@ def test_run_with_a_finder_cannot_be_resumed_where_its_trials_are_heard(tmp_path
 
     with pytest.raises(ResumeError):
         killed_and_resumed()
+
+
+class Scheduled(Seeing):
+    """Its schedule keeps the rate with which it was made, and not the one that is found."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), self.learning_rate)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+class AtTrainStart(LearningRateFinder):
+    """Tries in another hook that a resume passes again."""
+
+    def on_fit_start(self, trainer, pl_module):
+        pass
+
+    def on_train_start(self, trainer, pl_module):
+        self.lr_find(trainer, pl_module)
+
+
+def of_class(kind):
+    return lambda: kind(num_training_steps=20, early_stop_threshold=None)
+
+
+SCHEDULED = pytest.mark.parametrize("make", [rate_finder, of_class(AtTrainStart)], ids=["fit", "train"])
+
+
+@SCHEDULED
+def test_rate_is_found_once_and_is_no_difference_between_script_and_file(tmp_path, monkeypatch, make):
+    monkeypatch.setitem(globals(), "Seeing", Scheduled)
+    straight, ended = fit(tmp_path / "straight", make, seed=1)
+    path = tmp_path / "straight/epoch_0_batch_9.ckpt"
+    assert read_info(path).exactness == "exact"
+    resumed, ended_too = fit(tmp_path / "resumed", make, seed=100, ckpt_path=path)
+    assert (resumed, ended_too) == (straight[-len(resumed) :], ended)
+
+
+def test_rate_that_is_found_differs_where_it_is_restored_before_the_optimizer_is_made(tmp_path, monkeypatch):
+    """The twin."""
+
+    def take(session, trainer, *args):
+        take_state(session, trainer, *args)
+        for callback in trainer.callbacks:
+            if isinstance(callback, LearningRateFinder):
+                finders._restore_found(trainer, callback)
+
+    take_state = run_state.take
+    monkeypatch.setitem(globals(), "Seeing", Scheduled)
+    monkeypatch.setattr(run_state, "take", take)
+    fit(tmp_path / "straight", rate_finder, seed=1)
+    with pytest.raises(ResumeError, match="learning rate"):
+        fit(tmp_path / "resumed", rate_finder, seed=100, ckpt_path=tmp_path / "straight/epoch_0_batch_9.ckpt")
+
+
+class Milestones(BatchSizeFinder):
+    """Tries at the start of the second epoch."""
+
+    def on_fit_start(self, trainer, pl_module):
+        pass
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.scale_batch_size(trainer, pl_module)
+
+
+def milestones():
+    return Milestones(max_trials=2, steps_per_trial=2, init_val=3)
+
+
+def after_the_first_epoch(where):
+    return next(info for info in Checkpoints(where) if (info.epoch, info.batch) == (0, 24))
+
+
+def test_finder_that_may_try_before_the_next_batch_is_approximate(tmp_path):
+    fit(tmp_path / "straight", milestones, seed=1)
+    info, inside = after_the_first_epoch(tmp_path / "straight"), read_info(tmp_path / "straight/epoch_0_batch_21.ckpt")
+    says = "Milestones: approximate (it may train on trial before the next batch, and that is not repeated exactly)"
+    assert (inside.exactness, info.exactness) == ("exact", says)
+    with pytest.raises(ResumeError, match="Milestones: approximate"):
+        fit(tmp_path / "resumed", milestones, seed=100, ckpt_path=info.path)
+
+
+def test_trial_before_the_next_batch_is_not_repeated_exactly(tmp_path, monkeypatch):
+    """The twin: without the verdict, another trial is called exact."""
+    monkeypatch.setattr(finders, "tries_before", lambda callback, ended: False)
+    straight = fit(tmp_path / "straight", milestones, seed=1)
+    path = after_the_first_epoch(tmp_path / "straight").path
+    resumed = fit(tmp_path / "resumed", milestones, seed=100, ckpt_path=path)
+    assert resumed[1] != straight[1]
 
 
 class PlainSeeing(PlainNet):
