@@ -13,7 +13,8 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from checkpointable._errors import PolicyError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import connector
-from checkpointable.policy.options import Options, refuse_unknown_arguments
+from checkpointable.policy.options import Options
+from checkpointable.policy.unknown_arguments import refuse_unknown_arguments
 from checkpointable.saving import attach, run_state
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session

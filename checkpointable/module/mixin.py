@@ -14,7 +14,8 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.module import user_names
 from checkpointable.module.hyper_parameters import not_the_authors
 from checkpointable.module.super_calls import Parts, guard, part
-from checkpointable.policy.options import Options, naming_unknown_arguments
+from checkpointable.policy.options import Options
+from checkpointable.policy.unknown_arguments import naming_unknown_arguments
 from checkpointable.saving import attach, run_state
 from checkpointable.saving.session import Session
 
