@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, Any] = {
     "save_last_k": 1,
     "save_on_train_epoch_end": None,
     "save_weights_only": False,
+    "save_trainable_only": False,
     "dirpath": None,
     "filename": "epoch_{epoch}_batch_{batch}",
     "best_filename": "best_{monitor}_epoch_{epoch}",

@@ -65,6 +65,7 @@ class _Facts:
     verdicts: tuple[Verdict, ...] = ()
     confirmation: Confirmation | None = None
     weights: str = "current"
+    frozen_checksum: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,8 @@ class CheckpointInfo(_Facts):
         verdicts: How exactly each part of the run resumes from it, and why.
         confirmation: How the batches that its run had trained again by then compare with those before the kill;
             ``None`` if there was none to compare.
+        frozen_checksum: SHA-256 of the frozen weights that were left out (``save_trainable_only``); ``None`` if none
+            were.
         weights: Which copy its ``state_dict`` is: ``"current"``, the weights that are trained, or ``"averaged"``, those
             of a ``WeightAveraging`` callback.
     """

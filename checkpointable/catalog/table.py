@@ -71,7 +71,7 @@ def _nothing_to_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> str
 
 def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
     return (
-        f"{info.kind}{', averaged' * (info.weights == 'averaged')}{', weights only' * info.weights_only}",
+        _kind(info),
         str(info.epoch),
         str(info.batch),
         str(info.step),
@@ -80,6 +80,15 @@ def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
         datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M:%S"),
         os.path.relpath(info.path, root) if os.path.isdir(root) else os.path.basename(info.path),
     )
+
+
+def _kind(info: CheckpointInfo) -> str:
+    held = {
+        "averaged": info.weights == "averaged",
+        "weights only": info.weights_only,
+        "trainable only": info.frozen_checksum is not None,
+    }
+    return ", ".join([info.kind, *(words for words, is_so in held.items() if is_so)])
 
 
 def _size(size_bytes: int) -> str:

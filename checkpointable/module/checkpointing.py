@@ -54,6 +54,7 @@ class Checkpointing(RunAttributes, Callback):
         save_last_k: int = 1,
         save_on_train_epoch_end: bool | None = None,
         save_weights_only: bool | Literal["best"] = False,
+        save_trainable_only: bool = False,
         dirpath: str | os.PathLike[str] | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
@@ -94,4 +95,4 @@ class Checkpointing(RunAttributes, Callback):
 
     def take_state(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         """Called when the trainer loads a checkpoint: restores from that key."""
-        run_state.take(self._checkpointing, trainer, checkpoint, type(trainer.lightning_module))
+        run_state.take(self._checkpointing, trainer, checkpoint, trainer.lightning_module)

@@ -56,6 +56,9 @@ class CheckpointingMixin(_Base):
             (``False``), or wherever it is logged (``None``).
         save_weights_only: Leave out optimizers, schedulers and loops. Such a file cannot be resumed from. ``"best"``:
             from the best checkpoints alone. With each of them, one that holds everything becomes the newest.
+        save_trainable_only: Leave out parameters that require no gradients, and the buffers of modules in whose part of
+            the network none does, as long as they have the values that the script gave them. The file has their
+            checksums. The module brings them itself when it is resumed or loaded, and a warning says if they differ.
         dirpath: Directory or URL; relative to the working directory at construction. ``None`` = ``checkpoints`` under
             the trainer's log directory, or the directory of the checkpoint resumed from.
         filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps
@@ -99,6 +102,7 @@ class CheckpointingMixin(_Base):
         save_last_k: int = 1,
         save_on_train_epoch_end: bool | None = None,
         save_weights_only: bool | Literal["best"] = False,
+        save_trainable_only: bool = False,
         dirpath: str | os.PathLike[str] | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
@@ -250,7 +254,7 @@ def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
-    run_state.take(_session(module), internals.attached_trainer(module), checkpoint, type(module))
+    run_state.take(_session(module), internals.attached_trainer(module), checkpoint, module)
 
 
 CheckpointingMixin._checkpointing_parts = {

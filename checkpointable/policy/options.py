@@ -48,6 +48,7 @@ class Options:
     save_last_k: int = 1
     save_on_train_epoch_end: bool | None = None
     save_weights_only: bool | str = False
+    save_trainable_only: bool = False
     dirpath: str | os.PathLike[str] | None = None
     filename: str = "epoch_{epoch}_batch_{batch}"
     best_filename: str = "best_{monitor}_epoch_{epoch}"
@@ -174,7 +175,7 @@ _FLAG: _Limit = (lambda value: isinstance(value, bool), "must be True or False")
 _EVERY: _Limit = (lambda value: _is_whole(value, 0), "must be a whole number of at least 1; 0 or None for never")
 _KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
 _LIMITS: dict[str, _Limit] = {
-    **dict.fromkeys(("save_on_exception", "save_last"), _FLAG),
+    **dict.fromkeys(("save_on_exception", "save_last", "save_trainable_only"), _FLAG),
     **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume"), _FLAG),
     **dict.fromkeys(("every_n_train_steps", "every_n_epochs", "keep_every_n_epochs"), _EVERY),
     **dict.fromkeys(("save_top_k", "save_last_k"), _KEPT),

@@ -12,6 +12,7 @@ from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import finders, logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import rng
@@ -32,6 +33,8 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
     held += ["lr_schedulers"] if trainer.lr_scheduler_configs else []
     held += ["gradients"] if state.gradients else []
     held += ["metrics"] if saved.metrics else []
+    if state.left_out:
+        yield Verdict("frozen part", Level.EXACT, "its checksums are in the file")
     for part in held:
         yield Verdict(part, Level.EXACT, "in the file")
     stateless = find(trainer, "Callback").state_dict
@@ -76,7 +79,8 @@ def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: 
 
 
 def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
-    saved = loaded["state_dict"]
+    left_out = loaded.get(KEY, {}).get("left_out", {})
+    saved = {name: value for name, value in loaded["state_dict"].items() if name not in left_out}
     now = internals.module_state(trainer)
     wrong = _differing(saved, now)
     if wrong:  # a callback such as WeightAveraging saves other weights than those of the module
@@ -84,7 +88,7 @@ def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
         trainer_callbacks.ask_to_save(trainer, asked)
         now, given = asked["state_dict"], [key for key in asked if asked[key] is not loaded.get(key)]
         wrong = [] if all(same(loaded.get(key), asked[key]) for key in given) else wrong
-    missing = [name for name in now if name not in saved]
+    missing = [name for name in now if name not in saved and name not in left_out]
     gone = [name for name in wrong if name not in now]
     said = [
         ([name for name in wrong if name in now], "not as in the file after loading"),

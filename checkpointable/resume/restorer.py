@@ -48,6 +48,7 @@ class Restorer(Restoring):
         ended: What had just ended, by Lightning's counters.
         loaded: The whole checkpoint. It is let go when the fit loop begins.
         parts: What comes from the script; ``from_script.leave_out`` has left it out of the checkpoint.
+        verdicts: On what was changed in the checkpoint before Lightning loads it.
 
     Attributes:
         resumes: Whether there is a checkpoint.
@@ -63,12 +64,13 @@ class Restorer(Restoring):
         ended: Ended | None = None,
         loaded: dict[str, Any] | None = None,
         parts: frozenset[Part] = frozenset(),
+        verdicts: Sequence[Verdict] = (),
     ) -> None:
         self._state = state
         self._parts = parts
         self._loaded = loaded
         self._differing: list[Difference] = []
-        self._fitted: Sequence[Verdict] = ()
+        self._before_loading = [*verdicts]
         self._new_weights: frozenset[str] = frozenset()
         self._script_rng: rng.State | None = None
         self._made: Mapping[str, Any] | None = None
@@ -104,7 +106,7 @@ class Restorer(Restoring):
         fitted = parameter_names.fit(trainer, loaded, state.parameters, state.made, made)
         if fitted is None:
             return state
-        self._fitted = fitted.verdicts
+        self._before_loading += fitted.verdicts
         settings = {name: value for name, value in state.settings.items() if name != "optimizer_parameters"}
         self._state = replace(state, made=fitted.made, settings=settings)
         return self._state
@@ -136,7 +138,7 @@ class Restorer(Restoring):
         restore_rounded(internals.module_state(trainer), loaded["state_dict"])
         for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
             restore_dtypes(optimizer, saved)
-        self.verdicts = [*evidence.after_loading(trainer, loaded, self._ended), *self._fitted]
+        self.verdicts = [*evidence.after_loading(trainer, loaded, self._ended), *self._before_loading]
         self._new_weights = frozenset(internals.module_state(trainer).keys() - loaded["state_dict"].keys())
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
         self._differing, unused = compare(file, script, self._parts)

@@ -126,6 +126,7 @@ class RunState:
         fetching: Whether an exception was raised while the next batch was fetched.
         logged_names: Names of everything logged so far where ``monitor`` is read.
         found: What Lightning's finders of a learning rate and a batch size have found, by attribute.
+        left_out: The type and checksum of each weight that is not in the file; see ``frozen_part``.
         skipped: Whether the rest of its epoch is skipped, as the data come from the script; never set in a file.
         ranks: Empty in a file that holds weights only.
     """
@@ -148,6 +149,7 @@ class RunState:
     fetching: bool = False
     logged_names: Sequence[str] = ()
     found: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, Any] = field(default_factory=dict)
     skipped: bool = False
     ranks: tuple[RankState, ...] = ()
     format: int = FORMAT

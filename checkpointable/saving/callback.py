@@ -71,6 +71,8 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             raise AttributeError(f"{name} cannot be set: it is read from the checkpoints that are kept")
         if self._is_made and name == "dirpath" and self.session.saver.store is not None:
             raise AttributeError("dirpath cannot be set in a fit that saves there already: give it to the constructor")
+        if self._is_made and name == "save_trainable_only":
+            raise AttributeError(f"{name} cannot be set: what is frozen is noted before the training begins")
         if self._is_made and name in Options.__dataclass_fields__:
             self.session.change(**{name: value})
         super().__setattr__(name, value)

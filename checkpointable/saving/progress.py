@@ -23,6 +23,7 @@ from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.verdict import exactness
 from checkpointable.resume import loaders, module_state, parameter_names, report, rng
+from checkpointable.resume.frozen_part import FrozenPart, combined_checksum
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
@@ -55,7 +56,7 @@ class Progress:
         self.made: Mapping[str, Any] = {}
         self.unused: Mapping[str, Any] = {}
         self.in_window = self.is_consistent = self.is_fetching = False
-        self.steps = Steps()
+        self.steps, self.frozen_part = Steps(), FrozenPart()
 
     def reach(self, trainer: Trainer, ended: Ended, position: Position) -> None:
         """Note that a safe point is reached."""
@@ -160,6 +161,7 @@ def describe(
         exactness=exactness(verdicts),
         verdicts=tuple(verdicts),
         weights_only=weights_only,
+        frozen_checksum=combined_checksum(state.left_out),
         versions={
             "checkpointable": __version__,
             **version_of(trainer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
-from checkpointable.resume import from_script, parameter_names
+from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.resume import from_script, frozen_part, parameter_names
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving.loadable import make_loadable
@@ -21,7 +23,7 @@ from checkpointable.saving.progress import describe
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import LightningModule, Trainer
 
 
 def add(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any]) -> None:
@@ -32,20 +34,21 @@ def add(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any]) -
         checkpoint[KEY] = _captured(session, trainer, checkpoint)
 
 
-def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], module: type) -> None:
-    """Take over the state of a checkpoint that is loaded for a module of this class.
+def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], module: LightningModule) -> None:
+    """Take over the state of a checkpoint that is loaded for this module.
 
     Raises:
         ResumeError: If a fit shall resume from a file that holds weights only, or, with ``strict_resume``, from one
             without that state.
     """
+    verdicts = _bring_frozen_part(session, trainer, checkpoint, module)
     if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
         return  # a finder's trial, validate, test and predict leave the session unchanged
     if trainer is not None and "optimizer_states" not in checkpoint:
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only). Start a new run with"
-            f" {module.__name__}.load_from_checkpoint(...), or resume from another file: checkpointable.latest(...)"
-            " returns the newest that can be resumed from."
+            f" {type(module).__name__}.load_from_checkpoint(...), or resume from another file:"
+            " checkpointable.latest(...) returns the newest that can be resumed from."
         )
     if KEY in checkpoint:
         if trainer is None:
@@ -54,7 +57,9 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
             if not trainer.lightning_module.strict_loading:
                 parameter_names.leave_out_misfits(trainer.lightning_module, checkpoint)
             from_script.leave_out(trainer, checkpoint, session.options.script_parts)
-            _restore(session, checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint))
+            _restore(
+                session, checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint), verdicts=verdicts
+            )
     elif trainer is not None:
         _without_state(session, trainer, checkpoint)
 
@@ -67,14 +72,43 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     else:
         consistent = session.end is None and progress.is_consistent and not progress.is_fetching
         state = session.state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
+    weights = "averaged" if trainer_callbacks.averaged_weights(trainer, checkpoint) else "current"
+    if session.options.save_trainable_only:
+        state = replace(state, left_out=progress.frozen_part.leave_out(trainer.lightning_module, checkpoint))
     found, outcome = session.saver.resumed_from, session.recorder.outcome()
     metadata = describe(trainer, state, request, session.options, found, outcome, weights_only=weights_only)
-    weights = "averaged" if trainer_callbacks.averaged_weights(trainer, checkpoint) else "current"
     return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict()}
 
 
-def _restore(session: Session, checkpoint: dict[str, Any], *, rank: int = 0, ended: Ended | None = None) -> None:
-    """Restore what ``_captured`` returned, for this rank.
+def _bring_frozen_part(
+    session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], module: LightningModule
+) -> list[Verdict]:
+    """Complete a checkpoint that was saved without its frozen part, and warn if that of the module is another one."""
+    resumes = trainer is not None and internals.is_fitting(trainer)
+    if resumes and session.options.save_trainable_only:
+        session.progress.frozen_part.note_loaded(module, checkpoint["state_dict"])
+    verdict = frozen_part.bring(module, checkpoint)
+    if verdict is None:
+        return []
+    if verdict.level != Level.EXACT and not (resumes and session.options.strict_resume):  # which refuses it
+        path = "the checkpoint" if trainer is None else trainer.ckpt_path
+        rank_zero_warn(
+            f"{path} was saved with save_trainable_only=True, and {type(module).__name__} brings another frozen part"
+            f" than it was trained with, which is used: {verdict}. Give the module the frozen weights it had then.",
+            category=CheckpointableWarning,
+        )
+    return [verdict]
+
+
+def _restore(
+    session: Session,
+    checkpoint: dict[str, Any],
+    *,
+    rank: int = 0,
+    ended: Ended | None = None,
+    verdicts: Sequence[Verdict] = (),
+) -> None:
+    """Restore what ``_captured`` returned, for this rank. ``verdicts``: on what is restored already.
 
     The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
     """
@@ -84,7 +118,7 @@ def _restore(session: Session, checkpoint: dict[str, Any], *, rank: int = 0, end
     session.monitor.logged_names.update(state.logged_names)
     session.due.take()
     parts, rank_state = session.options.script_parts, state.ranks[rank] if rank < len(state.ranks) else None
-    session.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts)
+    session.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts, verdicts)
 
 
 def _without_state(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ BAD = {
         "must be a share of the training time, above 0 and below 1",
     ),
     "async_save": (NOT_A_FLAG, "must be True or False"),
+    "save_trainable_only": (["yes", None, 1], "must be True or False"),
     "save_weights_only": (["last", None, 1], "must be True or False, or 'best' for the best checkpoints alone"),
     "dirpath": (
         ["", 3, True, b"runs", ["runs"]],
@@ -92,6 +93,7 @@ GOOD = {
     "save_last_k": [-1, 0, 1, 5],
     "save_on_train_epoch_end": [None, True, False],
     "save_weights_only": [True, False, "best"],
+    "save_trainable_only": [True, False],
     "dirpath": [None, "runs/a", "/data/runs", "~/runs", "../runs", Path("runs"), "s3://bucket/run", "memory://x"],
     "filename": ["{epoch}", "x", "sub/{step:06d}_{val/loss:.3f}"],
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
