@@ -164,6 +164,7 @@ def test_randomness_from_script_is_that_of_its_seed(tmp_path, caplog):
         def on_train_batch_start(self, batch, batch_idx):
             self.drawn = [*getattr(self, "drawn", ()), (random.random(), torch.rand(()).item())]
 
+    random.seed(4)
     path = saved(tmp_path)
     drawn = []
     for part in ("randomness", ()):
