@@ -64,7 +64,7 @@ class _Facts:
     base_name: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     confirmation: Confirmation | None = None
-    weights: str = "current"
+    weights: str | None = None
     frozen_checksum: str | None = None
 
 
@@ -132,7 +132,8 @@ class CheckpointInfo(_Facts):
         frozen_checksum: SHA-256 of the frozen weights that were left out (``save_trainable_only``); ``None`` if none
             were.
         weights: Which copy its ``state_dict`` is: ``"current"``, the weights that are trained, or ``"averaged"``, those
-            of a ``WeightAveraging`` callback.
+            of Lightning's ``WeightAveraging`` or ``StochasticWeightAveraging``; ``None`` if it is not known, as other
+            code had put weights there, or saved inside a validation of averaged weights.
     """
 
     path: str

@@ -33,21 +33,6 @@ def ask_to_save(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
 
 
-def averaged_weights(trainer: Trainer, checkpoint: dict[str, Any]) -> bool:
-    """Whether the weights of a checkpoint are those of a ``WeightAveraging``; puts them there if Lightning did not.
-
-    Lightning does not ask callbacks where a file holds weights only, which then had others than its validation.
-    """
-    for callback in callbacks(trainer):
-        if is_a(callback, "WeightAveraging"):
-            asked = {"state_dict": checkpoint["state_dict"]}
-            if "current_model_state" not in checkpoint and callback._average_model is not None:
-                callback.on_save_checkpoint(trainer, trainer.lightning_module, asked)
-                checkpoint["state_dict"] = asked["state_dict"]
-            return "current_model_state" in {**checkpoint, **asked}
-    return False
-
-
 def detach(trainer: Trainer, callback: Callback) -> None:
     """Remove a callback. The list is a new one, since Lightning may be iterating over the old one."""
     trainer.callbacks = [other for other in callbacks(trainer) if other is not callback]  # type: ignore[attr-defined]

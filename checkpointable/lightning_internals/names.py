@@ -117,6 +117,8 @@ OF_CLASSES = (
     "LearningRateFinder.on_fit_start",
     "LightningModule._trainer",
     "ModelCheckpoint._find_last_checkpoints",
+    "StochasticWeightAveraging._average_model",
+    "StochasticWeightAveraging.n_averaged",
     "TorchCheckpointIO.load_checkpoint",
     "TorchCheckpointIO.save_checkpoint",
     "WeightAveraging._average_model",

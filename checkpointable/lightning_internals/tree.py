@@ -153,6 +153,7 @@ def _examples(tree: Tree) -> dict[str, Any]:
     metadata = load(tree, "_Metadata")("on_step", "name")
     arguments: dict[str, tuple[Any, ...]] = {
         "CombinedLoader": ([],),
+        "StochasticWeightAveraging": (0.1,),
         "_MaxSizeCycle": ([],),
         "_Metadata": ("on_step", "name"),
         "_ResultMetric": (metadata, True),

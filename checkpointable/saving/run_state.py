@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
+from checkpointable.lightning_internals import averaging
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
@@ -72,7 +73,7 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     else:
         consistent = session.end is None and progress.is_consistent and not progress.is_fetching
         state = session.state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
-    weights = "averaged" if trainer_callbacks.averaged_weights(trainer, checkpoint) else "current"
+    weights = averaging.which_copy(trainer, checkpoint)
     if session.options.save_trainable_only:
         state = replace(state, left_out=progress.frozen_part.leave_out(trainer.lightning_module, checkpoint))
     found, outcome = session.saver.resumed_from, session.recorder.outcome()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from nets import Net, load, loader, trainer
 
 from checkpointable import Checkpoints, ResumeError, SaveError, best, latest
@@ -114,20 +112,3 @@ def test_best_of_everything_is_one_file_without_the_argument(tmp_path):
     """The twin."""
     fit(tmp_path, epochs=1, save_weights_only=False)
     assert contents(tmp_path) == {"best_val_loss_epoch_0.ckpt": False}
-
-
-@pytest.mark.parametrize("weights_only", [False, True])
-def test_averaged_weights_are_those_that_were_validated_and_the_file_says_so(tmp_path, weights_only):
-    averaging = EMAWeightAveraging(decay=0.5)
-    net = Improving(dirpath=tmp_path, save_weights_only=weights_only)
-    trainer(tmp_path, callbacks=[averaging]).fit(net, loader(3), loader(1))
-    info = next(info for info in Checkpoints(tmp_path) if info.kind == "best")
-    saved = load(info.path)["state_dict"]["layer.weight"]
-    assert (info.weights, info.weights_only) == ("averaged", weights_only)
-    assert torch.equal(saved, averaging._average_model.module.layer.weight)
-    assert "averaged" in repr(Checkpoints(tmp_path))
-
-
-def test_file_without_averaging_has_the_current_weights(tmp_path):
-    fit(tmp_path, epochs=1)
-    assert {info.weights for info in Checkpoints(tmp_path)} == {"current"}
