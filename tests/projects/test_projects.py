@@ -73,3 +73,12 @@ def test_document_names_the_version_that_is_tested(name):
     project, version = (cell.strip() for cell in row.split("|")[1:3])
     package = PACKAGES.get(name, name)
     assert f"\n{package}=={version}\n" in f"\n{pinned.read_text('utf-8')}", project
+
+
+def test_readme_has_the_projects_of_the_document_with_their_results():
+    readme, document = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/projects.md"))
+    exact = re.findall(r"^\| (.*) \| exact \|$", readme, re.M)[0].split(", ")
+    others = re.findall(r"^\| (.*) \| not exact,", readme, re.M)
+    rows = re.findall(r"^\| \[(.*)\]\(.*\| (exact|not exact)[^|]* \|$", document, re.M)
+    assert [(name, "exact") for name in exact] == [row for row in rows if row[1] == "exact"]
+    assert [(name, "not exact") for name in others] == [row for row in rows if row[1] == "not exact"]
