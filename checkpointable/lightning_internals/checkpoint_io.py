@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from fsspec.implementations.local import LocalFileSystem
@@ -41,7 +41,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
         """
         place = _place(path)
         if storage_options is not None or _is_left_to_lightning(place):
-            super().save_checkpoint(checkpoint, path, storage_options)
+            super().save_checkpoint(checkpoint, path, storage_options=storage_options)
         else:
             content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
             store_at(parent(place)).write(content, place, overwrite=True)
@@ -64,7 +64,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
         place = _place(path)
         if _is_left_to_lightning(place):
             return super().load_checkpoint(path, map_location, weights_only)
-        with io.BytesIO(read_bytes(place)) if is_remote(place) else open_file(place) as file:
+        with _open(place) as file:
             wrong = archive.problem_in(file)
             file.seek(0)
             is_archive = file.read(2) == b"PK"
@@ -91,6 +91,16 @@ def _place(path: str | Path) -> str:
 
 def _is_left_to_lightning(place: str) -> bool:
     return is_remote(place) and (place.startswith("http") or "::" in place.partition("://")[0])
+
+
+def _open(place: str) -> BinaryIO:
+    try:
+        return io.BytesIO(read_bytes(place)) if is_remote(place) else open_file(place)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Checkpoint file not found: {place}. checkpointable.latest({parent(place)!r}) returns the newest that is"
+            " there, or None."
+        ) from error
 
 
 def _cannot_load(path: str, wrong: str) -> str:

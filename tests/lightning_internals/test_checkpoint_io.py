@@ -138,8 +138,9 @@ def test_remove_of_a_file_of_ours_deletes_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_load_of_a_missing_file_is_file_not_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.ckpt"))):
+def test_load_of_a_missing_file_names_it_and_the_cure(tmp_path):
+    said = f"Checkpoint file not found: {tmp_path / 'none.ckpt'}. checkpointable.latest({str(tmp_path)!r})"
+    with pytest.raises(FileNotFoundError, match=re.escape(said)):
         durable_io().load_checkpoint(tmp_path / "none.ckpt")
 
 
