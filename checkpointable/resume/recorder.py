@@ -119,9 +119,11 @@ class Recorder:
         """Expect what earlier attempts recorded. Return their trajectory if this attempt is to continue it.
 
         Traces that no resume from here on can need are deleted, but not the one of the attempt resumed from, which says
-        what its trajectory is.
+        what its trajectory is. A run that has ended normally has no traces, and nothing is said of it.
         """
         earlier = kept.find()
+        if not earlier:
+            return None
         mine = [trace for trace in earlier if trace.rank == kept.rank and trace.attempt != lineage.attempt]
         parent = next((trace for trace in mine if trace.attempt == lineage.ancestors[-1].attempt), None)
         traces.remove(trace for trace in earlier if trace is not parent and not trace.reaches_beyond(after))

@@ -88,8 +88,18 @@ def test_resume_from_a_file_saved_right_before_the_stop_claims_nothing(tmp_path,
     assert Checkpoints(tmp_path)[-1].confirmation is None
 
 
-def test_run_that_had_ended_and_is_trained_longer_claims_nothing(tmp_path, said):
+def test_run_that_had_ended_normally_and_is_trained_longer_says_nothing(tmp_path, said):
     train(tmp_path, max_epochs=1)
+    train(tmp_path)
+    assert said() == []
+
+
+def test_stopped_run_whose_trace_is_gone_claims_nothing(tmp_path, said):
+    """The twin: quiet is only what has ended normally."""
+    train(tmp_path, stop=7)
+    (first,) = trace_files(tmp_path)
+    train(tmp_path, stop=2)
+    first.unlink()
     train(tmp_path)
     assert said() == ["nothing to compare: no record of the batches after the save is left"]
 
