@@ -31,6 +31,7 @@ IMPORTED = (
     "pytorch.plugins.io.AsyncCheckpointIO",
     "pytorch.plugins.io.TorchCheckpointIO",
     "pytorch.plugins.io.wrapper._WrappingCheckpointIO",
+    "pytorch.strategies.DDPStrategy",
     "pytorch.strategies.Strategy",
     "pytorch.trainer.connectors.logger_connector.result._Metadata",
     "pytorch.trainer.connectors.logger_connector.result._ResultMetric",
@@ -110,6 +111,8 @@ OF_CLASSES = (
     "CombinedLoader._flattened",
     "CombinedLoader._iterator",
     "CombinedLoader._state_dicts",
+    "DDPStrategy._ddp_kwargs",
+    "DDPStrategy._setup_model",
     "LearningRateFinder._attr_name",
     "LearningRateFinder._early_exit",
     "LearningRateFinder._update_attr",
@@ -136,4 +139,19 @@ OF_CLASSES = (
 METADATA_FIELDS = (
     *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
     *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
+)
+
+# What DDP keeps private in torch. ``ddp.missing`` looks for these; without one, a resume of DDP is approximate.
+OF_TORCH = (
+    "distributed._compute_bucket_assignment_by_size",
+    "distributed.Logger.set_runtime_stats_and_log",
+    "distributed.Reducer._autograd_hook",
+    "distributed.Reducer._rebuild_buckets",
+    "distributed.Reducer.prepare_for_backward",
+    "distributed.Reducer.prepare_for_forward",
+    "nn.parallel.DistributedDataParallel._get_ddp_logging_data",
+)
+OF_DDP = (
+    *("_delay_all_reduce_all_params", "_use_python_reducer", "bucket_bytes_cap", "find_unused_parameters"),
+    *("logger", "reducer", "static_graph"),
 )

@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from checkpointable._errors import CheckpointableWarning, ResumeError
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
-from checkpointable.resume import evidence, loader_verdict
+from checkpointable.resume import evidence, gradient_sums, loader_verdict
 from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
@@ -26,6 +26,7 @@ def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> li
         lost = "optimizers, schedulers, randomness, position in the data"
         return [Verdict(lost, Level.LOST, "the file holds weights only")]
     found = [*_not_at_safe_point(state), *evidence.in_file(trainer, state, saved)]
+    found += gradient_sums.when_saved(state.sums)
     return [*found, *loader_verdict.when_saved(trainer, state.ended)]
 
 

@@ -21,6 +21,7 @@ from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import (
     evidence,
     from_script,
+    gradient_sums,
     module_state,
     parameter_groups,
     parameter_names,
@@ -83,6 +84,11 @@ class Restorer(Restoring):
         self._has_started = False
         self.is_starting = self.resumes
         self._between_passes = ended == Ended.EPOCH
+
+    def on_loaded(self, trainer: Trainer) -> None:
+        """Before the strategy wraps the module."""
+        if self._state is not None:
+            gradient_sums.prepare(trainer, self._state.sums, len(self._state.ranks))
 
     def note_made(self, trainer: Trainer) -> Mapping[str, Any]:
         """Note the numbers of optimizers and schedulers, once, as the script has made them; see ``script_values``."""
@@ -191,6 +197,7 @@ class Restorer(Restoring):
         if state is None:
             return 0.0
         _check_position(trainer, state)
+        self.verdicts += gradient_sums.restore(trainer, state.sums, len(state.ranks))
         self._restore_training_state(trainer, state)
         self.verdicts += report.when_resumed(trainer, state, self._saved, self._ended)
         self.verdicts += [difference.verdict() for difference in self._differing]

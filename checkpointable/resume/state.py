@@ -106,6 +106,21 @@ class RankState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradientSums:
+    """In which order DDP sums gradients over three or more ranks; see ``gradient_sums``.
+
+    Attributes:
+        made: How DDP was made, in words.
+        buckets: Its sorted buckets, the indices of their parameters; empty if it has not sorted them.
+        unknown: Why the order cannot be known; ``""`` if it is.
+    """
+
+    made: str = ""
+    buckets: Sequence[Sequence[int]] = ()
+    unknown: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """Where a run stood when a checkpoint was saved.
 
@@ -126,6 +141,7 @@ class RunState:
         fetching: Whether an exception was raised while the next batch was fetched.
         logged_names: Names of everything logged so far where ``monitor`` is read.
         found: What Lightning's finders of a learning rate and a batch size have found, by attribute.
+        sums: How gradients are summed over the ranks; ``None`` for one or two.
         left_out: The type and checksum of each weight that is not in the file; see ``frozen_part``.
         skipped: Whether the rest of its epoch is skipped, as the data come from the script; never set in a file.
         ranks: Empty in a file that holds weights only.
@@ -149,6 +165,7 @@ class RunState:
     fetching: bool = False
     logged_names: Sequence[str] = ()
     found: Mapping[str, float] = field(default_factory=dict)
+    sums: GradientSums | None = None
     left_out: Mapping[str, Any] = field(default_factory=dict)
     skipped: bool = False
     ranks: tuple[RankState, ...] = ()

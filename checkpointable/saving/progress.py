@@ -22,7 +22,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.verdict import exactness
-from checkpointable.resume import loaders, module_state, parameter_names, report, rng
+from checkpointable.resume import gradient_sums, loaders, module_state, parameter_names, report, rng
 from checkpointable.resume.frozen_part import FrozenPart, combined_checksum
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
@@ -97,6 +97,7 @@ class Progress:
             fetching=at_safe_point and drawn,
             logged_names=sorted(logged_names),
             found=finders.found(trainer),
+            sums=gradient_sums.capture(trainer, at_safe_point=at_safe_point) if for_resuming else None,
             ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
 

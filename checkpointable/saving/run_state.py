@@ -61,6 +61,7 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
             _restore(
                 session, checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint), verdicts=verdicts
             )
+            session.restorer.on_loaded(trainer)
     elif trainer is not None:
         _without_state(session, trainer, checkpoint)
 
