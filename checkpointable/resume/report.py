@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from checkpointable._errors import CheckpointableWarning, ResumeError
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
-from checkpointable.resume import evidence, gradient_sums, loader_verdict
+from checkpointable.resume import evidence, gradient_sums, loader_verdict, rank_states
 from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
@@ -39,14 +39,11 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
     settings = settings_of(trainer)
     _check_optimizers(trainer, state.settings.get("optimizers"), settings["optimizers"])
     if saved is None:
-        why = f"the file has {len(state.ranks)} ranks, this training has {trainer.world_size}"
-        yield Verdict(f"randomness and position in the data of rank {trainer.global_rank}", Level.LOST, why)
+        yield Verdict("randomness and position in the data", Level.LOST, "the file has them of no rank")
         return
     inside = ended == Ended.BATCH
     yield from _not_at_safe_point(state)
-    if len(state.ranks) != trainer.world_size:
-        why = f"{len(state.ranks)} ranks when saved, {trainer.world_size} now"
-        yield Verdict("which rank sees which sample", Level.APPROXIMATE, why)
+    yield from rank_states.verdicts(state, trainer.global_rank, trainer.world_size, ended)
     changed = [name for name, was in state.settings.items() if settings.get(name, was) != was]
     for name in changed:
         was, now = state.settings[name] or "none", settings[name] or "none"

@@ -87,6 +87,19 @@ def isolated(state: Mapping[str, Any] | None = None) -> Iterator[None]:
         restore(before)
 
 
+def seeded(seed: int, *, like: Mapping[str, Any]) -> State:
+    """The states of freshly seeded generators, of those libraries that ``like`` has a state of."""
+    with isolated():
+        random.seed(seed)
+        torch.manual_seed(seed)
+        if "numpy" in like:
+            import numpy
+
+            numpy.random.seed(seed & 0xFFFFFFFF)
+        found = capture()
+        return {name: found[name] for name in like if name in found}
+
+
 def derive_seed(base: int, number: int) -> int:
     """A seed of 63 bits, derived from a base seed and a number.
 

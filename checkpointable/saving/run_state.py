@@ -16,7 +16,7 @@ from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import from_script, frozen_part, parameter_names
+from checkpointable.resume import from_script, frozen_part, parameter_names, rank_states
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving.loadable import make_loadable
@@ -59,7 +59,11 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
                 parameter_names.leave_out_misfits(trainer.lightning_module, checkpoint)
             from_script.leave_out(trainer, checkpoint, session.options.script_parts)
             _restore(
-                session, checkpoint, rank=trainer.global_rank, ended=internals.ended(checkpoint), verdicts=verdicts
+                session,
+                checkpoint,
+                rank=(trainer.global_rank, trainer.world_size),
+                ended=internals.ended(checkpoint),
+                verdicts=verdicts,
             )
             session.restorer.on_loaded(trainer)
     elif trainer is not None:
@@ -106,11 +110,11 @@ def _restore(
     session: Session,
     checkpoint: dict[str, Any],
     *,
-    rank: int = 0,
+    rank: tuple[int, int] = (0, 1),
     ended: Ended | None = None,
     verdicts: Sequence[Verdict] = (),
 ) -> None:
-    """Restore what ``_captured`` returned, for this rank. ``verdicts``: on what is restored already.
+    """Restore what ``_captured`` returned, for this rank of so many. ``verdicts``: on what is restored already.
 
     The run resumes there if Lightning's counters say what had just ended; otherwise only its numbers are restored.
     """
@@ -119,7 +123,7 @@ def _restore(
     session.resumes_after = state.ended
     session.monitor.logged_names.update(state.logged_names)
     session.due.take()
-    parts, rank_state = session.options.script_parts, state.ranks[rank] if rank < len(state.ranks) else None
+    parts, rank_state = session.options.script_parts, rank_states.for_rank(state, *rank)
     session.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts, verdicts)
 
 

@@ -23,6 +23,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from ranks import Seed
 from runs import Digits, digest
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -97,7 +98,7 @@ def train(case: Case, where: Path, rank: int, seed: int, ckpt_path: str | None) 
     trainer = L.Trainer(
         accelerator="cpu", devices=case.ranks, strategy=DDPStrategy(**case.ddp) if case.ranks > 1 else "auto",
         logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=where, **{"max_epochs": 2, **case.trainer},
+        default_root_dir=where, callbacks=[Seed(seed)], **{"max_epochs": 2, **case.trainer},
     )  # fmt: skip
     training = DataLoader(Digits(case.samples), batch_size=4, shuffle=True, num_workers=case.workers)
     trainer.fit(module, training, DataLoader(Digits(24), batch_size=4), ckpt_path=ckpt_path)
