@@ -1,6 +1,6 @@
 """The trainer's checkpoint connector, which chooses, loads and makes checkpoints.
 
-It lets a keeper add to checkpoints and read them, and resumes from a file that is found if it was given none.
+It lets a keeper add to checkpoints and read them, and another decide which file a run resumes from.
 
 A module of ours does both in its hooks. A callback has no such hooks: Lightning calls its ``on_save_checkpoint`` in
 the middle of making a checkpoint, and not at all for one that holds weights only.
@@ -9,6 +9,7 @@ the middle of making a checkpoint, and not at all for one that holds weights onl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from checkpointable.lightning_internals.tree import Mixin, put_before
@@ -36,21 +37,26 @@ def keep(trainer: Trainer, keeper: Keeper | None) -> None:
     trainer._checkpoint_connector.keeper = keeper  # type: ignore[attr-defined]  # it is an observed one now
 
 
-def find_with(trainer: Trainer, find: Callable[[Trainer], str | None] | None) -> None:
-    """Where the next run is given no checkpoint, let it resume from the one that is found. All ranks call ``find``."""
+Load = Callable[["Trainer", "str | None", Callable[["str | None"], None]], None]
+
+
+def load_with(trainer: Trainer, load: Load | None) -> None:
+    """Let ``load`` read the checkpoint of the next run: it gets the path that the run was given, and what reads one."""
     put_before(_ObservedConnector, trainer._checkpoint_connector)
-    trainer._checkpoint_connector.find = find  # type: ignore[attr-defined]  # it is an observed one now
+    trainer._checkpoint_connector.load = load  # type: ignore[attr-defined]  # it is an observed one now
 
 
 class _ObservedConnector(Mixin, _CheckpointConnector):
     keeper: Keeper | None = None
-    find: Callable[[Trainer], str | None] | None = None
+    load: Load | None = None
 
     def resume_start(self, checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
-        find, self.find = self.find, None
-        if not checkpoint_path and find is not None:
-            checkpoint_path = find(self.trainer)
-        super().resume_start(checkpoint_path, weights_only)
+        load, self.load = self.load, None
+        read = partial(super().resume_start, weights_only=weights_only)
+        if load is None:
+            read(checkpoint_path)
+        else:
+            load(self.trainer, checkpoint_path, read)
 
     def dump_checkpoint(self, weights_only: bool | None = None) -> dict[str, Any]:
         checkpoint: dict[str, Any] = super().dump_checkpoint(weights_only)

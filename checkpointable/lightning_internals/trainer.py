@@ -265,6 +265,12 @@ def resume_path(trainer: Trainer) -> str | None:
     return path if path is None or is_remote(path) else os.path.realpath(path)
 
 
+def loaded_checkpoint(trainer: Trainer) -> Mapping[str, Any] | None:
+    """What was read from the file that this fit resumes from, until the training begins."""
+    loaded: Mapping[str, Any] | None = trainer._checkpoint_connector._loaded_checkpoint
+    return loaded
+
+
 def set_resume_path(trainer: Trainer, path: str) -> None:
     """Let the fit resume from another file than the one it was given."""
     trainer._checkpoint_connector._ckpt_path = path

@@ -15,7 +15,7 @@ from checkpointable.lightning_internals.tree import check, combined, find, refus
 from checkpointable.resume import module_state
 from checkpointable.resume.reading import ResumingCheckpointIO
 from checkpointable.resume.restorer import Restorer
-from checkpointable.saving import auto_resume
+from checkpointable.saving import agreement
 from checkpointable.saving.callback import CheckpointingCallback
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session
@@ -41,7 +41,7 @@ def attach(trainer: Trainer, session: Session) -> None:
     session.resumes_after = session.end = None
     session.restorer = Restorer()
     session.due.take()
-    connector.find_with(trainer, partial(auto_resume.find, session.options))
+    connector.load_with(trainer, partial(agreement.load, session.options))
     loops.observe(trainer, session)
     finders.observe(trainer)
     _attach_early_stopping(trainer, session)
