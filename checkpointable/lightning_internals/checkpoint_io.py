@@ -18,6 +18,7 @@ from checkpointable.storage.format import archive, safe_load
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.staging.snapshot import Snapshot
+from checkpointable.storage.store import TAKING_A_NAME
 
 if TYPE_CHECKING:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -44,7 +45,8 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options=storage_options)
         else:
             content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
-            store_at(parent(place)).write(content, place, overwrite=True)
+            with TAKING_A_NAME:
+                store_at(parent(place)).write(content, place, overwrite=True)
 
     def load_checkpoint(
         self,

@@ -10,7 +10,7 @@ from checkpointable.catalog.info import FileMetadata, metadata_of
 from checkpointable.policy import names
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage.files import exists
-from checkpointable.storage.store import Store
+from checkpointable.storage.store import TAKING_A_NAME, Store
 
 
 def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
@@ -25,7 +25,8 @@ def move(store: Store, role: str, target: str, run_id: str) -> list[str]:
         if not target:
             store.remove_broken_links(role)
         elif store.exists(target):
-            store.link(_name_for(store, role, target, run_id), target)
+            with TAKING_A_NAME:  # a file that the user saves at this moment may have the name first
+                store.link(_name_for(store, role, target, run_id), target)
     except OSError as error:
         link = store.path(names.versioned(role, 0))
         if target:

@@ -5,10 +5,14 @@ A method that changes or reads files raises ``OSError`` where the file system re
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
 from checkpointable.storage.format import archive
+
+# Held while a file of the user is written, and while a link takes a name after a look at what has it.
+TAKING_A_NAME = threading.Lock()
 
 
 class Content(Protocol):

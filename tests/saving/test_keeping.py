@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 
 import lightning as L
 import pytest
@@ -13,6 +14,7 @@ from nets import Net, Scripted, files, links, load, loader, trainer
 from checkpointable import CheckpointableWarning, latest
 from checkpointable.catalog.info import read_info
 from checkpointable.storage import commit
+from checkpointable.storage.local import LocalStore
 
 
 @pytest.fixture
@@ -232,3 +234,26 @@ def test_file_that_the_user_writes_over_one_of_ours_is_his(tmp_path):
     assert read_info(tmp_path / "last.ckpt").kind == "manual"
     assert read_info(tmp_path / "epoch_0_batch_4.ckpt").kind == "manual"
     assert links(tmp_path) == {"last-v1.ckpt": "epoch_0_batch_8.ckpt"}
+
+
+def test_file_that_the_user_writes_while_a_link_takes_its_name_is_his(tmp_path, monkeypatch):
+    """The writer's thread has seen that ``last.ckpt`` is free when user code saves a file of that name."""
+    link, begun, saved = LocalStore.link, threading.Event(), threading.Event()
+
+    def link_late(store, name, target):
+        if not begun.is_set():
+            begun.set()
+            saved.wait(1.0)  # without a lock the user's file is there by now; with one it comes later
+        link(store, name, target)
+
+    class Own(Net):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                assert begun.wait(60)
+                self.trainer.save_checkpoint(tmp_path / "last.ckpt")
+                saved.set()
+
+    monkeypatch.setattr(LocalStore, "link", link_late)
+    trainer(tmp_path).fit(Own(dirpath=tmp_path, save_interval=2, save_top_k=0), loader(4))
+    assert read_info(tmp_path / "last.ckpt").kind == "manual"
+    assert links(tmp_path) == {"last-v1.ckpt": "epoch_0_batch_4.ckpt"}
