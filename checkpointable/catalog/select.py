@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from checkpointable._errors import CheckpointableWarning, MonitorError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import Found, Unreadable, looks
-from checkpointable.catalog.unusable import why_nothing
+from checkpointable.catalog.unusable import passed_over, why_nothing
 from checkpointable.storage import files
 from checkpointable.storage.format import archive
 
@@ -21,7 +21,8 @@ def latest(path: str | os.PathLike[str]) -> str | None:
 
     The run whose newest file was written last comes first. Within a run, the position decides, not the clock. At the
     same position, a file saved at a safe point comes before one saved by name (kind ``"manual"``). Files that hold
-    weights only, and those written by plain Lightning, are skipped. If nothing else is there, one line says so.
+    weights only, and those written by plain Lightning, are skipped. If nothing else is there, one line says so. Newer
+    checkpoints in shards are skipped with a ``CheckpointableWarning`` that names them.
 
     Args:
         path: A directory, which is searched with its subdirectories; a checkpoint file, which alone is considered; or a
@@ -39,7 +40,10 @@ def latest(path: str | os.PathLike[str]) -> str | None:
     """
     choice, found = choose(path, newest)
     choice.warn(stacklevel=3)
-    if choice.info is None and not choice.skipped:
+    sharded = passed_over(path, -math.inf if choice.info is None else choice.info.created)
+    if sharded:
+        warnings.warn(sharded, CheckpointableWarning, stacklevel=2)
+    elif choice.info is None and not choice.skipped:
         _say(f"nothing to resume: {why_nothing(path, found)}")
     return None if choice.info is None else choice.info.path
 

@@ -10,6 +10,9 @@ from checkpointable.policy.names import SUFFIX
 from checkpointable.storage import files
 from checkpointable.storage.paths import is_remote, normalize_path
 
+_WRITTEN_LAST = "meta.pt"  # by Lightning, after torch has written the shards
+_SHOWN = 3
+
 
 def why_nothing(path: str | os.PathLike[str], found: Found) -> str:
     """What is at a path where no checkpoint can be resumed from."""
@@ -25,13 +28,28 @@ def _there(place: str, found: Found) -> Iterator[str]:
         "damaged": len(found.unreadable) + sum(not info.weights_only for info in found.infos),
         "with weights only": sum(info.weights_only for info in found.infos),
         "not written by checkpointable (pass such a file to fit itself)": found.others,
-        "in shards, which is not supported yet": 0 if is_remote(place) else len(list(_sharded(place))),
+        "in shards (pass such a directory to fit itself)": len(list(_sharded(place))),
     }
     return (f"{number} {kind}" for kind, number in kinds.items() if number)
 
 
-def _sharded(place: str) -> Iterator[str]:
-    """The directories that ``torch.distributed.checkpoint`` wrote."""
+def passed_over(path: str | os.PathLike[str], since: float) -> str:
+    """Names the checkpoints in shards at a path that are newer; ``""`` if there are none."""
+    newer = [(when, folder) for folder, when in _sharded(normalize_path(path)) if when > since]
+    named = [folder for _, folder in sorted(newer, reverse=True)]
+    if not named:
+        return ""
+    others = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return (
+        f"passed over, as nothing shows that a checkpoint in shards is intact: {', '.join(named[:_SHOWN])}{others}. To"
+        " resume from one, pass its path to fit."
+    )
+
+
+def _sharded(place: str) -> Iterator[tuple[str, float]]:
+    """The local directories that Lightning has saved in shards, with the time when each was finished."""
+    if is_remote(place):
+        return
     for folder, _, names in os.walk(place):
-        if folder.endswith(SUFFIX) and ".metadata" in names:
-            yield folder
+        if folder.endswith(SUFFIX) and {".metadata", _WRITTEN_LAST} <= set(names):
+            yield folder, os.path.getmtime(os.path.join(folder, _WRITTEN_LAST))

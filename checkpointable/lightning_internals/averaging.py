@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.callbacks import callbacks
@@ -58,6 +59,8 @@ def _are_own(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 def _place(value: Any) -> tuple[int, int] | None:
     """The memory of a tensor, and where in it the tensor begins; ``None`` for what has no such place."""
+    if isinstance(value, DTensor):
+        value = value.to_local()
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         return None
     return value.untyped_storage().data_ptr(), int(value.storage_offset())

@@ -16,6 +16,7 @@ from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import rng
+from checkpointable.resume.shards import in_shards
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.format.same import same
 
@@ -49,6 +50,8 @@ def after_loading(trainer: Trainer, loaded: Mapping[str, Any], ended: Ended | No
     """What Lightning has restored from this checkpoint."""
     states = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
     yield from _in_order("optimizers", trainer.optimizers, states, loaded.get("optimizer_states", ()))
+    if in_shards(loaded):
+        yield Verdict("weights, optimizers", Level.APPROXIMATE, "read from shards by torch, which does not verify them")
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     states = [scheduler.state_dict() for scheduler in schedulers]
     yield from _in_order("lr_schedulers", schedulers, states, loaded.get("lr_schedulers", ()))
@@ -56,7 +59,8 @@ def after_loading(trainer: Trainer, loaded: Mapping[str, Any], ended: Ended | No
     yield from _data_module(trainer, loaded)
     if loaded.get("callbacks", {}) is not None:  # the script's are used
         yield from _callbacks(trainer, loaded.get("callbacks", {}), ended)
-    yield _weights(trainer, loaded)
+    if not in_shards(loaded):
+        yield _weights(trainer, loaded)
 
 
 def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: Ended | None) -> Iterator[Verdict]:

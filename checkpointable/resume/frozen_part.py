@@ -145,7 +145,7 @@ def _plain_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _is_plain(value: Any) -> bool:
     return (
-        isinstance(value, torch.Tensor)
+        type(value) in (torch.Tensor, torch.nn.Parameter)  # others, such as a DTensor, have their bytes elsewhere
         and not is_lazy(value)
         and value.layout == torch.strided
         and not (value.is_meta or value.is_quantized or value.is_nested)

@@ -33,6 +33,7 @@ from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import positions_of, track_positions
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
+from checkpointable.resume.shards import in_shards
 from checkpointable.resume.state import LoaderState, RankState, RunState
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Restorer(Restoring):
         self, trainer: Trainer, state: RunState, loaded: dict[str, Any], made: Mapping[str, Any]
     ) -> RunState:
         """Where the module may have changed, restore optimizers by the names of their parameters."""
-        if trainer.lightning_module.strict_loading or Part.OPTIMIZERS in self._parts:
+        if trainer.lightning_module.strict_loading or Part.OPTIMIZERS in self._parts or in_shards(loaded):
             return state
         fitted = parameter_names.fit(trainer, loaded, state.parameters, state.made, made)
         if fitted is None:
@@ -141,11 +142,12 @@ class Restorer(Restoring):
             trainer.should_stop = True
         if loaded is None:
             return made, {}
-        restore_rounded(internals.module_state(trainer), loaded["state_dict"])
-        for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
-            restore_dtypes(optimizer, saved)
+        if not in_shards(loaded):
+            restore_rounded(internals.module_state(trainer), loaded["state_dict"])
+            for optimizer, saved in zip(trainer.optimizers, loaded["optimizer_states"], strict=False):
+                restore_dtypes(optimizer, saved)
+            self._new_weights = frozenset(internals.module_state(trainer).keys() - loaded["state_dict"].keys())
         self.verdicts = [*evidence.after_loading(trainer, loaded, self._ended), *self._before_loading]
-        self._new_weights = frozenset(internals.module_state(trainer).keys() - loaded["state_dict"].keys())
         file, script = ScriptValues.in_file(state.made, loaded), ScriptValues.of(trainer, made)
         self._differing, unused = compare(file, script, self._parts)
         from_script.end_schedules(trainer, state, self._parts)

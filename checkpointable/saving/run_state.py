@@ -16,7 +16,7 @@ from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import from_script, frozen_part, parameter_names, rank_states
+from checkpointable.resume import from_script, frozen_part, parameter_names, rank_states, shards
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving.loadable import make_loadable
@@ -45,7 +45,7 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
     verdicts = _bring_frozen_part(session, trainer, checkpoint, module)
     if session.trial is not None or (trainer is not None and not internals.is_fitting(trainer)):
         return  # a finder's trial, validate, test and predict leave the session unchanged
-    if trainer is not None and "optimizer_states" not in checkpoint:
+    if trainer is not None and shards.holds_weights_only(checkpoint):
         raise ResumeError(
             f"cannot resume from {trainer.ckpt_path}: it holds weights only (save_weights_only). Start a new run with"
             f" {type(module).__name__}.load_from_checkpoint(...), or resume from another file:"
@@ -55,7 +55,8 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
         if trainer is None:
             _restore(session, checkpoint)
         else:
-            if not trainer.lightning_module.strict_loading:
+            shards.refuse_parts(trainer.ckpt_path, checkpoint, session.options.script_parts)
+            if not trainer.lightning_module.strict_loading and not shards.in_shards(checkpoint):
                 parameter_names.leave_out_misfits(trainer.lightning_module, checkpoint)
             from_script.leave_out(trainer, checkpoint, session.options.script_parts)
             _restore(
@@ -72,14 +73,14 @@ def take(session: Session, trainer: Trainer | None, checkpoint: dict[str, Any], 
 
 def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The value of our key; in a checkpoint that user code makes after the end of training, the state of the end."""
-    request, weights_only, progress = session.request, "optimizer_states" not in checkpoint, session.progress
+    request, weights_only, progress = session.request, shards.holds_weights_only(checkpoint), session.progress
     if request is None and not weights_only and session.end is not None and session.end.is_unchanged(trainer):
         state = session.end.put_into(checkpoint)
     else:
         consistent = session.end is None and progress.is_consistent and not progress.is_fetching
         state = session.state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
     weights = averaging.which_copy(trainer, checkpoint)
-    if session.options.save_trainable_only:
+    if session.options.save_trainable_only and internals.saves_whole_files(trainer):
         state = replace(state, left_out=progress.frozen_part.leave_out(trainer.lightning_module, checkpoint))
     found, outcome = session.saver.resumed_from, session.recorder.outcome()
     metadata = describe(trainer, state, request, session.options, found, outcome, weights_only=weights_only)
@@ -91,7 +92,7 @@ def _bring_frozen_part(
 ) -> list[Verdict]:
     """Complete a checkpoint that was saved without its frozen part, and warn if that of the module is another one."""
     resumes = trainer is not None and internals.is_fitting(trainer)
-    if resumes and session.options.save_trainable_only:
+    if resumes and session.options.save_trainable_only and "state_dict" in checkpoint:
         session.progress.frozen_part.note_loaded(module, checkpoint["state_dict"])
     verdict = frozen_part.bring(module, checkpoint)
     if verdict is None:

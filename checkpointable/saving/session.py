@@ -103,7 +103,7 @@ class Session(loops.Listener):
         resumes = self.restorer.before(trainer, what)
         if resumes and what is Ended.BATCH:
             self.progress.reach(trainer, what, self.progress.position)
-        if what is Ended.BATCH and self.options.save_trainable_only:
+        if what is Ended.BATCH and self.options.save_trainable_only and internals.saves_whole_files(trainer):
             self.progress.frozen_part.begin(trainer.lightning_module)
         return resumes
 

@@ -130,7 +130,7 @@ def test_latest_says_why_there_is_nothing(tmp_path, said):
     (tmp_path / "sharded.ckpt").mkdir()
     (tmp_path / "sharded.ckpt" / ".metadata").touch()
     assert latest(tmp_path) is None
-    assert said().endswith("can be resumed from: 1 in shards, which is not supported yet.")
+    assert said().endswith(f"nothing to resume: no checkpoint in {tmp_path}.")
 
 
 def test_mixin_and_callback_take_the_argument():
