@@ -241,7 +241,13 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         super().reset()
 
     def on_run_start(self) -> None:
-        _listener(self).on_train_start(self.trainer)
+        """In a run that resumes, make the loaders of a validation as early as Lightning does, for the report."""
+        listener = _listener(self)
+        if listener.restorer.resumes and self.epoch_loop._should_check_val_epoch():
+            self.trainer.validating = True
+            self.epoch_loop.val_loop.setup_data()
+            self.trainer.training = True
+        listener.on_train_start(self.trainer)
         super().on_run_start()
 
     def on_advance_end(self) -> None:

@@ -88,6 +88,7 @@ OF_TRAINER = (
     "fit_loop.epoch_loop._restarting",
     "fit_loop.epoch_loop._results._forked_name",
     "fit_loop.epoch_loop._should_accumulate",
+    "fit_loop.epoch_loop._should_check_val_epoch",
     "fit_loop.epoch_loop.advance",
     "fit_loop.epoch_loop.batch_progress.current.completed",
     "fit_loop.epoch_loop.batch_progress.total.completed",

@@ -16,7 +16,10 @@ from checkpointable.resume.state import RunState
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-_LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches", "reload_dataloaders_every_n_epochs")
+_LIMITS = (
+    *("limit_train_batches", "limit_val_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"),
+    "validation loaders",
+)
 _SETTINGS = {  # that a resume does not compare where the part is the script's
     Part.OPTIMIZERS: ("optimizers", "optimizer_parameters"),
     Part.LR_SCHEDULERS: ("lr_schedulers",),

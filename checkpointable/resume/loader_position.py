@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from checkpointable.lightning_internals.tree import set_sampler_epoch
 from checkpointable.resume import rng
 from checkpointable.resume.index_batches import IndexBatches, Order, draws_at_once
+from checkpointable.resume.loader_identity import identity, length_of
 from checkpointable.resume.own_state import OwnState
 from checkpointable.resume.owned_rng import IN_DATA
 from checkpointable.resume.pass_length import PassLength
@@ -52,7 +53,7 @@ class LoaderPosition:
         self.pass_start_rng: Mapping[str, Any] = {}
         self.order = Order(loader)
         self._has_searched = False
-        self._sampler = _sampler_names(loader)
+        self._identity = identity(loader)
         self._indices = IndexBatches(self.order) if is_torch and (self.is_indexed or not self.own.of_loader) else None
         self._collate: SeededCollate | None = None
         self._place: tuple[LoaderState, int, bool] | None = None
@@ -72,13 +73,11 @@ class LoaderPosition:
             moment = self._moment(self.consumed if consumed_only else self.delivered, fetch_rng=None)
         return LoaderState(
             **moment,
+            **self._identity,
             own_rng=self.order.owners.capture(),
             held_unknown=self.order.held.unknown(),
-            sampler=self._sampler,
-            has_workers=getattr(self.loader, "num_workers", 0) > 0,
-            length=_length(self.loader),
+            length=length_of(self.loader),
             full=self.length.full,
-            batch_size=getattr(self.loader, "batch_size", None),
             first_draws=self.first_draws,
             has_late_generators=self._collate is not None and self._collate.has_late_generators,
         )
@@ -281,18 +280,3 @@ class _CountingIterator:
         if position.order.owners.waiting:
             position.order.owners.give_waiting()
         return batch
-
-
-def _sampler_names(loader: Any) -> str:
-    """The class names of what orders a loader's samples."""
-    batches: Any = getattr(loader, "batch_sampler", None)
-    parts: list[Any] = [loader.sampler if batches is None else batches] if isinstance(loader, DataLoader) else []
-    parts += [batches.sampler] if hasattr(batches, "sampler") else []
-    return " of ".join(type(part).__name__ for part in parts)
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None

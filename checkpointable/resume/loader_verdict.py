@@ -6,8 +6,9 @@ that the file holds, and it was seen to read them so. Whatever else it is, nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _T = TypeVar("_T")
+_SPLIT = {"indices": ", as a split that is drawn without a fixed seed does"}
 
 
 def when_saved(trainer: Trainer, ended: Ended | None) -> list[Verdict]:
@@ -41,21 +43,29 @@ def when_resumed(
 ) -> Iterator[Verdict]:
     """How exactly each loader resumes from its saved state; ``inside``: the run resumes inside a pass.
 
-    The loaders of the validation are made later, so that theirs tell what the file shows.
+    Where the loaders of the validation are made only later, theirs tell what the file shows.
     """
     positions = positions_of(internals.training_loader(trainer))
     for (name, position), was in zip(_named(positions, "train loader"), saved, strict=False):
         now = position.state(consumed_only=False)
         reasons = [*_differences(was, now), *_of_kind(position, was, inside=inside)]
-        reasons += [*_lost_generators(position, was), *_not_put_back(position, was, now, inside=inside)]
+        reasons += [*_other_generators(position, was), *_not_put_back(position, was, now, inside=inside)]
         by_state = "it gave its saved state back when it was asked again"
         by_order = "its batches are drawn in their order again from the saved states"
         yield _verdict(name, reasons, by_state if position.own.of_loader else by_order)
-    for name, state in _named(validation, "validation loader"):
-        yield _of_validation(name, state)
+    yield from of_validation(validation, positions_of(internals.validation_loader(trainer)))
     if len(saved) != len(positions):
         why = f"{len(saved)} train loaders when saved, {len(positions)} now"
         yield Verdict("position in the data", Level.LOST, why)
+
+
+def of_validation(saved: Sequence[LoaderState], positions: Sequence[LoaderPosition]) -> Iterator[Verdict]:
+    """How exactly each validation loader resumes from its saved state; no ``positions``: they are not made yet."""
+    if saved and positions and len(saved) != len(positions):
+        why = f"{len(saved)} when saved, {len(positions)} now"
+        yield Verdict("validation loaders", Level.APPROXIMATE, why)
+    for (name, was), position in zip_longest(_named(saved, "validation loader"), positions[: len(saved)]):
+        yield _of_validation(name, was, position)
 
 
 def _named(found: Sequence[_T], name: str) -> list[tuple[str, _T]]:
@@ -73,11 +83,22 @@ def _differences(was: LoaderState, now: LoaderState) -> Iterator[str]:
         yield f"{was.length} batches when saved, {now.length} now"
     if was.batch_size != now.batch_size:
         yield f"{was.batch_size} samples a batch when saved, {now.batch_size} now"
+    if was.length == now.length:  # else it has other samples anyway
+        yield from _other_data(was, now)
     if was.sampler != now.sampler:
         yield f"ordered by {was.sampler} when saved, by {now.sampler} now"
     if was.has_workers != now.has_workers:
         had, has = ("with", "without") if was.has_workers else ("without", "with")
         yield f"{had} worker processes when saved, {has} now: they draw other random numbers"
+
+
+def _other_data(was: LoaderState, now: LoaderState) -> Iterator[str]:
+    if was.samples != now.samples:
+        yield f"{was.samples} when saved, {now.samples} now"
+        return
+    for at in sorted(was.data_digests.keys() & now.data_digests.keys()):
+        if was.data_digests[at] != now.data_digests[at]:
+            yield f"{at} differs from that when saved" + _SPLIT.get(at.rpartition(".")[2], "")
 
 
 def _of_kind(position: LoaderPosition, state: LoaderState, *, inside: bool) -> Iterator[str]:
@@ -122,11 +143,13 @@ def _of_own_state(position: LoaderPosition, state: LoaderState, kind: str, *, in
         yield f"{kind} draws random numbers for its first batch, where it may also draw its order"
 
 
-def _lost_generators(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
+def _other_generators(position: LoaderPosition, was: LoaderState) -> Iterator[str]:
     owners = position.order.owners
     for at in sorted({*owners.made, *owners.missing(was.own_rng)}):
         waits = at in owners.made or at.startswith(IN_DATA)
         yield f"{at}, a random generator, does not exist " + ("yet: its state waits for it" if waits else "here")
+    for at in sorted(owners.capture().keys() - was.own_rng.keys()):
+        yield f"{at}, a random generator, was not there when saved"
 
 
 def _not_put_back(position: LoaderPosition, was: LoaderState, now: LoaderState, *, inside: bool) -> Iterator[str]:
@@ -140,18 +163,25 @@ def _not_put_back(position: LoaderPosition, was: LoaderState, now: LoaderState, 
         yield "it was given its saved state, and gave another one back"
     if was.in_step is not None and now.in_step is None and not own.of_loader:
         yield "it does not read the batches of indices that are drawn for it"
-    restored = {} if inside else was.held  # between passes, these are restored when the next one starts
+    yield from _other_held(was, now, {} if inside else was.held)  # between passes, restored when the next one starts
+
+
+def _other_held(was: LoaderState, now: LoaderState, restored: Mapping[str, Any]) -> Iterator[str]:
+    """What samplers hold that is not as it was saved, apart from what is restored."""
     for at in sorted(now.held_digests.keys() | was.held_digests.keys()):
         if at not in restored and now.held_digests.get(at) != was.held_digests.get(at):
             yield f"{at} is another one than when saved"
 
 
-def _of_validation(name: str, state: LoaderState) -> Verdict:
+def _of_validation(name: str, was: LoaderState, position: LoaderPosition | None = None) -> Verdict:
     """Validations read whole passes, each with the generators and samplers as the one before left them."""
-    is_indexed = state.sampler and "_InfiniteConstantSampler" not in state.sampler
-    reasons = [f"{unknown}, which cannot be saved" for unknown in state.held_unknown]
-    if not state.in_step and not (is_indexed and state.passes == 0):  # not read yet: as the script makes it
+    is_indexed = was.sampler and "_InfiniteConstantSampler" not in was.sampler
+    reasons = [f"{unknown}, which cannot be saved" for unknown in was.held_unknown]
+    if not was.in_step and not (is_indexed and was.passes == 0):  # not read yet: as the script makes it
         reasons.append("it has no index of its own, and nothing shows that its passes are the same again")
-    if state.has_late_generators:
+    if was.has_late_generators:
         reasons.append("its workers make random generators at their first batch")
+    if position is not None:
+        now = position.state(consumed_only=False)
+        reasons += [*_differences(was, now), *_other_generators(position, was), *_other_held(was, now, was.held)]
     return _verdict(name, reasons, "its order is drawn from the saved states")

@@ -9,6 +9,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
 from checkpointable.resume import evidence, gradient_sums, loader_verdict, rank_states
@@ -54,12 +55,48 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
     yield from loader_verdict.when_resumed(trainer, saved.training, saved.validation, inside=inside)
 
 
+def check_position(trainer: Trainer, state: RunState) -> None:
+    """Check that the counters of Lightning and those of this library agree.
+
+    Raises:
+        ResumeError: If they do not.
+    """
+    ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
+    counted = internals.counted(trainer)
+    if state.ended is not None and ours != (counted.epoch, counted.batch):
+        raise ResumeError(
+            f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
+            f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
+        )
+
+
 def announce(trainer: Trainer, position: Position, verdicts: Sequence[Verdict], *, strict: bool) -> None:
     """Log where the run resumes, and how exactly.
 
     Raises:
         ResumeError: If ``strict`` and something is not exact.
     """
+    _refuse(trainer, verdicts, strict=strict)
+    rank_zero_info(
+        f"checkpointable: resumes after epoch {position.epoch}, batch {position.batch} of"
+        f" {trainer.num_training_batches}, step {position.step}, from {trainer.ckpt_path}: {exactness(verdicts)}"
+    )
+
+
+def say_late(trainer: Trainer, verdicts: Sequence[Verdict], *, strict: bool) -> None:
+    """Warn of verdicts that are known only after the run has been announced, if they are not exact.
+
+    Raises:
+        ResumeError: If they are not, and ``strict``.
+    """
+    _refuse(trainer, verdicts, strict=strict)
+    if not_exact(verdicts):
+        rank_zero_warn(
+            f"the resume from {trainer.ckpt_path} is not exact: {exactness(verdicts)}", category=CheckpointableWarning
+        )
+
+
+def _refuse(trainer: Trainer, verdicts: Sequence[Verdict], *, strict: bool) -> None:
     refused = not_exact(verdicts)
     if refused and strict:
         details = "\n  ".join(map(str, refused))
@@ -68,10 +105,6 @@ def announce(trainer: Trainer, position: Position, verdicts: Sequence[Verdict], 
             f" (strict_resume=True).\n  {details}\nResume with strict_resume=False to go on at the same batch"
             " number, or restore what it was saved with."
         )
-    rank_zero_info(
-        f"checkpointable: resumes after epoch {position.epoch}, batch {position.batch} of"
-        f" {trainer.num_training_batches}, step {position.step}, from {trainer.ckpt_path}: {exactness(verdicts)}"
-    )
 
 
 def announce_finished(trainer: Trainer, position: Position, differing: Sequence[Difference]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from checkpointable._errors import ResumeError
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.loops import Restoring
@@ -22,6 +21,7 @@ from checkpointable.resume import (
     evidence,
     from_script,
     gradient_sums,
+    loader_verdict,
     module_state,
     parameter_groups,
     parameter_names,
@@ -82,7 +82,7 @@ class Restorer(Restoring):
         self._saved = saved
         self._ended = None if saved is None else ended
         self._rng_pending = self._validation_pending = saved is not None
-        self._has_started = False
+        self._has_started = self._is_strict = False
         self.is_starting = self.resumes
         self._between_passes = ended == Ended.EPOCH
 
@@ -180,10 +180,19 @@ class Restorer(Restoring):
         if not self._rng_pending and internals.reloads(trainer, self._state.reloaded_epochs["validation"]):
             self._validation_pending = False  # the uninterrupted run made new ones here, too
         if self._validation_pending:
+            if self._has_started:
+                self._judge_late(trainer, positions)
             for position, saved in zip(positions, self._here.validation, strict=False):
                 position.start_persistent_workers(saved)
             if not self._rng_pending:
                 self._restore_validation(positions)
+
+    def _judge_late(self, trainer: Trainer, positions: Sequence[LoaderPosition]) -> None:
+        """Judge validation loaders that are made after the report."""
+        verdicts = list(loader_verdict.of_validation(self._here.validation, positions))
+        new = [verdict for verdict in verdicts if verdict not in self.verdicts]
+        self.verdicts += from_script.judged(new, self._parts)
+        report.say_late(trainer, new, strict=self._is_strict)
 
     def on_train_start(self, trainer: Trainer, initial_modes: Mapping[str, Sequence[str]], *, strict: bool) -> float:
         """Before the first hook of training: restore a window's gradients, running means, shown values and metrics.
@@ -198,7 +207,8 @@ class Restorer(Restoring):
         state = self._state
         if state is None:
             return 0.0
-        _check_position(trainer, state)
+        self._is_strict = strict
+        report.check_position(trainer, state)
         self.verdicts += gradient_sums.restore(trainer, state.sums, len(state.ranks))
         self._restore_training_state(trainer, state)
         self.verdicts += report.when_resumed(trainer, state, self._saved, self._ended)
@@ -279,13 +289,3 @@ def _follows_from(trainer: Trainer, position: LoaderPosition, saved: LoaderState
     if own.is_torchdata or not own.of_loader:
         return own.of_data
     return saved.has_ended or trainer.fit_loop.restarting  # where Lightning gives loaders their state back, too
-
-
-def _check_position(trainer: Trainer, state: RunState) -> None:
-    ours = (state.position.epoch + (state.ended == Ended.EPOCH), state.position.batch)
-    counted = internals.counted(trainer)
-    if state.ended is not None and ours != (counted.epoch, counted.batch):
-        raise ResumeError(
-            f"cannot resume from {trainer.ckpt_path}: it was saved after {state.position}, but Lightning's"
-            f" counters in it say {counted}. Its parts do not belong together; resume from another checkpoint."
-        )

@@ -51,7 +51,7 @@ class Held:
     def capture(self) -> dict[str, Any]:
         """Copies of what has changed since the script made it."""
         values = {at: value for at, value, _ in self._walk() if _is_saved(value)}
-        return {at: copy.deepcopy(value) for at, value in values.items() if _digest(value) != self._first.get(at)}
+        return {at: copy.deepcopy(value) for at, value in values.items() if digest_of(value) != self._first.get(at)}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Set it again, in place where it is a list or an array that others may hold, too."""
@@ -61,13 +61,13 @@ class Held:
 
     def digests(self) -> dict[str, str]:
         """A digest of each value; ``""`` if it has none."""
-        return {at: _digest(value) for at, value, _ in self._walk()}
+        return {at: digest_of(value) for at, value, _ in self._walk()}
 
     def unknown(self) -> list[str]:
         """Where a sampler holds what cannot be saved: an iterator, or something else that cannot be compared."""
         found = []
         for at, value, _ in self._walk():
-            digest = _digest(value)
+            digest = digest_of(value)
             if not digest or (not _is_saved(value) and digest != self._first.get(at)):
                 found.append(f"{at} is of type {type(value).__name__}")
         return found
@@ -140,7 +140,7 @@ def _put_in_place(value: Any, saved: Any) -> bool:
     return True
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
     """A digest of the value, the same in every process; ``""`` if it cannot be told."""
     if hasattr(value, "__next__"):
         return ""

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import is_a
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         found["gradient_clip_val"] = str(float(trainer.gradient_clip_val))  # 1 means 1.0 here, unlike in the others
     schedules = [it for it in trainer_callbacks.callbacks(trainer) if is_a(it, "GradientAccumulationScheduler")]
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
+    found["validation loaders"] = "given" if internals.has_val_loader(trainer) else ""
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
     found["optimizer_parameters"] = _order_of_parameters(trainer)
     configs = trainer.lr_scheduler_configs

@@ -49,6 +49,8 @@ class LoaderState:
         held_digests: Digests of all that they hold.
         held_unknown: What they hold that cannot be saved.
         sampler: Class names of what orders the samples.
+        samples: How many samples a data set with an index has, and its class.
+        data_digests: Digests of the indices, weights and tensors that torch's data sets and samplers hold.
         length: Batches in a pass, as the loader says.
         full: Batches in the latest pass that came to its end.
         own_state: What the ``state_dict`` of the loader, or of its data set, gave.
@@ -71,6 +73,8 @@ class LoaderState:
     held_digests: Mapping[str, str]
     held_unknown: Sequence[str]
     sampler: str
+    samples: str
+    data_digests: Mapping[str, str]
     has_workers: bool
     length: int | None
     full: int | None
