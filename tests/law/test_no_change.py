@@ -82,7 +82,7 @@ def plain(request, tmp_path_factory):
     return request.param, trained(Plain, tmp_path_factory.mktemp("plain"), request.param)
 
 
-@pytest.mark.parametrize("saving", SAVING)
+@pytest.mark.parametrize("saving", ["off", "every_batch", pytest.param("every_seventh", marks=pytest.mark.sweep)])
 def test_weights_and_generators_are_those_of_a_plain_module(tmp_path, plain, saving):
     workers, expected = plain
     assert trained(Ours, tmp_path, workers, dirpath=tmp_path, **SAVING[saving]) == expected

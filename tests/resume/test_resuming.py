@@ -46,15 +46,18 @@ TRAINERS = [
     {"max_epochs": 4, "limit_train_batches": 4, "max_steps": 14},
 ]
 
+EACH = [pytest.param(4, id="every fourth file"), pytest.param(1, id="every file", marks=pytest.mark.sweep)]
 
+
+@pytest.mark.parametrize("each", EACH)
 @pytest.mark.parametrize("options", TRAINERS, ids=str)
-def test_resume_from_any_file_trains_and_validates_as_the_uninterrupted_run(tmp_path, options):
+def test_resume_from_any_file_trains_and_validates_as_the_uninterrupted_run(tmp_path, options, each):
     everything = {"save_interval": 1, "save_last_k": -1, "save_top_k": -1, "every_n_epochs": 1}
     straight = Recording(dirpath=tmp_path / "a", **everything)
     trainer(tmp_path, num_sanity_val_steps=0, **options).fit(straight, loader(5), loader(1))
     names = files(tmp_path / "a")
     assert len(names) >= 6
-    for name in names:
+    for name in names[::each]:
         resumed = Recording(dirpath=tmp_path / name, save_interval=1, save_top_k=0)
         own = trainer(tmp_path, num_sanity_val_steps=0, **options)
         own.fit(resumed, loader(5), loader(1), ckpt_path=tmp_path / "a" / name)
