@@ -12,6 +12,7 @@ from nets import files
 from checkpointable.catalog.info import read_info
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
+CALLBACK = Path(__file__).parent / "two_ranks_callback.py"
 
 
 def run(where, epochs, interval="2"):
@@ -40,3 +41,18 @@ def test_two_ranks_that_find_out_the_interval_agree_on_it(tmp_path):
     assert zero == one
     assert zero["step"] == 24
     assert zero["last"] in files(tmp_path)
+
+
+def test_callback_on_two_killed_ranks_resumes_both_by_the_same_command(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    for where, seed, dies_in in ((straight, 1, -1), (killed, 1, 8), (killed, 7, -1)):
+        where.mkdir(exist_ok=True)
+        command = [sys.executable, CALLBACK, str(where), str(seed), str(dies_in)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert (done.returncode == 0) == (dies_in < 0), done.stderr[-3000:]
+    assert "resumes after epoch 1, batch 2 of 5, step 7" in done.stderr
+    assert done.stderr.count("resumes after") == 1, "rank 0 says it"
+    for rank in (0, 1):
+        whole, record = ((where / f"rank_{rank}.txt").read_text().splitlines() for where in (straight, killed))
+        assert record == [*whole[:8], *whole[7:]], "one batch was trained after the file, and again"
+    assert files(killed / "runs") == ["epoch_1_batch_2.ckpt", "epoch_1_batch_5.ckpt"]  # resumed from, and newest
