@@ -244,6 +244,24 @@ def test_checkpoint_io_of_the_users_writes_the_files_and_what_they_lack_is_said(
         assert files(tmp_path / str(told))
 
 
+def test_storage_options_reach_the_checkpoint_io_of_the_user(tmp_path):
+    class Own(TorchCheckpointIO):
+        got = None
+
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            self.got = storage_options
+            torch.save(checkpoint, path)
+
+    own = Own()
+    fitted = trainer(tmp_path, plugins=[own])
+    fitted.fit(Net(dirpath=tmp_path / "ours"), loader(2))
+    fitted.save_checkpoint(tmp_path / "mine.ckpt", storage_options={"acl": "private"})
+    assert own.got == {"acl": "private"}
+    again = Net()
+    trainer(tmp_path, plugins=[own], max_epochs=2).fit(again, loader(2), ckpt_path=tmp_path / "mine.ckpt")
+    assert again.trainer.global_step == 4
+
+
 class Counting(_WrappingCheckpointIO):
     """A wrapper that a user wrote; nothing may be saved past it."""
 
