@@ -87,7 +87,7 @@ class Checkpointing(RunAttributes, Callback):
             return
         connector.keep(trainer, self)
         with trainer_callbacks.in_place(trainer):
-            attach.attach(trainer, self._checkpointing)
+            attach.attach(trainer, self._checkpointing, by_callback=True)
 
     def add_state(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         """Called when the trainer makes a checkpoint: adds the key ``"checkpointable"``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
+from checkpointable._errors import CheckpointableWarning
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import connector, finders, loops
 from checkpointable.lightning_internals import trainer as internals
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
-def attach(trainer: Trainer, session: Session) -> None:
-    """Let this session save in a trainer that is about to fit; prepare it also to validate, test or predict."""
+def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> None:
+    """Let this session save in a trainer that is about to fit; prepare it also to validate, test or predict.
+
+    ``by_callback``: whether the trainer itself has asked for it, by a callback of the user.
+    """
     check(trainer)
     theirs = [it for it in trainer_callbacks.callbacks(trainer) if not isinstance(it, RunAttributes)]
     refuse_mixture(trainer, [*theirs, *internals.checkpoint_ios(trainer)])
@@ -45,7 +49,7 @@ def attach(trainer: Trainer, session: Session) -> None:
     loops.observe(trainer, session)
     finders.observe(trainer)
     _attach_early_stopping(trainer, session)
-    if not session.options.saves_anything or not _may_save(trainer):
+    if not session.options.saves_anything or not _may_save(trainer, by_callback=by_callback):
         return
     replaced = attached.replaced if attached is not None else trainer_callbacks.take_implicit_checkpoint(trainer)
     if attached is not None:
@@ -54,9 +58,15 @@ def attach(trainer: Trainer, session: Session) -> None:
     trainer_callbacks.attach(trainer, ours(session, replaced), first_checkpoint=True)
 
 
-def _may_save(trainer: Trainer) -> bool:
+def _may_save(trainer: Trainer, *, by_callback: bool) -> bool:
     if not trainer.checkpoint_callbacks:
-        rank_zero_info("checkpointable: Trainer(enable_checkpointing=False), so nothing is saved.")
+        said = "checkpointable: Trainer(enable_checkpointing=False), so nothing is saved."
+        if by_callback and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set where mypy does not look
+            rank_zero_warn(
+                f"{said} The callback Checkpointing needs enable_checkpointing=True.", category=CheckpointableWarning
+            )
+        else:
+            rank_zero_info(said)
         return False
     io = internals.base_checkpoint_io(trainer)
     if not isinstance(io, DurableCheckpointIO):

@@ -13,6 +13,7 @@ import torch
 from nets import QUIET, Net, load, loader
 
 from checkpointable import (
+    CheckpointableWarning,
     Checkpointing,
     Checkpoints,
     LightningVersionError,
@@ -149,11 +150,10 @@ def test_dry_run_saves_nothing(pl, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_trainer_without_checkpointing_says_that_nothing_is_saved(pl, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_trainer_without_checkpointing_warns_that_nothing_is_saved(pl, tmp_path):
     fitted = trainer_of(pl, tmp_path, Checkpointing(dirpath=tmp_path / "a"), enable_checkpointing=False)
-    fitted.fit(module_of(pl)(), loader(2), loader(1))
-    assert "enable_checkpointing=False" in caplog.text
+    with pytest.warns(CheckpointableWarning, match=r"nothing is saved\. The callback .* enable_checkpointing=True"):
+        fitted.fit(module_of(pl)(), loader(2), loader(1))
     assert not (tmp_path / "a").exists()
 
 
