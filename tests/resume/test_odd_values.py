@@ -226,3 +226,31 @@ def test_logged_tensors_of_another_class_that_stay_so_are_refused_by_torch(tmp_p
         net, _ = logged(tmp_path, "whole")
     with pytest.raises(pickle.UnpicklingError):
         torch.load(net.last_model_path, weights_only=True)
+
+
+class Keeping(Net):
+    """Saves a module of its own beside its weights, and sets it when it is restored."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.helper = torch.nn.Linear(2, 2)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["helper"] = self.helper
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.helper = checkpoint["helper"]
+
+
+@pytest.mark.filterwarnings("ignore::checkpointable.CheckpointableWarning")  # of the save, tested above
+def test_object_that_a_hook_of_the_module_sets_is_named_and_loaded_on_demand(tmp_path):
+    net = Keeping(dirpath=tmp_path)
+    trainer(tmp_path).fit(net, loader(2))
+    again = trainer(tmp_path, max_epochs=2)
+    with pytest.raises(
+        NotLoadedError, match=r"last\.ckpt: it sets a value that is not loaded(.|\n)*weights_only=False"
+    ):
+        again.fit(Keeping(), loader(2), ckpt_path=tmp_path / "last.ckpt")
+    trainer(tmp_path, max_epochs=2).fit(Keeping(), loader(2), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
