@@ -31,6 +31,17 @@ def announce(trainer: Trainer, options: Options, saver: Saver) -> None:
     rank_zero_info(f"checkpointable: {begins}. Saves there: {', '.join(when(options))}.")
 
 
+def say_if_never_due(trainer: Trainer, options: Options) -> None:
+    """Say it if no epoch is as long as the interval. An epoch that Lightning cannot count may be."""
+    interval, batches = options.interval, trainer.num_training_batches
+    if interval is not None and batches < interval.batches:
+        number = interval.batches
+        rank_zero_info(
+            f"checkpointable: save_interval={number} counts the batches of an epoch, and an epoch has {batches}, so it"
+            f" never saves. Pass a smaller one, or every_n_train_steps={number}, which counts over epochs."
+        )
+
+
 def when(options: Options) -> list[str]:
     """The moments at which files are saved, in words."""
     keeps, time = options.save_last_k != 0, options.train_time_interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from nets import Net, loader, trainer
 
 from checkpointable.policy.options import Options
@@ -24,6 +25,14 @@ def test_new_run_says_where_and_when_it_saves_once(tmp_path, caplog):
         f"checkpointable: new run: no checkpoint in {tmp_path / 'a'}. Saves there: every 100 batches,"
         " the best val_loss, at the end of training, on exceptions and signals."
     ]
+
+
+@pytest.mark.parametrize(("interval", "told"), [(2, False), (3, True)])
+def test_interval_longer_than_an_epoch_is_told(tmp_path, caplog, interval, told):
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, max_epochs=2).fit(Net(dirpath=tmp_path, save_interval=interval), loader(2))
+    words = "save_interval=3 counts the batches of an epoch, and an epoch has 2, so it never saves"
+    assert (words in caplog.text) == told
 
 
 def test_new_run_beside_checkpoints_says_how_to_resume(tmp_path, caplog):
