@@ -10,6 +10,7 @@ fit starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,10 @@ class Restoring:
     def note_made(self, trainer: Trainer) -> Mapping[str, Any]:
         """Before a finder changes the numbers of optimizers and schedulers, or the run starts: note and return them."""
         return {}
+
+    def epoch_of_loaders(self, trainer: Trainer, *, validation: bool) -> float:
+        """The epoch in which the run has made the loaders that are about to be made; infinite: they are new here."""
+        return math.inf
 
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """After the training loaders are made, before their iterators are; returns whether it restores their state."""

@@ -66,6 +66,7 @@ OF_TRAINER = (
     "fit_loop._can_stop_early",
     "fit_loop._combined_loader",
     "fit_loop._combined_loader_states_to_load",
+    "fit_loop._data_source.dataloader",
     "fit_loop._last_train_dl_reload_epoch",
     "fit_loop._load_combined_loader_states",
     "fit_loop._restarting",

@@ -11,6 +11,7 @@ from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.state import LoaderState
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
     from lightning.pytorch.utilities import CombinedLoader
 
 
@@ -73,3 +74,11 @@ def may_have_drawn(loader: CombinedLoader | None) -> bool:
 def states(loader: CombinedLoader | None, *, consumed_only: bool) -> tuple[LoaderState, ...]:
     """Where each loader stands; see ``LoaderPosition.state``."""
     return tuple(position.state(consumed_only=consumed_only) for position in positions_of(loader))
+
+
+def follows_from(trainer: Trainer, position: LoaderPosition, saved: LoaderState) -> bool:
+    """Whether the next pass depends on how this one was left: by its own state, in a loader or a data set."""
+    own = position.own
+    if own.is_torchdata or not own.of_loader:
+        return own.of_data
+    return saved.has_ended or trainer.fit_loop.restarting  # where Lightning gives loaders their state back, too

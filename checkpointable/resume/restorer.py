@@ -7,6 +7,7 @@ fetched or the next epoch starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,10 @@ from checkpointable.resume import (
 )
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
-from checkpointable.resume.loaders import positions_of, track_positions
+from checkpointable.resume.loaders import follows_from, positions_of, track_positions
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
 from checkpointable.resume.shards import in_shards
-from checkpointable.resume.state import LoaderState, RankState, RunState
+from checkpointable.resume.state import RankState, RunState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -153,6 +154,15 @@ class Restorer(Restoring):
         from_script.end_schedules(trainer, state, self._parts)
         return from_script.used(made, state.made, self._parts), unused
 
+    def epoch_of_loaders(self, trainer: Trainer, *, validation: bool) -> float:
+        """The epoch in which the run has made the loaders that are about to be made; infinite: they are new here."""
+        state = self._state
+        if state is None or Part.DATA in self._parts:
+            return math.inf
+        made = state.reloaded_epochs["validation" if validation else "training"]
+        is_late = validation and self._validation_pending and not internals.reloads(trainer, made)
+        return made if self.is_starting or is_late else math.inf
+
     def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
         """Track the positions in the training loaders, whose iterators are not made yet, and restore them.
 
@@ -166,7 +176,7 @@ class Restorer(Restoring):
             epoch = internals.epochs_done(trainer)
             for position, saved in zip(positions, self._here.training, strict=False):
                 # Between passes only a state of their own: Lightning begins one pass now, another with the epoch.
-                if not self._between_passes or _follows_from(trainer, position, saved):
+                if not self._between_passes or follows_from(trainer, position, saved):
                     position.resume_at(saved, epoch, inside=not self._between_passes)
                 fetched_one_more = saved.fetch_rng is not None and not self._between_passes and len(positions) == 1
                 position.expect(saved, more=fetched_one_more, idle=self._is_over)
@@ -281,11 +291,3 @@ class Restorer(Restoring):
         self._validation_pending = False
         for position, saved in zip(positions, self._here.validation, strict=False):
             position.restore_generators(saved, include_samplers=True)
-
-
-def _follows_from(trainer: Trainer, position: LoaderPosition, saved: LoaderState) -> bool:
-    """Whether the next pass depends on how this one was left: by its own state, in a loader or a data set."""
-    own = position.own
-    if own.is_torchdata or not own.of_loader:
-        return own.of_data
-    return saved.has_ended or trainer.fit_loop.restarting  # where Lightning gives loaders their state back, too
