@@ -117,6 +117,12 @@ def observe(trainer: Trainer, listener: Listener) -> None:
     put_before(_ObservedEvaluationLoop, trainer.fit_loop.epoch_loop.val_loop)
 
 
+def set_batches_done(trainer: Trainer, batches: int) -> None:
+    """Let the epoch that is resumed have this many batches behind it."""
+    current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    current.ready = current.started = current.processed = current.completed = batches
+
+
 _NO_SESSION = Listener()
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from checkpointable.lightning_internals.tree import set_sampler_epoch
-from checkpointable.resume import rng
+from checkpointable.resume import dealing, rng
+from checkpointable.resume.dealing import Rest
 from checkpointable.resume.index_batches import IndexBatches, Order, draws_at_once
 from checkpointable.resume.loader_identity import identity, length_of
 from checkpointable.resume.own_state import OwnState
@@ -33,6 +34,7 @@ class LoaderPosition:
         length: How many batches its passes have.
         ahead: Whether Lightning fetches one batch ahead, which it does for loaders without a length.
         is_fetching: Whether a batch is being fetched, also after an exception has ended that.
+        rest: The rest of this pass, if it began on another number of ranks.
         consumed: Of the delivered batches, those that had been trained at the last safe point.
 
     The other attributes are those of ``LoaderState``.
@@ -56,7 +58,8 @@ class LoaderPosition:
         self._identity = identity(loader)
         self._indices = IndexBatches(self.order) if is_torch and (self.is_indexed or not self.own.of_loader) else None
         self._collate: SeededCollate | None = None
-        self._place: tuple[LoaderState, int, bool] | None = None
+        self._place: tuple[LoaderState, int, bool, Rest | None] | None = None
+        self.rest: Rest | None = None
         self._idles = False
         self._before: dict[str, Any] | None = None
         self._before_consumed: dict[str, Any] | None = None
@@ -78,6 +81,7 @@ class LoaderPosition:
             held_unknown=self.order.held.unknown(),
             length=length_of(self.loader),
             full=self.length.full,
+            dealt=dealing.of_loader(self.loader, dealing.number_of_ranks()) if self.rest is None else self.rest.dealt,
             first_draws=self.first_draws,
             has_late_generators=self._collate is not None and self._collate.has_late_generators,
         )
@@ -122,11 +126,12 @@ class LoaderPosition:
         if indices is None or not self.is_indexed:
             return None
         in_workers: int = self.loader.num_workers * (self.loader.prefetch_factor or 0)
-        return 0 <= indices.number - self.delivered <= in_workers + self.is_fetching
+        drawn = indices.number + (0 if self.rest is None else self.rest.dealt.batches)
+        return 0 <= drawn - self.delivered <= in_workers + self.is_fetching
 
-    def resume_at(self, state: LoaderState, epoch: int, *, inside: bool) -> None:
+    def resume_at(self, state: LoaderState, epoch: int, *, inside: bool, rest: Rest | None = None) -> None:
         """Start the next pass in this state, and give samplers this epoch; not ``inside``: another pass follows it."""
-        self._place = state, epoch, inside
+        self._place = state, epoch, inside, rest
 
     def expect(self, state: LoaderState, *, more: bool, idle: bool) -> None:
         """Expect passes as long as this state says; ``idle``: the next pass is begun only to be begun again."""
@@ -162,6 +167,7 @@ class LoaderPosition:
         return _CountingIterator(self, self._start() if place is None else self._resume(*place))
 
     def _start(self) -> Iterator[Any]:
+        self.rest = None
         self.passes += 1
         self.starts += 1
         self.delivered = self.consumed = 0
@@ -174,7 +180,8 @@ class LoaderPosition:
             self.iterator_rng = rng.capture()
         return self._iterate()
 
-    def _resume(self, state: LoaderState, epoch: int, inside: bool) -> Iterator[Any]:
+    def _resume(self, state: LoaderState, epoch: int, inside: bool, rest: Rest | None) -> Iterator[Any]:
+        self.rest = rest
         self.passes, self.starts, self.exhausted = state.passes, state.starts, state.exhausted
         self.delivered = self.consumed = state.delivered
         self.pass_start_rng, self.iterator_rng = state.pass_start_rng, state.iterator_rng
@@ -188,7 +195,7 @@ class LoaderPosition:
         if self.own.of_loader and state.own_state is not None:
             iterator = self._load(state, ended=state.exhausted if inside or self.own.is_torchdata else state.has_ended)
         else:
-            iterator = self._go_forward(state.delivered)
+            iterator = self._go_forward(state.delivered if rest is None else rest.skip)
             self.own.load_data(state.own_state)
         if state.fetch_rng is not None:
             rng.restore(state.fetch_rng)
@@ -223,7 +230,8 @@ class LoaderPosition:
             return iter(self.loader)
         attributes = self.loader.__dict__
         name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
-        self._indices.source, collate_fn = attributes[name], attributes["collate_fn"]
+        source, collate_fn = attributes[name], attributes["collate_fn"]
+        self._indices.source = source if self.rest is None else self.rest.batches
         self._indices.is_read = False
         attributes[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
         if self.loader.num_workers:
@@ -233,7 +241,7 @@ class LoaderPosition:
         try:
             return iter(self.loader)
         finally:
-            attributes[name], attributes["collate_fn"] = self._indices.source, collate_fn
+            attributes[name], attributes["collate_fn"] = source, collate_fn
 
     def note_first(self) -> None:
         """After the first batch of an iterator: look for generators that it made, and whether it drew numbers."""

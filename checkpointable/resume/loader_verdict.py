@@ -47,6 +47,9 @@ def when_resumed(
     """
     positions = positions_of(internals.training_loader(trainer))
     for (name, position), was in zip(_named(positions, "train loader"), saved, strict=False):
+        if position.rest is not None and position.rest.change:
+            yield Verdict(name, Level.APPROXIMATE, position.rest.change)
+            continue
         now = position.state(consumed_only=False)
         reasons = [*_differences(was, now), *_of_kind(position, was, inside=inside)]
         reasons += [*_other_generators(position, was), *_not_put_back(position, was, now, inside=inside)]

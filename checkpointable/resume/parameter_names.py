@@ -7,13 +7,14 @@ names and shapes in that order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.parameter import is_lazy
 
 from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.resume.state import RunState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -58,6 +59,17 @@ class Fitted:
 
     made: Mapping[str, Any]
     verdicts: Sequence[Verdict]
+
+
+def fit_state(
+    trainer: Trainer, loaded: dict[str, Any], state: RunState, now: Mapping[str, Any]
+) -> tuple[RunState, Sequence[Verdict]]:
+    """Let a checkpoint fit, and return the state of the run that goes with it; see ``fit``."""
+    fitted = fit(trainer, loaded, state.parameters, state.made, now)
+    if fitted is None:
+        return state, ()
+    settings = {name: value for name, value in state.settings.items() if name != "optimizer_parameters"}
+    return replace(state, made=fitted.made, settings=settings), fitted.verdicts
 
 
 def fit(

@@ -26,15 +26,23 @@ def for_rank(state: RunState, rank: int, ranks: int) -> RankState | None:
     return found if len(state.ranks) == ranks else replace(found, logged={**found.logged, "means": {}})
 
 
-def verdicts(state: RunState, rank: int, ranks: int, ended: Ended | None) -> Iterator[Verdict]:
-    """How exactly a rank resumes on another number of ranks; none if the number is the same."""
+def verdicts(state: RunState, rank: int, ranks: int, ended: Ended | None, *, is_dealt: bool) -> Iterator[Verdict]:
+    """How exactly a rank resumes on another number of ranks; none if the number is the same.
+
+    ``is_dealt``: the rest of the interrupted pass is dealt to these ranks; see ``dealing``.
+    """
     saved = len(state.ranks)
     if saved == ranks:
         return
-    yield Verdict("which rank sees which sample", Level.APPROXIMATE, f"{saved} ranks when saved, {ranks} now")
+    yield Verdict(
+        "which rank sees which sample", Level.APPROXIMATE, f"{saved} rank{'s' * (saved > 1)} when saved, {ranks} now"
+    )
     if rank >= saved:
         why = "it is not in the file, so that its random numbers follow from those of rank 0"
         yield Verdict(f"rank {rank}", Level.APPROXIMATE, why)
+    if ended == Ended.BATCH and not is_dealt:
+        why = "each rank skips as many batches as were trained: some samples are trained twice in this epoch, or never"
+        yield Verdict("position in the data", Level.APPROXIMATE, why)
     if ended == Ended.BATCH:
         yield Verdict("means of logged values", Level.APPROXIMATE, "those of this epoch begin anew at the resume")
 

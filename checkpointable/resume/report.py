@@ -13,6 +13,7 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
 from checkpointable.resume import evidence, gradient_sums, loader_verdict, rank_states
+from checkpointable.resume.loaders import positions_of
 from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
@@ -44,7 +45,8 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
         return
     inside = ended == Ended.BATCH
     yield from _not_at_safe_point(state)
-    yield from rank_states.verdicts(state, trainer.global_rank, trainer.world_size, ended)
+    is_dealt = any(it.rest is not None for it in positions_of(internals.training_loader(trainer)))
+    yield from rank_states.verdicts(state, trainer.global_rank, trainer.world_size, ended, is_dealt=is_dealt)
     changed = [name for name, was in state.settings.items() if settings.get(name, was) != was]
     for name in changed:
         was, now = state.settings[name] or "none", settings[name] or "none"

@@ -19,6 +19,7 @@ from checkpointable.policy.from_script import Part
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import (
+    dealing,
     evidence,
     from_script,
     gradient_sums,
@@ -30,6 +31,7 @@ from checkpointable.resume import (
     rng,
     script_values,
 )
+from checkpointable.resume.dealing import Rest
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import follows_from, positions_of, track_positions
@@ -100,24 +102,14 @@ class Restorer(Restoring):
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """Before Lightning restores optimizers and schedulers: set what the script decides in the checkpoint."""
-        made = self.note_made(trainer)
-        if self._state is not None and self._loaded is not None:
-            state = self._fit_optimizers(trainer, self._state, self._loaded, made)
-            parameter_groups.set_numbers(trainer, self._loaded, state.made, made, self._parts)
-
-    def _fit_optimizers(
-        self, trainer: Trainer, state: RunState, loaded: dict[str, Any], made: Mapping[str, Any]
-    ) -> RunState:
-        """Where the module may have changed, restore optimizers by the names of their parameters."""
-        if trainer.lightning_module.strict_loading or Part.OPTIMIZERS in self._parts or in_shards(loaded):
-            return state
-        fitted = parameter_names.fit(trainer, loaded, state.parameters, state.made, made)
-        if fitted is None:
-            return state
-        self._before_loading += fitted.verdicts
-        settings = {name: value for name, value in state.settings.items() if name != "optimizer_parameters"}
-        self._state = replace(state, made=fitted.made, settings=settings)
-        return self._state
+        made, state, loaded = self.note_made(trainer), self._state, self._loaded
+        if state is None or loaded is None:
+            return
+        strict = trainer.lightning_module.strict_loading  # else the module may have changed
+        if not strict and Part.OPTIMIZERS not in self._parts and not in_shards(loaded):
+            state, verdicts = parameter_names.fit_state(trainer, loaded, state, made)
+            self._state, self._before_loading = state, [*self._before_loading, *verdicts]
+        parameter_groups.set_numbers(trainer, loaded, state.made, made, self._parts)
 
     def on_run_start(self, trainer: Trainer) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Before the loop checks what is left to train.
@@ -173,14 +165,29 @@ class Restorer(Restoring):
             self._script_rng = rng.capture()  # the order of the data is drawn from the file's states
         positions = track_positions(loader)
         if self._ended is not None and not self._has_started:
-            epoch = internals.epochs_done(trainer)
+            epoch, rest = internals.epochs_done(trainer), self._rest(trainer, positions)
             for position, saved in zip(positions, self._here.training, strict=False):
                 # Between passes only a state of their own: Lightning begins one pass now, another with the epoch.
                 if not self._between_passes or follows_from(trainer, position, saved):
-                    position.resume_at(saved, epoch, inside=not self._between_passes)
+                    position.resume_at(saved, epoch, inside=not self._between_passes, rest=rest)
                 fetched_one_more = saved.fetch_rng is not None and not self._between_passes and len(positions) == 1
                 position.expect(saved, more=fetched_one_more, idle=self._is_over)
         return self._state is not None
+
+    def _rest(self, trainer: Trainer, positions: Sequence[LoaderPosition]) -> Rest | None:
+        """The rest of the pass, if it began on another number of ranks."""
+        state, saved = self._state, self._here
+        if state is None or self._between_passes:
+            return None
+        rest = dealing.rest(trainer, [it.loader for it in positions], saved.training, len(state.ranks))
+        if rest is not None:
+            self._state, self._saved = dealing.go_on(trainer, rest, positions[0].loader, state, saved)
+        return rest
+
+    @property
+    def position(self) -> Position | None:
+        """Where the run resumes, as its batches are counted now."""
+        return None if self._state is None else self._state.position
 
     def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
         """Track the positions in the validation loaders; restore their generators and their persistent workers."""

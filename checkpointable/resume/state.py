@@ -31,6 +31,26 @@ class OrderRng:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dealt:
+    """From which order the samples of a pass are dealt to the ranks; see ``dealing``.
+
+    Attributes:
+        samples: Of the data set.
+        shuffled: Whether the order is a permutation.
+        seed: From which ``DistributedSampler`` draws it; ``None``: it is drawn from the global generators.
+        taken: Samples from the beginning of the order that other numbers of ranks have trained in this pass.
+        batches: The number of batches for which these stand, as Lightning counts now.
+    """
+
+    samples: int
+    shuffled: bool
+    seed: int | None = None
+    epoch: int = 0
+    taken: int = 0
+    batches: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoaderState:
     """Where one loader stands; see ``LoaderPosition``.
 
@@ -53,6 +73,7 @@ class LoaderState:
         data_digests: Digests of the indices, weights and tensors that torch's data sets and samplers hold.
         length: Batches in a pass, as the loader says.
         full: Batches in the latest pass that came to its end.
+        dealt: How its samples are dealt to the ranks; ``None`` if that is not known.
         own_state: What the ``state_dict`` of the loader, or of its data set, gave.
         in_step: Whether its iterator drew one batch of indices for each batch; ``None`` if it draws none of ours.
         first_draws: Whether its first batch drew from the global generators, where the order may be drawn with it.
@@ -79,6 +100,7 @@ class LoaderState:
     length: int | None
     full: int | None
     batch_size: int | None
+    dealt: Dealt | None
     own_state: Any
     in_step: bool | None
     first_draws: bool | None

@@ -91,6 +91,7 @@ class Session(loops.Listener):
         """Start the clock, restore the training state of a resumed run, and report what could not be restored."""
         strict = self.options.strict_resume
         self.due.start_clock(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
+        self.progress.position = self.restorer.position or self.progress.position
         new_run.say_if_never_due(trainer, self.options)
         self.progress.steps.listen(trainer)
         call_before_steps(trainer, self.saver.before_step)

@@ -41,6 +41,7 @@ class Case:
         ddp: Arguments of ``DDPStrategy``.
         trainer: Further ones of the trainer.
         files: Names of the files to resume from; none: all.
+        batch_norm: Whether the module has it, so that no batch may have a single sample.
         changes: Whether each second batch uses the layers in another order.
         twins: Names of those from which to resume once more, without the order of the sums.
     """
@@ -52,6 +53,7 @@ class Case:
     trainer: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    batch_norm: bool = True
     changes: bool = False
     twins: tuple[str, ...] = ()
 
@@ -62,7 +64,8 @@ class Recorded(CheckpointingModule):
     def __init__(self, case: Case, **options: Any) -> None:
         super().__init__(**options)
         self.case = case
-        self.first, self.norm, self.last = torch.nn.Linear(3, 500), torch.nn.BatchNorm1d(500), torch.nn.Linear(500, 2)
+        self.first, self.last = torch.nn.Linear(3, 500), torch.nn.Linear(500, 2)
+        self.norm = torch.nn.BatchNorm1d(500) if case.batch_norm else torch.nn.LayerNorm(500)
         self.one, self.two = torch.nn.Linear(500, 500), torch.nn.Linear(500, 500)
         self.unused = torch.nn.Linear(2, 2) if "find_unused_parameters" in case.ddp else None
         self.record: list[Any] = []

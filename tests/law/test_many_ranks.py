@@ -50,7 +50,7 @@ CASES: list[dict[str, Any]] = [
     {"ddp": {"gradient_as_bucket_view": True}},
     {"ddp": {"bucket_cap_mb": 1}},
     {"ddp": {"gradient_as_bucket_view": True}, "trainer": {"accumulate_grad_batches": 3}},
-    {"samples": 50},
+    {"samples": 53},
     {"samples": 46, "trainer": {"accumulate_grad_batches": 3}},
     {"trainer": {"val_check_interval": 2}},
     {"trainer": {"val_check_interval": 0.5, "accumulate_grad_batches": 4}},

@@ -35,7 +35,7 @@ def drawn(saved: RankState) -> list[float]:
 def test_rank_on_as_many_ranks_as_saved_resumes_from_its_own_state():
     saved = state(2)
     assert rank_states.for_rank(saved, 1, 2) is saved.ranks[1]
-    assert not list(rank_states.verdicts(saved, 1, 2, Ended.BATCH))
+    assert not list(rank_states.verdicts(saved, 1, 2, Ended.BATCH, is_dealt=False))
 
 
 def test_new_rank_takes_over_the_seed_of_the_run_and_draws_numbers_of_its_own():
@@ -55,10 +55,17 @@ def test_new_rank_draws_the_same_numbers_in_each_resume():
 def test_running_means_begin_anew_on_another_number_of_ranks_and_the_verdict_says_so():
     saved = state(2)
     assert rank_states.for_rank(saved, 0, 1).logged["means"] == {}
-    said = [str(verdict) for verdict in rank_states.verdicts(saved, 0, 1, Ended.BATCH)]
+    said = [str(verdict) for verdict in rank_states.verdicts(saved, 0, 1, Ended.BATCH, is_dealt=True)]
     assert said[0] == "which rank sees which sample: approximate (2 ranks when saved, 1 now)"
     assert said[1].startswith("means of logged values: approximate")
-    assert len(list(rank_states.verdicts(saved, 0, 1, Ended.EPOCH))) == 1
+    assert len(list(rank_states.verdicts(saved, 0, 1, Ended.EPOCH, is_dealt=False))) == 1
+
+
+def test_position_that_is_not_dealt_to_other_ranks_is_approximate():
+    said = [str(verdict) for verdict in rank_states.verdicts(state(1), 1, 2, Ended.BATCH, is_dealt=False)]
+    assert [line.partition(":")[0] for line in said] == [
+        *("which rank sees which sample", "rank 1", "position in the data", "means of logged values")
+    ]
 
 
 def test_file_without_the_state_of_any_rank_gives_none():
