@@ -12,9 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from checkpointable._errors import NotLoadedError
 from checkpointable.lightning_internals.tree import Mixin, put_before
-from checkpointable.storage.format.placeholder import Placeholder
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -69,14 +67,4 @@ class _ObservedConnector(Mixin, _CheckpointConnector):
     def restore_model(self) -> None:
         if self.keeper is not None and self._loaded_checkpoint:
             self.keeper.take_state(self.trainer, self._loaded_checkpoint)
-        try:
-            super().restore_model()
-        except TypeError as error:
-            if Placeholder.__name__ not in str(error):
-                raise
-            raise NotLoadedError(
-                f"cannot restore the module from {self.trainer.ckpt_path}: it sets a value that is not loaded, because"
-                f" that can run code from the file ({error}).\nIf you trust the file, pass weights_only=False to the"
-                " trainer's method. Or save plain values in on_save_checkpoint (numbers, strings, lists, dicts,"
-                " tensors)."
-            ) from error
+        super().restore_model()

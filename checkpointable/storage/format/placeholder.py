@@ -104,6 +104,8 @@ class Placeholder(ComparedByParts):
         return f"<{self._name}, not loaded>"
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name == "__qualname__":  # torch asks for its type, to refuse it as a parameter, buffer or layer of a module
+            self._refuse("use it in the place of a parameter, buffer or layer")
         if name.startswith("__"):  # Python's own questions, such as whether it can be copied
             raise AttributeError(f"{self!r} has no {name}")
         self._refuse(f"read its attribute {name!r}")

@@ -273,3 +273,13 @@ def test_placeholder_that_was_saved_is_the_same_where_torch_refuses_the_file(kin
 
     one = with_ours(saved(ODD[kind]))
     assert same(with_ours(saved(one)), one)
+
+
+def test_placeholder_assigned_to_a_module_in_the_place_of_a_layer_says_what_it_is():
+    module, odd = torch.nn.Sequential(torch.nn.Linear(1, 1)), load(saved({"layer": Path("a")}))["layer"]
+    module.register_buffer("mean", torch.zeros(1))
+    for owner, name in ((module, "0"), (module[0], "weight"), (module, "mean")):
+        with pytest.raises(NotLoadedError, match=r"in the place of a parameter.*\n.*weights_only=False"):
+            setattr(owner, name, odd)
+    module.odd = odd  # the twin: any other attribute holds it
+    assert isinstance(module.odd, Placeholder)
