@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from checkpointable.policy.names import KEY
 from checkpointable.policy.verdict import Level, Verdict
+from checkpointable.storage.format.same import same
 
 _COPIES = ("state_dict", "current_model_state")  # a callback that averages weights saves them twice
 _SAMPLED = 1024  # elements of a tensor that are compared to see whether it has changed
@@ -65,7 +66,8 @@ class FrozenPart:
     def leave_out(self, module: torch.nn.Module, checkpoint: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Leave the frozen part out of a checkpoint that is made; return the checksums of what was left out, by name.
 
-        What is trained or has changed by now is no longer left out, from here on.
+        What is trained or has changed by now is no longer left out, from here on. A copy that has other values than the
+        module keeps them: averages of a frozen weight are rounded, and a hook may save what it likes.
         """
         if not self._known:
             return {}
@@ -83,7 +85,8 @@ class FrozenPart:
             if key in checkpoint:
                 checkpoint[key] = copy(checkpoint[key])  # what users have of it stays as it is
                 for name in self._known:
-                    checkpoint[key].pop(name, None)
+                    if same(checkpoint[key].get(name), own[name]):
+                        del checkpoint[key][name]
         return {name: known.checksum for name, known in self._known.items()}
 
 
@@ -97,6 +100,10 @@ def bring(module: torch.nn.Module, checkpoint: dict[str, Any]) -> Verdict | None
     if not left_out:
         return None
     own = module.state_dict()
+    copies = [checkpoint[key] for key in _COPIES if key in checkpoint]
+    for name in own.keys() & left_out.keys():
+        if any(name in it for it in copies):  # loading that one changes the module
+            own[name] = own[name].clone()
     for key in _COPIES:
         if key in checkpoint:
             brought = {name: own[name] for name in left_out if name in own and name not in checkpoint[key]}
