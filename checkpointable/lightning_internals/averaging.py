@@ -43,6 +43,13 @@ def which_copy(trainer: Trainer, checkpoint: dict[str, Any]) -> str | None:
     return CURRENT if _are_own(checkpoint["state_dict"], internals.module_state(trainer)) else None
 
 
+def swap_back(trainer: Trainer) -> None:
+    """Undo the swap of both copies that each ``WeightAveraging`` has made for the validation that is cut short."""
+    for callback in callbacks(trainer):
+        if is_a(callback, "WeightAveraging") and callback._average_model is not None:
+            callback._swap_models(trainer.lightning_module)
+
+
 def _has_average(module: LightningModule, callback: Any) -> bool:
     """Whether the weights of the module are the average of that callback."""
     if not callback.n_averaged:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals.callbacks import callbacks
-from checkpointable.lightning_internals.loops import Listener, Restoring, session_of
+from checkpointable.lightning_internals.listener import Listener, Restoring
+from checkpointable.lightning_internals.loops import session_of
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 from checkpointable.policy.position import Ended
 

@@ -10,11 +10,10 @@ fit starts.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.listener import Listener
 from checkpointable.lightning_internals.tree import Mixin, find, put_before
 from checkpointable.policy.position import Ended
 
@@ -24,89 +23,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loops.fit_loop import _FitLoop
     from lightning.pytorch.loops.loop import _Loop
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-    from lightning.pytorch.utilities import CombinedLoader
 else:  # at run time, the base is the class of the loop that is observed
     _EvaluationLoop = _FitLoop = _TrainingEpochLoop = object
-
-
-class Restoring:
-    """Restores a run that resumes; does nothing for a new one, and this one for none.
-
-    Attributes:
-        resumes: Whether the run resumes from a checkpoint.
-        is_starting: Whether it does, and its first epoch or batch since then has not begun yet.
-        found: What the finders of the run have found, by attribute.
-    """
-
-    resumes = False
-    is_starting = False
-    found: Mapping[str, float] = {}
-
-    def note_made(self, trainer: Trainer) -> Mapping[str, Any]:
-        """Before a finder changes the numbers of optimizers and schedulers, or the run starts: note and return them."""
-        return {}
-
-    def epoch_of_loaders(self, trainer: Trainer, *, validation: bool) -> float:
-        """The epoch in which the run has made the loaders that are about to be made; infinite: they are new here."""
-        return math.inf
-
-    def on_training_loaders(self, trainer: Trainer, loader: CombinedLoader) -> bool:
-        """After the training loaders are made, before their iterators are; returns whether it restores their state."""
-        return False
-
-    def on_validation_loaders(self, trainer: Trainer, loader: CombinedLoader) -> None:
-        """After the validation loaders are made."""
-
-
-class Listener:
-    """Hears the events of a fit, in the order in which they are listed here. This one does nothing.
-
-    Attributes:
-        resumes_after: What had ended when the checkpoint being resumed was saved. The loop sets it to ``None`` once the
-            resumed epoch has begun.
-        trial: While a finder trains on trial: what hears in place of this one.
-    """
-
-    restorer = Restoring()
-    resumes_after: Ended | None = None
-    trial: Listener | None = None
-
-    def on_optimizers_made(self, trainer: Trainer) -> None:
-        """In a fit that resumes: before the states of optimizers and schedulers are restored."""
-
-    def on_run_start(self, trainer: Trainer) -> None:
-        """Before the fit loop looks whether anything is left to train. Lightning has restored what it restores."""
-
-    def on_train_start(self, trainer: Trainer) -> None:
-        """Before the first hook of training."""
-
-    def before_first(self, trainer: Trainer, what: Ended) -> bool:
-        """Before an epoch begins, and before its first batch is fetched; returns whether the run resumes right here."""
-        return False
-
-    def on_batch_start(self) -> None:
-        """Before each batch is fetched."""
-
-    def on_batch_trained(self) -> None:
-        """After each batch is trained, before the validation that it may trigger."""
-
-    def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
-        """The safe point after each batch. If ``terminating``, SIGTERM ends the training right here."""
-
-    def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
-        """After the last batch of an epoch, before the hooks of its end. If ``early``, the training stops inside it."""
-
-    def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
-        """The safe point after each epoch. If ``terminating``, SIGTERM ends the training right here."""
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """After the last epoch, before the hooks of the training's end."""
-
-    def on_run_end(self, trainer: Trainer) -> None:
-        """After the fit loop has returned, also if nothing was left to train."""
-
-    def on_run_failed(self) -> None:
-        """When an exception leaves the fit loop, before any callback hears of it."""
 
 
 def observe(trainer: Trainer, listener: Listener) -> None:
@@ -139,6 +57,8 @@ def _listener(loop: _Loop) -> Listener:
 class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     """Tells the session of each batch, and resumes after the batch that a checkpoint was saved after."""
 
+    _validation_to_come = False
+
     def reset(self) -> None:
         """Resume after a batch that is wholly over: none of Lightning's repairs for interrupted hooks applies."""
         listener = _listener(self)
@@ -157,18 +77,34 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
             self.reset_restart_stage()
             self.val_loop.reset_restart_stage()
             self._batches_that_stepped = stepped
-            self.batch_progress.is_last_batch = False  # set where an exception followed the fetch of the last batch
+            self._validation_to_come = listener.validates_first
+            if not self._validation_to_come:
+                self.batch_progress.is_last_batch = False  # set where an exception followed the fetch of the last batch
             self.trainer.fit_loop._restarting = False  # else plateau schedulers are skipped at its end
         listener.resumes_after = None
         listener.before_first(self.trainer, Ended.BATCH)
 
+    @property
+    def done(self) -> bool:
+        return not self._validation_to_come and bool(super().done)
+
     def advance(self, data_fetcher: Any) -> None:
-        _listener(self).on_batch_start()
-        super().advance(data_fetcher)
+        if not self._validation_to_come:
+            _listener(self).on_batch_start()
+            super().advance(data_fetcher)
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        """Whether the batch triggers a validation. A resume after the batch alone runs the one that is to come."""
+        due = self._validation_to_come or bool(super()._should_check_val_fx(data_fetcher))
+        self._validation_to_come = False
+        if due and not self.restarting and not self._skip_next_val:
+            _listener(self).on_validation_due(self.trainer)
+        return due
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         listener = _listener(self)
-        listener.on_batch_trained()
+        if not self._validation_to_come:
+            listener.on_batch_trained()
         try:
             super().on_advance_end(data_fetcher)
         except find(self, "SIGTERMException"):
@@ -179,7 +115,18 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
 
 
 class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
-    """Tells the session of the validation loaders."""
+    """Tells the session of the validation loaders, and of each batch of a validation inside the training."""
+
+    def run(self) -> Any:
+        outputs = super().run()
+        if not self.trainer.sanity_checking:
+            _listener(self).on_validation_over()
+        return outputs
+
+    def _evaluation_step(self, *args: Any) -> None:
+        super()._evaluation_step(*args)
+        if not self.trainer.sanity_checking:
+            _listener(self).on_validation_batch_end(self.trainer)
 
     def setup_data(self) -> None:
         super().setup_data()

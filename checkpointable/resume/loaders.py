@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from checkpointable.lightning_internals import combined_loader
 from checkpointable.resume import rng
 from checkpointable.resume.loader_position import LoaderPosition
-from checkpointable.resume.state import LoaderState
+from checkpointable.resume.state import LoaderState, RunState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -82,3 +82,9 @@ def follows_from(trainer: Trainer, position: LoaderPosition, saved: LoaderState)
     if own.is_torchdata or not own.of_loader:
         return own.of_data
     return saved.has_ended or trainer.fit_loop.restarting  # where Lightning gives loaders their state back, too
+
+
+def was_last(trainer: Trainer, state: RunState | None) -> bool:
+    """Whether the epoch resumed in has no batch left, and only the validation of its last one is to come."""
+    is_last: bool = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return state is not None and state.before_validation and is_last

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import logged
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.loops import Restoring
+from checkpointable.lightning_internals.listener import Restoring
 from checkpointable.policy.from_script import Part
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict
@@ -34,7 +34,7 @@ from checkpointable.resume import (
 from checkpointable.resume.dealing import Rest
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
-from checkpointable.resume.loaders import follows_from, positions_of, track_positions
+from checkpointable.resume.loaders import follows_from, positions_of, track_positions, was_last
 from checkpointable.resume.script_values import Difference, ScriptValues, compare
 from checkpointable.resume.shards import in_shards
 from checkpointable.resume.state import RankState, RunState
@@ -170,8 +170,8 @@ class Restorer(Restoring):
                 # Between passes only a state of their own: Lightning begins one pass now, another with the epoch.
                 if not self._between_passes or follows_from(trainer, position, saved):
                     position.resume_at(saved, epoch, inside=not self._between_passes, rest=rest)
-                fetched_one_more = saved.fetch_rng is not None and not self._between_passes and len(positions) == 1
-                position.expect(saved, more=fetched_one_more, idle=self._is_over)
+                fetches = saved.fetch_rng is not None and not self._between_passes and len(positions) == 1
+                position.expect(saved, more=fetches and not was_last(trainer, self._state), idle=self._is_over)
         return self._state is not None
 
     def _rest(self, trainer: Trainer, positions: Sequence[LoaderPosition]) -> Rest | None:

@@ -153,6 +153,7 @@ class RunState:
     Attributes:
         run_id: The run, the same over all its resumes.
         ended: What had just ended; ``None`` if it was not saved at a safe point, but by the user or another callback.
+        before_validation: Whether the validation that the last batch triggers is still to come.
         best_val_loss: Lowest ``val_loss`` so far.
         seconds: Training time since the last save that ``train_time_interval`` asked for.
         gradients: Of an accumulation window that has not ended, by parameter name.
@@ -178,6 +179,7 @@ class RunState:
     position: Position
     ended: Ended | None
     best_val_loss: float
+    before_validation: bool = False
     seconds: float = 0.0
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stepped: Sequence[bool] = (False, False)

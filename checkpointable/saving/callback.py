@@ -13,7 +13,7 @@ from checkpointable.lightning_internals import loops
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.options import Options
-from checkpointable.saving import recording
+from checkpointable.saving import last_state, recording
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.session import Session
 
@@ -150,7 +150,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         """Keep the last consistent state."""
         self.session.interrupt.close()
         if internals.is_fitting(trainer) and not internals.fast_dev_run(trainer):
-            self.session.on_exception(trainer, exception)
+            last_state.keep(trainer, self.session, exception)
         self.session.recorder.close()
 
     @property

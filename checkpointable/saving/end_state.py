@@ -23,24 +23,32 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 22  # at a time, so that little memory is taken
 
 
-class EndState:
+class KeptState:
     """Keeps what a checkpoint holds beside weights, optimizers and schedulers; ``state`` is the value of our key."""
 
     def __init__(self, trainer: Trainer, state: RunState) -> None:
         self.state = replace(copy.deepcopy(replace(state, gradients={})), gradients=state.gradients)
         self._loops = copy.deepcopy(trainer.fit_loop.state_dict())
         self._callbacks = copy.deepcopy(internals.callback_states(trainer))
+
+    def put_into(self, checkpoint: dict[str, Any]) -> RunState:
+        """Replace the counters of loops and the states of callbacks by those that are kept; return ``state``."""
+        if "loops" in checkpoint:  # not where a file holds weights only
+            checkpoint["loops"]["fit_loop"] = self._loops
+            checkpoint["callbacks"].update(self._callbacks)
+        return self.state
+
+
+class EndState(KeptState):
+    """The state at the end, with a digest of the rest."""
+
+    def __init__(self, trainer: Trainer, state: RunState) -> None:
+        super().__init__(trainer, state)
         self._digest = self._of(trainer)
 
     def is_unchanged(self, trainer: Trainer) -> bool:
         """Whether weights, gradients, optimizers and schedulers are as they were. Collective."""
         return bool(trainer.strategy.reduce_boolean_decision(self._of(trainer) == self._digest))
-
-    def put_into(self, checkpoint: dict[str, Any]) -> RunState:
-        """Replace the counters of loops and the states of callbacks by those of the end; return ``state``."""
-        checkpoint["loops"]["fit_loop"] = self._loops
-        checkpoint["callbacks"].update(self._callbacks)
-        return self.state
 
     def _of(self, trainer: Trainer) -> list[Any]:
         found: list[Any] = [_digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]

@@ -1,4 +1,7 @@
-"""Ctrl-C: the first finishes the batch, saves and stops; the second interrupts at once."""
+"""Ctrl-C: the first finishes the batch, saves and stops; the second interrupts at once.
+
+A validation can last longer than a job may live after a signal. So Ctrl-C and SIGTERM cut it short after its batch.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
+
+from checkpointable.lightning_internals.tree import find
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class CtrlC:
@@ -28,6 +36,13 @@ class CtrlC:
         if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
             self._listening = True
+
+    def cut_validation(self, trainer: Trainer) -> None:
+        """Raise what ends the training, if a signal that shall end it was noted."""
+        if self.pressed:
+            raise KeyboardInterrupt
+        if trainer.received_sigterm:
+            raise find(trainer, "SIGTERMException")
 
     def close(self) -> None:
         """Restore Python's own handler."""
@@ -56,7 +71,7 @@ class CtrlC:
             self.pressed_again = True
             signal.default_int_handler(number, frame)
         self.pressed = True
-        rank_zero_info("\nInterrupted: this batch is finished and saved, then training stops. Again: stop at once.")
+        rank_zero_info("\nInterrupted: after this batch the state is saved, and training stops. Again: stop at once.")
 
     def __reduce__(self) -> tuple[Any, ...]:  # for copies and pickles: they listen to no signal
         return (CtrlC, ())

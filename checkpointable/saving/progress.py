@@ -39,6 +39,7 @@ class Progress:
 
     Attributes:
         position: After the last batch that is completely over.
+        counted: After the batch whose validation is running or due; ``None`` if there is none.
         initial_modes: The modes of the module as the script made it; see ``module_state``.
         made: The numbers of optimizers and schedulers as they were made; see ``script_values``.
         unused: Hyper-parameters of the script that are not used, with the values that are.
@@ -56,11 +57,25 @@ class Progress:
         self.made: Mapping[str, Any] = {}
         self.unused: Mapping[str, Any] = {}
         self.in_window = self.is_consistent = self.is_fetching = False
+        self.counted: Position | None = None
         self.steps, self.frozen_part = Steps(), FrozenPart()
+
+    def count(self, trainer: Trainer) -> Position:
+        """The position after the batch that is trained now. It is counted once, also if a validation follows."""
+        if self.counted is None:
+            self.counted = self.steps.count(trainer, self.position)
+        return self.counted
+
+    def ahead(self, trainer: Trainer) -> Progress:
+        """The progress after that batch. This one moves only after the validation that the batch triggers."""
+        position, ahead = self.count(trainer), copy(self)
+        loaders.mark_consumed(internals.training_loader(trainer))
+        ahead.reach(trainer, Ended.BATCH, position)
+        return ahead
 
     def reach(self, trainer: Trainer, ended: Ended, position: Position) -> None:
         """Note that a safe point is reached."""
-        self.ended, self.position = ended, position
+        self.ended, self.position, self.counted = ended, position, None
         self.in_window = self.steps.in_window(trainer)
         self.is_consistent, self.is_fetching = True, False
 

@@ -76,6 +76,8 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     request, weights_only, progress = session.request, shards.holds_weights_only(checkpoint), session.progress
     if request is None and not weights_only and session.end is not None and session.end.is_unchanged(trainer):
         state = session.end.put_into(checkpoint)
+    elif request is not None and session.before_validation is not None:
+        state = session.before_validation.put_into(checkpoint)
     else:
         consistent = session.end is None and progress.is_consistent and not progress.is_fetching
         state = session.state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)
@@ -121,7 +123,7 @@ def _restore(
     """
     state = RunState.from_dict(checkpoint[KEY])
     session.progress.take_over(state, resumes=ended is not None)
-    session.resumes_after = state.ended
+    session.resumes_after, session.validates_first = state.ended, state.before_validation
     session.monitor.logged_names.update(state.logged_names)
     session.due.take()
     parts, rank_state = session.options.script_parts, rank_states.for_rank(state, *rank)

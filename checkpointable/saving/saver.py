@@ -55,6 +55,7 @@ class Saver:
 
     Attributes:
         kept: The files that the run keeps, the same on all ranks.
+        outrun: The file resumed from, once its position has got a validation that the file had not seen; or ``None``.
         kept_on_disk: ``kept`` as rank 0 knows it. Moves as soon as a file is durable; ``kept`` follows when all ranks
             collect the result.
         blocked_seconds: How long training has waited for the last save so far.
@@ -63,6 +64,7 @@ class Saver:
     def __init__(self, options: Options) -> None:
         self.store: Store | None = None
         self.resumed_from: str | None = None
+        self.outrun: str | None = None
         self.kept = self.kept_on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
         self._writer: Writer[SaveResult] = Writer()
@@ -163,7 +165,7 @@ class Saver:
     def has(self, trainer: Trainer, request: SaveRequest) -> bool:
         """Whether the position is saved already, in a file that still exists. Collective."""
         path = self.kept.path_at(request.position, request.reasons, weights_only=request.weights_only)
-        return path is not None and bool(on_rank_zero(trainer, lambda: self._exists(path)))
+        return path not in (None, self.outrun) and bool(on_rank_zero(trainer, lambda: self._exists(path)))
 
     def admits(self, score: float) -> bool:
         """Whether weights with this score are among the best, also beside those of a save in progress."""

@@ -1,7 +1,7 @@
 """One fit that saves itself: what is due, the safe point at which it is saved, and the result.
 
-A save from top to bottom: ``on_batch_end`` finds what is due, ``_save`` asks for it, ``Saver.save`` captures the state
-on the training thread, ``SaveTask.run`` makes the file on the background thread, ``_collect`` takes over the result.
+A save from top to bottom: ``on_batch_end`` finds what is due, ``save`` asks for it, ``Saver.save`` captures the state
+on the training thread, ``SaveTask.run`` makes the file on the background thread, ``collect`` takes over the result.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from checkpointable._errors import SaveError
-from checkpointable.lightning_internals import callbacks, loops
+from checkpointable.lightning_internals import callbacks
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.tree import is_a
+from checkpointable.lightning_internals.listener import Listener
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
@@ -24,6 +24,7 @@ from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import failures, new_run
+from checkpointable.saving.before_validation import BeforeValidation
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState
 from checkpointable.saving.interrupt import CtrlC
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
-class Session(loops.Listener):
+class Session(Listener):
     """Follows the events of one fit, starts the saves that are due, and collects their results.
 
-    The loops call it on the training thread, in the order that ``loops.Listener`` describes, and so does our callback.
+    The loops call it on the training thread, in the order that ``Listener`` describes, and so does our callback.
     It holds no trainer, so that a module can be pickled.
 
     Attributes:
@@ -48,11 +49,13 @@ class Session(loops.Listener):
         resumes_after: What had just ended in the checkpoint resumed from, until the resumed epoch has begun.
         trial: What hears in place of the session while a finder trains on trial.
         end: The state at which the training ended, once it has.
+        before_validation: The state before the validation that is running, to save if a signal cuts that short.
         request: What is being captured; ``None`` while user code or another callback makes a checkpoint.
     """
 
     restorer: Restorer
     end: EndState | None
+    before_validation: BeforeValidation | None
     request: SaveRequest | None
 
     def __init__(self, options: Options) -> None:
@@ -64,7 +67,7 @@ class Session(loops.Listener):
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
-        self.resumes_after = self.trial = self.end = self.request = None
+        self.resumes_after = self.trial = self.end = self.request = self.before_validation = None
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
@@ -92,6 +95,7 @@ class Session(loops.Listener):
         strict = self.options.strict_resume
         self.due.start_clock(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
         self.progress.position = self.restorer.position or self.progress.position
+        self.progress.counted = self.progress.position if self.validates_first else None
         new_run.say_if_never_due(trainer, self.options)
         self.progress.steps.listen(trainer)
         call_before_steps(trainer, self.saver.before_step)
@@ -124,23 +128,45 @@ class Session(loops.Listener):
         self.saver.before_step()
         self.due.measured.on_batch_trained()
 
+    def on_validation_due(self, trainer: Trainer) -> None:
+        """Keep the state before a validation, which a signal may cut short."""
+        if self.options.save_on_exception and trainer.world_size == 1 and callbacks.of_session(trainer, self):
+            progress = self.progress.ahead(trainer)
+            state = self.state(trainer, progress, at_safe_point=True, weights_only=False)
+            self.before_validation = BeforeValidation(trainer, progress, state)
+            self.interrupt.cut_validation(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer) -> None:
+        """Let a signal cut the validation short."""
+        if self.before_validation is not None:
+            self.before_validation.has_begun = True
+            self.interrupt.cut_validation(trainer)
+
+    def on_validation_over(self) -> None:
+        """From here on a signal waits for the safe point."""
+        self.before_validation = None
+
     def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, but not inside a window or before the end of the epoch.
 
         A best save and Ctrl-C do not wait for the end of a window: the file holds its gradients.
         """
+        if self.before_validation is not None:  # its validation is cut short
+            return
         progress, previous = self.progress, self.progress.position
-        progress.reach(trainer, Ended.BATCH, progress.steps.count(trainer, previous))
+        progress.reach(trainer, Ended.BATCH, progress.count(trainer))
+        if self.validates_first:
+            self.validates_first, self.saver.outrun = False, self.saver.resumed_from
         loaders.mark_consumed(internals.training_loader(trainer))
         self.due.after_batch(trainer, previous, progress.position)
         if self.interrupt.pressed:
             self.due.reasons.add(Reason.EXCEPTION)
-        self._collect(trainer, wait=False)
+        self.collect(trainer, wait=False)
         self.monitor.raise_problem()
         if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
         if not progress.in_window or Reason.BEST in self.due.reasons or self.interrupt.pressed:
-            self._save(trainer)
+            self.save(trainer)
             if self.interrupt.pressed:
                 raise KeyboardInterrupt
 
@@ -150,7 +176,7 @@ class Session(loops.Listener):
         if early and self.progress.is_consistent:
             self._note_end(trainer)
             self.due.note_last(self.options)
-            self._save(trainer, final=True)
+            self.save(trainer, final=True)
         self.progress.is_consistent = False
 
     def on_epoch_end(self, trainer: Trainer, *, terminating: bool) -> None:
@@ -158,7 +184,7 @@ class Session(loops.Listener):
         self.progress.reach(trainer, Ended.EPOCH, self.progress.position)
         self.due.after_epoch(self.progress.position)
         if not terminating:
-            self._save(trainer)
+            self.save(trainer)
             self.monitor.raise_problem()
             self.monitor.check_templates(trainer, self.options)
             if self.interrupt.pressed:
@@ -168,8 +194,8 @@ class Session(loops.Listener):
         """Save the last state, and wait until everything is on disk."""
         self.restorer.on_train_end(trainer, self.progress.position)
         self.due.note_last(self.options)
-        self._save(trainer, final=True)
-        self._collect(trainer, wait=True)
+        self.save(trainer, final=True)
+        self.collect(trainer, wait=True)
         if self.end is None:
             self._note_end(trainer)
         self.progress.is_consistent = False  # the hooks of the end may change anything
@@ -185,18 +211,6 @@ class Session(loops.Listener):
         self.progress.steps.close()
         self.saver.wait_for_staging()
 
-    def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
-        """Keep the last consistent state if it is the present one, and say which file to resume from."""
-        if self.saver.store is None:  # the fit failed before its directory was opened
-            return
-        self.saver.wait_for_staging()
-        if trainer.world_size == 1 or is_a(exception, "SIGTERMException"):  # other exceptions may be of one rank
-            if not self.interrupt.pressed_again:
-                with self.interrupt.cuts_short():
-                    self._keep_state(trainer, exception)
-            self.saver.close()
-        failures.say_where_to_resume(exception, self.saver, self.progress.position)
-
     def on_validation_end(self, trainer: Trainer) -> None:
         """Read the score of the weights from what this validation has logged."""
         self.progress.note_val_loss(trainer)  # again: an override may log it after its super()
@@ -206,9 +220,11 @@ class Session(loops.Listener):
         """Read the score of the weights from what this training epoch has logged."""
         self.due.note_score(self.monitor.after_training_epoch(trainer, self.options))
 
-    def state(self, trainer: Trainer, *, at_safe_point: bool, weights_only: bool) -> RunState:
-        """The run's state for a checkpoint. Collective."""
-        return self.progress.capture(
+    def state(
+        self, trainer: Trainer, progress: Progress | None = None, *, at_safe_point: bool, weights_only: bool
+    ) -> RunState:
+        """The run's state for a checkpoint, at the present ``progress`` if none is given. Collective."""
+        return (progress or self.progress).capture(
             trainer,
             at_safe_point=at_safe_point,
             seconds=self.due.seconds,
@@ -220,16 +236,7 @@ class Session(loops.Listener):
         if internals.saves_whole_files(trainer):
             self.end = EndState(trainer, self.state(trainer, at_safe_point=True, weights_only=False))
 
-    def _keep_state(self, trainer: Trainer, exception: BaseException) -> None:
-        """Finish the save that is in progress, and save the present state if it is consistent."""
-        with failures.as_warnings("the save that was in progress failed", exception):
-            self._collect(trainer, wait=True, final=True)
-        if self.options.save_on_exception and self.progress.is_consistent and not isinstance(exception, SaveError):
-            self.due.reasons.add(Reason.EXCEPTION)
-            with failures.as_warnings(f"the state after {self.progress.position} was not saved", exception):
-                self._save(trainer, final=True)
-
-    def _save(self, trainer: Trainer, *, final: bool = False) -> None:
+    def save(self, trainer: Trainer, *, final: bool = False) -> None:
         """Save what is due; a ``SaveError`` if it is the ``final`` save and fails.
 
         A periodic save that finds an earlier one in progress stays due until that one is done.
@@ -239,7 +246,7 @@ class Session(loops.Listener):
             return
         if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
             return
-        self._collect(trainer, wait=True)
+        self.collect(trainer, wait=True)
         failed: list[SaveError] = []
         for reasons in self.options.files_for(self.due.take()):
             try:
@@ -250,7 +257,7 @@ class Session(loops.Listener):
             raise failed[0]
 
     def _save_file(self, trainer: Trainer, reasons: frozenset[Reason], *, final: bool) -> None:
-        self._collect(trainer, wait=True)
+        self.collect(trainer, wait=True)
         request = self.progress.request(trainer, reasons, self.due.score, self.options)
         if self.saver.has(trainer, request):
             return
@@ -260,7 +267,7 @@ class Session(loops.Listener):
         except SaveError as error:
             failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
         if final or not self.options.async_save:
-            self._collect(trainer, wait=True, final=final)
+            self.collect(trainer, wait=True, final=final)
 
     def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
         """Lightning's checkpoint. Making it calls ``run_state.add``, which describes it by this request."""
@@ -270,7 +277,7 @@ class Session(loops.Listener):
         finally:
             self.request = None
 
-    def _collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
+    def collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
         """Handle the result of the save that was in progress; a ``SaveError`` if it is ``final`` and failed."""
         before = self.saver.kept
         result = self.saver.collect(trainer, wait=wait)

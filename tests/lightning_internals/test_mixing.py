@@ -18,6 +18,7 @@ from nets import Net, durable_io, loader, trainer
 
 from checkpointable.lightning_internals import combined_loader, loops, tree
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.lightning_internals.listener import Listener
 from checkpointable.resume.reading import ResumingCheckpointIO
 
 HERE = Path(__file__).parent
@@ -129,9 +130,9 @@ def test_observed_loops_keep_their_names_in_a_profile(tmp_path):
 
 def test_observing_twice_changes_nothing(tmp_path):
     own = trainer(tmp_path)
-    loops.observe(own, loops.Listener())
+    loops.observe(own, Listener())
     classes = type(own.fit_loop), type(own.fit_loop.epoch_loop)
-    loops.observe(own, loops.Listener())
+    loops.observe(own, Listener())
     assert (type(own.fit_loop), type(own.fit_loop.epoch_loop)) == classes
     assert classes[1].__bases__ == (loops._ObservedEpochLoop, _TrainingEpochLoop)
 

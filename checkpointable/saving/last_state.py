@@ -1,0 +1,41 @@
+"""What is saved when an exception or a signal ends the training: the last consistent state, if it still is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checkpointable._errors import SaveError
+from checkpointable.lightning_internals.tree import is_a
+from checkpointable.policy.reasons import Reason
+from checkpointable.saving import failures
+from checkpointable.saving.session import Session
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
+    """Keep the last consistent state if it is the present one, and say which file to resume from."""
+    saver, interrupt = session.saver, session.interrupt
+    if saver.store is None:  # the fit failed before its directory was opened
+        return
+    saver.wait_for_staging()
+    if trainer.world_size == 1 or is_a(exception, "SIGTERMException"):  # other exceptions may be of one rank
+        if not interrupt.pressed_again:
+            with interrupt.cuts_short():
+                _save(trainer, session, exception)
+        saver.close()
+    failures.say_where_to_resume(exception, saver, session.progress.position)
+
+
+def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:
+    """Finish the save that is in progress, and save the last state if it is consistent."""
+    with failures.as_warnings("the save that was in progress failed", exception):
+        session.collect(trainer, wait=True, final=True)
+    if session.before_validation is not None and (session.interrupt.pressed or is_a(exception, "SIGTERMException")):
+        session.progress = session.before_validation.return_to(trainer)
+    progress = session.progress
+    if session.options.save_on_exception and progress.is_consistent and not isinstance(exception, SaveError):
+        session.due.reasons.add(Reason.EXCEPTION)
+        with failures.as_warnings(f"the state after {progress.position} was not saved", exception):
+            session.save(trainer, final=True)
