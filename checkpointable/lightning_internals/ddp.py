@@ -89,6 +89,19 @@ def sort(ddp: Any, order: Buckets) -> Buckets:
     return buckets(ddp)
 
 
+def will_share_buffers(trainer: Trainer) -> bool:
+    """Whether all ranks get the buffers of rank 0 before the next batch, or keep none of their own."""
+    model = wrapper(trainer)
+    return model is None or bool(model.will_sync_module_buffers())  # type: ignore[no-untyped-call]
+
+
+def keep_buffers(trainer: Trainer) -> None:
+    """Let each rank keep its buffers in the next batch. (DDP decides it anew with every batch.)"""
+    model = wrapper(trainer)
+    if model is not None:
+        model.require_forward_param_sync = False
+
+
 def make_with(trainer: Trainer, order: Buckets) -> None:
     """Let the strategy make DDP with these buckets, where it cannot sort them before the first batch: a static graph.
 

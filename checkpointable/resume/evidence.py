@@ -77,6 +77,9 @@ def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: 
     if state.gradients:
         gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
         yield _compared("gradients", state.gradients, gradients)
+    if saved.buffers and trainer.world_size > 1:
+        buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers() if name in saved.buffers}
+        yield _compared("buffers of the ranks", saved.buffers, buffers)
     with rng.isolated(saved.random):
         yield _compared("randomness", saved.random, rng.capture())
     yield Verdict("loops", Level.EXACT, "the counters of Lightning and those of checkpointable agree")

@@ -27,11 +27,11 @@ from checkpointable.resume import (
     module_state,
     parameter_groups,
     parameter_names,
+    rank_buffers,
     report,
     rng,
     script_values,
 )
-from checkpointable.resume.dealing import Rest
 from checkpointable.resume.dtypes import restore_dtypes, restore_rounded
 from checkpointable.resume.loader_position import LoaderPosition
 from checkpointable.resume.loaders import follows_from, positions_of, track_positions, was_last
@@ -71,9 +71,7 @@ class Restorer(Restoring):
         parts: frozenset[Part] = frozenset(),
         verdicts: Sequence[Verdict] = (),
     ) -> None:
-        self._state = state
-        self._parts = parts
-        self._loaded = loaded
+        self._state, self._parts, self._loaded = state, parts, loaded
         self._differing: list[Difference] = []
         self._before_loading = [*verdicts]
         self._new_weights: frozenset[str] = frozenset()
@@ -174,7 +172,7 @@ class Restorer(Restoring):
                 position.expect(saved, more=fetches and not was_last(trainer, self._state), idle=self._is_over)
         return self._state is not None
 
-    def _rest(self, trainer: Trainer, positions: Sequence[LoaderPosition]) -> Rest | None:
+    def _rest(self, trainer: Trainer, positions: Sequence[LoaderPosition]) -> dealing.Rest | None:
         """The rest of the pass, if it began on another number of ranks."""
         state, saved = self._state, self._here
         if state is None or self._between_passes:
@@ -246,6 +244,7 @@ class Restorer(Restoring):
             logged.restore_shown(trainer, self._here.logged)
         if self._ended is not None:
             logged.restore_metrics(trainer.lightning_module, self._here.metrics)
+            rank_buffers.restore(trainer, self._here.buffers)
 
     def before(self, trainer: Trainer, ended: Ended) -> bool:
         """Before the next batch (``BATCH``) or epoch (``EPOCH``): restore the generators and modes, once.

@@ -121,6 +121,7 @@ class RankState:
         seed: What ``seed_everything`` was given.
         logged: Lightning's running means of logged values, and the values that loggers and callbacks see.
         metrics: The states of the ``torchmetrics`` metrics in the module, by name.
+        buffers: Of the module, where each rank has its own; see ``rank_buffers``.
     """
 
     random: Mapping[str, Any]
@@ -129,6 +130,7 @@ class RankState:
     validation: tuple[LoaderState, ...]
     logged: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

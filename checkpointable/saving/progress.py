@@ -22,7 +22,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.verdict import exactness
-from checkpointable.resume import gradient_sums, loaders, module_state, parameter_names, report, rng
+from checkpointable.resume import gradient_sums, loaders, module_state, parameter_names, rank_buffers, report, rng
 from checkpointable.resume.frozen_part import FrozenPart, combined_checksum
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
@@ -196,6 +196,7 @@ def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
         validation=loaders.states(internals.validation_loader(trainer), consumed_only=False),
         logged=logged.capture(trainer),
         metrics=logged.capture_metrics(trainer.lightning_module),
+        buffers=rank_buffers.capture(trainer),
     )
     if trainer.world_size == 1:
         return [mine]

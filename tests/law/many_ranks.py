@@ -42,6 +42,7 @@ class Case:
         trainer: Further ones of the trainer.
         files: Names of the files to resume from; none: all.
         batch_norm: Whether the module has it, so that no batch may have a single sample.
+        manual: Whether it steps by itself, so that DDP leaves each rank its own running means of batch norm.
         changes: Whether each second batch uses the layers in another order.
         twins: Names of those from which to resume once more, without the order of the sums.
     """
@@ -54,6 +55,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     batch_norm: bool = True
+    manual: bool = False
     changes: bool = False
     twins: tuple[str, ...] = ()
 
@@ -63,7 +65,7 @@ class Recorded(CheckpointingModule):
 
     def __init__(self, case: Case, **options: Any) -> None:
         super().__init__(**options)
-        self.case = case
+        self.case, self.automatic_optimization = case, not case.manual
         self.first, self.last = torch.nn.Linear(3, 500), torch.nn.Linear(500, 2)
         self.norm = torch.nn.BatchNorm1d(500) if case.batch_norm else torch.nn.LayerNorm(500)
         self.one, self.two = torch.nn.Linear(500, 500), torch.nn.Linear(500, 500)
@@ -79,6 +81,15 @@ class Recorded(CheckpointingModule):
         loss = F.cross_entropy(self.last(hidden), labels)
         kind = "train" if self.training else "validate"
         self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
+        return loss
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        if self.case.manual:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -47,6 +47,8 @@ CASES: list[dict[str, Any]] = [
     *({"ranks": ranks, **UNUSED} for ranks in (2, 3, 4)),
     *({"ranks": ranks, "trainer": {"accumulate_grad_batches": 2}} for ranks in (2, 3, 4)),
     *({"ranks": ranks, "ddp": {"static_graph": True}} for ranks in (2, 3, 4)),
+    *({"ranks": ranks, "manual": True} for ranks in (2, 3)),
+    {"ddp": {"broadcast_buffers": False}},
     {"ddp": {"gradient_as_bucket_view": True}},
     {"ddp": {"bucket_cap_mb": 1}},
     {"ddp": {"gradient_as_bucket_view": True}, "trainer": {"accumulate_grad_batches": 3}},
