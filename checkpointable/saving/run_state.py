@@ -95,7 +95,8 @@ def _bring_frozen_part(
     """Complete a checkpoint that was saved without its frozen part, and warn if that of the module is another one."""
     resumes = trainer is not None and internals.is_fitting(trainer)
     if resumes and session.options.save_trainable_only and "state_dict" in checkpoint:
-        session.progress.frozen_part.note_loaded(module, checkpoint["state_dict"])
+        trained = checkpoint.get("current_model_state", checkpoint["state_dict"])  # the other one is an average
+        session.progress.frozen_part.note_loaded(module, trained)
     verdict = frozen_part.bring(module, checkpoint)
     if verdict is None:
         return []

@@ -30,6 +30,11 @@ def test_averages_of_the_frozen_part_that_are_rounded_stay_in_the_file(tmp_path)
     assert FROZEN & saved["state_dict"].keys()
 
 
+def test_frozen_part_is_left_out_of_the_files_of_a_resumed_run_with_rounded_averages_too(tmp_path):
+    resumed_with_rounded_averages(tmp_path)
+    assert load(latest(tmp_path / "b"))["current_model_state"].keys() == TRAINED
+
+
 def test_run_with_rounded_averages_is_another_one_where_they_are_left_out(tmp_path, monkeypatch):
     """The twin."""
     monkeypatch.setattr(frozen_part, "same", lambda saved, own: saved is not None)
