@@ -63,7 +63,7 @@ class Gate:
 def note_states(patch: pytest.MonkeyPatch) -> dict[int, Any]:
     """The state at each safe point, by batches done."""
     states: dict[int, Any] = {}
-    original = Session._save
+    original = Session.save
 
     def noting(session: Session, trainer: L.Trainer, **options: Any) -> None:
         module = trainer.lightning_module
@@ -72,7 +72,7 @@ def note_states(patch: pytest.MonkeyPatch) -> dict[int, Any]:
         states.setdefault(session.progress.position.batches, clone(state))
         original(session, trainer, **options)
 
-    patch.setattr(Session, "_save", noting)
+    patch.setattr(Session, "save", noting)
     return states
 
 
