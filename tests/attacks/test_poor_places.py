@@ -84,7 +84,7 @@ def test_process_without_room_for_a_second_copy_saves_while_training_waits(forge
 
 @needs_proc
 def test_process_with_room_for_one_copy_saves_in_the_background(forge, place):
-    ended = forge.run(HEAVY, where=str(place), room=256 << 20)
+    ended = forge.run(HEAVY, where=str(place), room=512 << 20)  # address space: each thread of torch takes some, too
     assert ended.code == 0, ended.errors
     assert ended.result == []
     assert files(place) == ["epoch_0_batch_5.ckpt"]
