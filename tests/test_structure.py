@@ -37,6 +37,7 @@ STEPS = {
 
 # Private names of others than Lightning, with their owners.
 OTHERS = {
+    "_accumulate_grad_batches": "StochasticWeightAveraging sets it in an epoch, so that a new one has none to check",
     "_backward_hooks": "torch.Tensor",
     "_bit_generator": "numpy.random.Generator",
     "_get_storage_alignment": "torch.serialization",

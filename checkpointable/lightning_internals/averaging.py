@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 AVERAGED, CURRENT = "averaged", "current"
+_NOTED_LATE = "_accumulate_grad_batches"
 
 
 def which_copy(trainer: Trainer, checkpoint: dict[str, Any]) -> str | None:
@@ -48,6 +49,16 @@ def swap_back(trainer: Trainer) -> None:
     for callback in callbacks(trainer):
         if is_a(callback, "WeightAveraging") and callback._average_model is not None:
             callback._swap_models(trainer.lightning_module)
+
+
+def prepare_for_end(trainer: Trainer) -> None:
+    """Let ``StochasticWeightAveraging`` end a run that was trained in another process.
+
+    With batch norm, the hook of its end reads what it notes only in the epoch before.
+    """
+    for callback in callbacks(trainer):
+        if is_a(callback, "StochasticWeightAveraging"):
+            vars(callback).setdefault(_NOTED_LATE, trainer.accumulate_grad_batches)
 
 
 def _has_average(module: LightningModule, callback: Any) -> bool:

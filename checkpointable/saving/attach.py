@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.lightning_internals import averaging, connector, finders, loops, sources
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import connector, finders, loops, sources
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import check, combined, find, refuse_mixture
@@ -49,6 +49,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     connector.load_with(trainer, partial(agreement.load, session.options))
     loops.observe(trainer, session)
     finders.observe(trainer)
+    averaging.prepare_for_end(trainer)
     sources.observe(trainer)
     _attach_early_stopping(trainer, session)
     if not session.options.saves_anything or not _may_save(trainer, by_callback=by_callback):

@@ -44,6 +44,21 @@ def test_average_that_the_module_has_at_the_end_is_named_and_before_that_the_cur
     assert read_info(net.last_model_path).weights == "current"
 
 
+def test_run_averaged_with_batch_norm_that_has_ended_is_started_again(tmp_path):
+    class Normed(MixedNet):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.norm = torch.nn.BatchNorm1d(2)
+
+    ended = []
+    for ckpt_path in (None, tmp_path / "last.ckpt"):
+        average = StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=1)
+        net, own = Normed(dirpath=tmp_path), trainer(tmp_path, max_epochs=3, callbacks=[average])
+        own.fit(net, loader(3), loader(1), ckpt_path=ckpt_path)
+        ended.append((own.current_epoch, own.max_epochs, [weight.tolist() for weight in net.parameters()]))
+    assert ended[0] == ended[1]
+
+
 def test_file_from_inside_a_validation_of_the_average_does_not_say_which_it_is(tmp_path):
     class Saving(L.Callback):
         def on_validation_batch_end(self, trainer, *args):
