@@ -57,6 +57,16 @@ class Listener:
     validates_first = False
     trial: Listener | None = None
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether several ranks may stop before the next batch."""
+        return True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed, and shall end the training in order."""
+        return False
+
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """In a fit that resumes: before the states of optimizers and schedulers are restored."""
 

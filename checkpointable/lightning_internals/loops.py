@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from checkpointable.lightning_internals import signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.listener import Listener
 from checkpointable.lightning_internals.tree import Mixin, find, put_before
@@ -33,6 +34,7 @@ def observe(trainer: Trainer, listener: Listener) -> None:
     trainer.fit_loop.listener = listener  # type: ignore[attr-defined]  # it is an observed one now
     put_before(_ObservedEpochLoop, trainer.fit_loop.epoch_loop)
     put_before(_ObservedEvaluationLoop, trainer.fit_loop.epoch_loop.val_loop)
+    signals.observe(trainer)
 
 
 def set_batches_done(trainer: Trainer, batches: int) -> None:
@@ -89,9 +91,19 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
         return not self._validation_to_come and bool(super().done)
 
     def advance(self, data_fetcher: Any) -> None:
+        listener = _listener(self)
+        if listener is not _NO_SESSION:
+            stop = signals.agree(self.trainer, ctrl_c=listener.interrupted)
+            if listener.may_stop:
+                signals.end(self.trainer, stop)
         if not self._validation_to_come:
-            _listener(self).on_batch_start()
+            listener.on_batch_start()
             super().advance(data_fetcher)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """The ranks have agreed already, in place of this."""
+        if _listener(self) is _NO_SESSION:
+            super()._broadcast_sigterm_tensor()
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         """Whether the batch triggers a validation. A resume after the batch alone runs the one that is to come."""
@@ -216,7 +228,9 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         except find(self, "SIGTERMException"):
             listener.on_epoch_end(self.trainer, terminating=True)
             raise
-        listener.on_epoch_end(self.trainer, terminating=False)
+        stop = signals.agree(self.trainer, ctrl_c=listener.interrupted)
+        listener.on_epoch_end(self.trainer, terminating=bool(stop))
+        signals.end(self.trainer, stop)
 
     def on_run_end(self) -> None:
         _listener(self).on_train_end(self.trainer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 # Where classes and functions lie in a tree. ``pytorch`` stands for ``lightning.pytorch`` or ``pytorch_lightning``, and
 # ``fabric`` for ``lightning.fabric`` or ``lightning_fabric``.
 IMPORTED = (
+    "fabric.plugins.environments.LightningEnvironment",
     "fabric.utilities.data._set_sampler_epoch",
     "fabric.utilities.data.sized_len",
     "pytorch.Callback",
@@ -33,6 +34,7 @@ IMPORTED = (
     "pytorch.plugins.io.wrapper._WrappingCheckpointIO",
     "pytorch.strategies.DDPStrategy",
     "pytorch.strategies.Strategy",
+    "pytorch.strategies.launchers._SubprocessScriptLauncher",
     "pytorch.trainer.connectors.logger_connector.result._Metadata",
     "pytorch.trainer.connectors.logger_connector.result._ResultMetric",
     "pytorch.trainer.connectors.logger_connector.result._Sync",
@@ -62,6 +64,8 @@ OF_TRAINER = (
     "_logger_connector._logged_metrics",
     "_logger_connector._progress_bar_metrics",
     "_results",
+    "_signal_connector._sigterm_notifier_fn",
+    "_signal_connector.received_sigterm",
     "precision_plugin._wrap_closure",
     "fit_loop._can_stop_early",
     "fit_loop._combined_loader",
@@ -84,6 +88,7 @@ OF_TRAINER = (
     "fit_loop.skip",
     "fit_loop.teardown",
     "fit_loop.epoch_loop._batches_that_stepped",
+    "fit_loop.epoch_loop._broadcast_sigterm_tensor",
     "fit_loop.epoch_loop._is_training_done",
     "fit_loop.epoch_loop._num_ready_batches_reached",
     "fit_loop.epoch_loop._restarting",

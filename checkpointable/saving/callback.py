@@ -111,7 +111,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         """Record batches and note Ctrl-C from now on."""
         if not internals.fast_dev_run(trainer):
             recording.start(trainer, self.session)
-        if self.session.options.save_on_exception and trainer.world_size == 1:
+        if self.session.options.save_on_exception:
             self.session.interrupt.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -131,11 +131,14 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the score of the weights after a validation of this fit."""
         if internals.is_fitting(trainer) and not trainer.sanity_checking:
-            self.session.on_validation_end(trainer)
+            session = self.session
+            session.progress.note_val_loss(trainer)  # again: an override may log it after its super()
+            session.due.note_score(session.monitor.after_validation(trainer, session.options))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the score of the weights after a training epoch."""
-        self.session.on_train_epoch_end(trainer)
+        session = self.session
+        session.due.note_score(session.monitor.after_training_epoch(trainer, session.options))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop noting Ctrl-C."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from checkpointable.lightning_internals.signals import Interrupted
 from checkpointable.lightning_internals.tree import find
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CtrlC:
     def cut_validation(self, trainer: Trainer) -> None:
         """Raise what ends the training, if a signal that shall end it was noted."""
         if self.pressed:
-            raise KeyboardInterrupt
+            raise Interrupted
         if trainer.received_sigterm:
             raise find(trainer, "SIGTERMException")
 
@@ -53,18 +54,18 @@ class CtrlC:
 
     @contextlib.contextmanager
     def cuts_short(self) -> Iterator[None]:
-        """End the work inside at a second Ctrl-C. Lightning ignores the signal once it handles the first."""
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        if not (self.pressed and ignored and _in_main_thread()):
+        """End the work inside at a second Ctrl-C. Lightning may ignore the signal where it handles an exception."""
+        if not (self.pressed and _in_main_thread()):
             yield
             return
+        before = signal.getsignal(signal.SIGINT)
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             yield
         except KeyboardInterrupt:  # not lost: the first one ends the training
             self.pressed_again = True
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checkpointable._errors import SaveError
-from checkpointable.lightning_internals.tree import is_a
+from checkpointable.lightning_internals import signals
 from checkpointable.policy.reasons import Reason
 from checkpointable.saving import failures
 from checkpointable.saving.session import Session
@@ -20,11 +20,14 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     if saver.store is None:  # the fit failed before its directory was opened
         return
     saver.wait_for_staging()
-    if trainer.world_size == 1 or is_a(exception, "SIGTERMException"):  # other exceptions may be of one rank
+    signals.set_exit_status(trainer, exception)
+    if trainer.world_size == 1 or signals.is_stop(exception):  # other exceptions may be of one rank
         if not interrupt.pressed_again:
             with interrupt.cuts_short():
                 _save(trainer, session, exception)
         saver.close()
+    if interrupt.pressed_again:
+        signals.kill_launched(trainer)
     failures.say_where_to_resume(exception, saver, session.progress.position)
 
 
@@ -32,7 +35,7 @@ def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:
     """Finish the save that is in progress, and save the last state if it is consistent."""
     with failures.as_warnings("the save that was in progress failed", exception):
         session.collect(trainer, wait=True, final=True)
-    if session.before_validation is not None and (session.interrupt.pressed or is_a(exception, "SIGTERMException")):
+    if session.before_validation is not None and signals.is_stop(exception):
         session.progress = session.before_validation.return_to(trainer)
     progress = session.progress
     if session.options.save_on_exception and progress.is_consistent and not isinstance(exception, SaveError):

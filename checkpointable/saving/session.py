@@ -16,6 +16,7 @@ from checkpointable._errors import SaveError
 from checkpointable.lightning_internals import callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.listener import Listener
+from checkpointable.lightning_internals.signals import Interrupted
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended
 from checkpointable.policy.reasons import Reason
@@ -68,6 +69,16 @@ class Session(Listener):
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.resumes_after = self.trial = self.end = self.request = self.before_validation = None
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether several ranks may stop here: a file holds the gradients of rank 0 alone."""
+        return self.progress.is_consistent and not self.progress.in_window
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.interrupt.pressed
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
@@ -159,16 +170,17 @@ class Session(Listener):
             self.validates_first, self.saver.outrun = False, self.saver.resumed_from
         loaders.mark_consumed(internals.training_loader(trainer))
         self.due.after_batch(trainer, previous, progress.position)
-        if self.interrupt.pressed:
+        stops = self.interrupted and trainer.world_size == 1  # several ranks agree on it before the next batch
+        if stops:
             self.due.reasons.add(Reason.EXCEPTION)
         self.collect(trainer, wait=False)
         self.monitor.raise_problem()
         if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
-        if not progress.in_window or Reason.BEST in self.due.reasons or self.interrupt.pressed:
+        if not progress.in_window or Reason.BEST in self.due.reasons or stops:
             self.save(trainer)
-            if self.interrupt.pressed:
-                raise KeyboardInterrupt
+            if stops:
+                raise Interrupted
 
     def on_epoch_ending(self, trainer: Trainer, *, early: bool) -> None:
         """Before the hooks of an epoch's end. A training that stops early is saved here, so a longer run can resume."""
@@ -187,8 +199,8 @@ class Session(Listener):
             self.save(trainer)
             self.monitor.raise_problem()
             self.monitor.check_templates(trainer, self.options)
-            if self.interrupt.pressed:
-                raise KeyboardInterrupt
+            if self.interrupted and trainer.world_size == 1:
+                raise Interrupted
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Save the last state, and wait until everything is on disk."""
@@ -210,15 +222,6 @@ class Session(Listener):
         """Complete the copy before callbacks handle the exception, as they may swap weights."""
         self.progress.steps.close()
         self.saver.wait_for_staging()
-
-    def on_validation_end(self, trainer: Trainer) -> None:
-        """Read the score of the weights from what this validation has logged."""
-        self.progress.note_val_loss(trainer)  # again: an override may log it after its super()
-        self.due.note_score(self.monitor.after_validation(trainer, self.options))
-
-    def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Read the score of the weights from what this training epoch has logged."""
-        self.due.note_score(self.monitor.after_training_epoch(trainer, self.options))
 
     def state(
         self, trainer: Trainer, progress: Progress | None = None, *, at_safe_point: bool, weights_only: bool

@@ -1,0 +1,104 @@
+"""A signal under several ranks: the handler only notes it, and all ranks stop together at the start of a batch.
+
+Lightning's handler broadcasts where the signal finds the process. There another rank waits in another collective, so
+both wait for ever. Before each batch Lightning broadcasts rank 0's flag: in place of that, the ranks agree on the
+highest number that one of them has noted. No collective is added to a batch.
+"""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+else:  # at run time, the base is the class of the connector that is observed
+    _SignalConnector = object
+
+
+class Stop(IntEnum):
+    """What shall end the training; of two, the higher one counts."""
+
+    NONE = 0
+    CTRL_C = 1
+    SIGTERM = 2
+
+
+class Interrupted(SystemExit):
+    """Ctrl-C has ended the training in order, with its state saved. Lightning's own way would end in status 1."""
+
+
+def observe(trainer: Trainer) -> None:
+    """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks."""
+    put_before(_NotingConnector, trainer._signal_connector)
+    connector: Any = trainer._signal_connector
+    connector.noted = Stop.NONE
+
+
+def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
+    """What shall end the training by what the ranks have noted; ``ctrl_c``: whether this one did. Collective."""
+    if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return Stop.NONE  # a single process needs nobody's consent: the loops and the session stop it
+    connector: Any = trainer._signal_connector
+    noted = max(connector.noted, Stop.CTRL_C if ctrl_c else Stop.NONE)
+    highest = torch.tensor([int(noted)], device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
+    return Stop(int(highest))
+
+
+def end(trainer: Trainer, stop: Stop) -> None:
+    """Raise what ends the training of this rank, if all agreed on it."""
+    if stop is Stop.SIGTERM:
+        trainer._signal_connector.received_sigterm = True
+        raise find(trainer, "SIGTERMException")
+    if stop is Stop.CTRL_C:
+        raise Interrupted
+
+
+def is_stop(exception: BaseException) -> bool:
+    """Whether this is how SIGTERM or Ctrl-C ends the training, on all ranks at the same place."""
+    return isinstance(exception, Interrupted) or is_a(exception, "SIGTERMException")
+
+
+def set_exit_status(trainer: Trainer, exception: BaseException) -> None:
+    """Let the process end as one that the signal has ended: SIGTERM would give 0, as a whole training does.
+
+    Beside rank 0, processes that Lightning has launched end with 0: rank 0 would be killed where one fails.
+    """
+    if isinstance(exception, SystemExit) and is_stop(exception):
+        number = signal.SIGINT if isinstance(exception, Interrupted) else signal.SIGTERM
+        exception.code = 0 if _is_launched(trainer) else 128 + number
+
+
+def _is_launched(trainer: Trainer) -> bool:
+    """Whether Lightning has started this process beside the user's own."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    launches = is_a(trainer.strategy.launcher, "_SubprocessScriptLauncher")
+    return launches and is_a(environment, "LightningEnvironment") and trainer.local_rank > 0
+
+
+def kill_launched(trainer: Trainer) -> None:
+    """Kill the processes that Lightning has launched from this one, as it does at a Ctrl-C."""
+    launcher: Any = trainer.strategy.launcher
+    if is_a(launcher, "_SubprocessScriptLauncher"):
+        launcher.kill(signal.SIGKILL)
+
+
+class _NotingConnector(Mixin, _SignalConnector):
+    noted = Stop.NONE
+
+    def _sigterm_notifier_fn(self, signum: Any, frame: FrameType | None) -> None:
+        if self.trainer.world_size == 1 or self.trainer.state.fn != "fit":
+            super()._sigterm_notifier_fn(signum, frame)  # type: ignore[arg-type]
+            return
+        launcher: Any = self.trainer.strategy.launcher
+        if self.noted is Stop.NONE and launcher is not None:
+            launcher.kill(signum)  # forwards it: also before the first batch they end
+        self.noted = Stop.SIGTERM

@@ -1,0 +1,95 @@
+"""A signal to one of two real processes, or to both: all save the same state, stop, and resume exactly from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A rank notes at once what it sends itself. The other one surely does so before the next batch only if it still has to
+# wait for the sender in this one, as it does before a backward.
+SCRIPT = Path(__file__).parent / "signalled_ranks.py"
+WINDOW = {"number": signal.SIGTERM, "hook": "on_train_batch_end", "at": 2, "windows": 2, "receivers": (1,)}
+DUE = {"hook": "on_train_batch_end", "at": 1, "receivers": (1,), "options": {"save_interval": 2}}
+CASES: list[dict[str, Any]] = [
+    {"name": "in_a_batch", "number": signal.SIGTERM, "hook": "on_before_zero_grad", "at": 3},
+    {"name": "on_both", "number": signal.SIGINT, "hook": "on_after_backward", "at": 4, "receivers": (0, 1)},
+    {"name": "in_a_window", **WINDOW},
+    {"name": "twin", "twin": True, **WINDOW},
+    {"name": "in_the_epochs_end", "number": signal.SIGTERM, "hook": "on_train_epoch_end", "at": 0, "receivers": (1,)},
+    {"name": "while_a_save_is_due", "number": signal.SIGINT, **DUE},
+]
+SAVED = {
+    "in_a_batch": "epoch_0_batch_4.ckpt",
+    "on_both": "epoch_0_batch_5.ckpt",
+    "in_a_window": "epoch_0_batch_4.ckpt",
+    "in_the_epochs_end": "epoch_0_batch_6.ckpt",
+    "while_a_save_is_due": "epoch_0_batch_2.ckpt",
+}
+
+
+def outcomes(where, cases):
+    command, alone = (
+        [sys.executable, str(SCRIPT), str(where), json.dumps(cases)],
+        {**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
+    assert done.returncode == 0, done.stderr[-5000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {line["name"]: line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory):
+    return outcomes(tmp_path_factory.mktemp("signalled"), CASES)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_signal_to_a_rank_saves_one_state_of_all_and_resumes_exactly_without_training_a_batch_twice(signalled, name):
+    came = signalled[name]
+    assert came["saved"] == [SAVED[name]]
+    assert came["resumed"] == [0, 0]
+    assert came["same"] == [True, True]
+
+
+@pytest.mark.parametrize(("name", "status"), [("in_a_batch", 143), ("on_both", 130)])
+def test_exit_status_of_rank_zero_tells_of_the_signal_and_a_launched_rank_ends_with_zero(signalled, name, status):
+    """Lightning kills rank 0 where a process that it has launched ends with another status."""
+    assert signalled[name]["ended"] == [status, 0]
+
+
+def test_twin_ranks_that_stop_inside_a_window_do_not_resume_exactly(signalled):
+    """The file holds the gradients of rank 0 alone."""
+    assert signalled["twin"]["saved"] == ["epoch_0_batch_3.ckpt"]
+    assert signalled["twin"]["same"] == [False, False]
+
+
+HOOKS = (
+    *("on_train_batch_start", "on_before_backward", "on_after_backward", "on_before_zero_grad", "on_train_batch_end"),
+    *("on_validation_batch_start", "on_validation_end", "on_train_epoch_end", "on_train_epoch_start"),
+)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("receivers", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_thirty_random_moments_of_a_signal_all_resume_exactly(tmp_path, number, receivers):
+    draw = random.Random(f"{number} {receivers}")
+    cases = []
+    for moment in range(30):
+        hook = draw.choice(HOOKS)
+        at = 0 if "epoch" in hook or hook == "on_validation_end" else draw.randrange(4)
+        options = {"save_interval": draw.choice([None, 1, 2])}
+        case = {"hook": hook, "at": at, "sender": draw.randrange(2), "windows": draw.choice([1, 2]), "options": options}
+        cases.append({"name": f"moment_{moment}", "number": number, "receivers": receivers, **case})
+    for came in outcomes(tmp_path, cases).values():
+        assert came["ended"] == [128 + number, 0], came
+        assert came["resumed"] == [0, 0], came
+        assert came["same"] == [True, True], came
