@@ -12,7 +12,8 @@ from typing import Protocol
 from checkpointable.storage.format import archive
 
 # Held while a file of the user is written, and while a link takes a name after a look at what has it.
-TAKING_A_NAME = threading.Lock()
+# A thread may take it again: a signal's handler saves in the middle of anything, also of a save.
+TAKING_A_NAME = threading.RLock()
 
 
 class Content(Protocol):

@@ -16,7 +16,7 @@ from nets import durable_io
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
 from checkpointable.storage.format import archive
-from checkpointable.storage.local import store_at
+from checkpointable.storage.local import LocalStore, store_at
 from checkpointable.storage.staging.snapshot import Snapshot
 
 WEIGHT = torch.arange(4000, dtype=torch.float32)
@@ -131,6 +131,19 @@ def test_write_to_a_taken_name_leaves_the_other_file_untouched(tmp_path):
     assert path.read_bytes() == b"of another run"
     store.write(Snapshot(OURS, None), str(path), overwrite=True)  # the twin: asked to, it does
     assert archive.problem(path) is None
+
+
+def test_save_by_the_handler_of_a_signal_inside_a_save_writes_both_files(tmp_path, monkeypatch):
+    write, inner = LocalStore.write, [tmp_path / "inner.ckpt"]
+
+    def interrupted(*args, **kwargs):
+        if inner:
+            saved(inner.pop())
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(LocalStore, "write", interrupted)
+    saved(tmp_path / "outer.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inner.ckpt", "outer.ckpt"]
 
 
 def test_remove_of_a_file_of_ours_deletes_it(tmp_path):
