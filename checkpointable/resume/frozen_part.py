@@ -56,7 +56,7 @@ class FrozenPart:
             return
         own = _plain_tensors(module)
         names = (frozen_names(module) - self._from_file) & own.keys()
-        self._known = {name: _Known(_seen(own[name]), checksum(own[name])) for name in sorted(names)}
+        self._known = {name: _Known(seen(own[name]), checksum(own[name])) for name in sorted(names)}
         if not names:
             rank_zero_info(
                 "checkpointable: save_trainable_only=True leaves nothing out, as nothing is frozen. Set"
@@ -74,11 +74,11 @@ class FrozenPart:
         own, frozen = _plain_tensors(module), frozen_names(module)
         for name, known in list(self._known.items()):
             tensor = own.get(name)
-            seen = None if tensor is None or name not in frozen else _seen(tensor)
-            if seen == known.seen:
+            shown = None if tensor is None or name not in frozen else seen(tensor)
+            if shown == known.seen:
                 continue
-            if tensor is not None and seen is not None and checksum(tensor) == known.checksum:  # it was moved
-                self._known[name] = _Known(seen, known.checksum)
+            if tensor is not None and shown is not None and checksum(tensor) == known.checksum:  # it was moved
+                self._known[name] = _Known(shown, known.checksum)
             else:
                 del self._known[name]
         for key in _COPIES:
@@ -147,10 +147,11 @@ def _above(name: str) -> Iterator[str]:
 
 def _plain_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What of the module's state has bytes that can be read."""
-    return {name: value for name, value in module.state_dict().items() if _is_plain(value)}
+    return {name: value for name, value in module.state_dict().items() if is_plain(value)}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose bytes can be read."""
     return (
         type(value) in (torch.Tensor, torch.nn.Parameter)  # others, such as a DTensor, have their bytes elsewhere
         and not is_lazy(value)
@@ -159,8 +160,11 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _seen(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Its place in memory, torch's count of its changes, and some of its elements: not all changes are counted."""
+def seen(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What shows a change of a plain tensor without reading all of it.
+
+    Its place in memory, torch's count of its changes, and some of its elements: not all changes are counted.
+    """
     flat = tensor.detach().reshape(-1)
     some = flat[:: max(flat.numel() // _SAMPLED, 1)]
     return tensor.data_ptr(), tensor._version, tensor.dtype, tuple(tensor.shape), bytes(_bytes(some))
@@ -174,10 +178,10 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 def _has_checksum(tensor: Any, dtype: str, digest: str) -> bool:
     """Whether a tensor has that checksum in that type: the trainer's precision may change it after this."""
     target = getattr(torch, dtype.removeprefix("torch."), None)
-    return _is_plain(tensor) and isinstance(target, torch.dtype) and checksum(tensor.to(target)) == (dtype, digest)
+    return is_plain(tensor) and isinstance(target, torch.dtype) and checksum(tensor.to(target)) == (dtype, digest)
 
 
 def _are_equal(own: Any, value: Any) -> bool:
-    if not (_is_plain(own) and _is_plain(value)) or own.shape != value.shape:
+    if not (is_plain(own) and is_plain(value)) or own.shape != value.shape:
         return False
     return torch.equal(own.to(device=value.device, dtype=value.dtype), value)

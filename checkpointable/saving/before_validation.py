@@ -2,8 +2,8 @@
 
 The batch is over, and its validation is to come: a resume runs it whole. Nothing is written before there is a signal,
 so what is small is kept as it was. Weights are not changed by a validation, unless its hooks swap in others, such as an
-average: where user code has such hooks, the weights are copied to the CPU before. Lightning's own average is swapped
-back.
+average. Lightning's own average is swapped back. Where user code has such hooks, the weights are copied to the CPU
+before, but not once they have been seen to change none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from checkpointable.lightning_internals import averaging
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.resume.frozen_part import is_plain, seen
 from checkpointable.resume.state import RunState
 from checkpointable.saving.end_state import KeptState
 from checkpointable.saving.progress import Progress
@@ -31,25 +32,37 @@ _KNOWN = ("lightning", "pytorch_lightning", "checkpointable")
 class BeforeValidation(KeptState):
     """The state before one validation.
 
-    Attributes:
-        has_begun: Whether its hooks have run, so that weights may have been swapped.
+    Args:
+        swaps: Whether hooks of the user have changed weights in the validation before; ``None`` if it is the first.
     """
 
-    def __init__(self, trainer: Trainer, progress: Progress, state: RunState) -> None:
+    def __init__(self, trainer: Trainer, progress: Progress, state: RunState, *, swaps: bool | None) -> None:
         super().__init__(trainer, replace(state, before_validation=True))
-        self._progress = progress
-        self.has_begun = False
-        copies = _hooks_of_users(trainer)
-        self._weights = [tensor.detach().to("cpu", copy=True) for tensor in _tensors(trainer)] if copies else []
+        self._progress, self._has_begun = progress, False
+        tensors = list(_tensors(trainer)) if _hooks_of_users(trainer) else []
+        copied = swaps is not False or not all(is_plain(tensor) for tensor in tensors)
+        self._weights = [tensor.detach().to("cpu", copy=True) for tensor in tensors] if copied else []
+        self._seen = [seen(tensor) for tensor in tensors if is_plain(tensor)]
 
-    def return_to(self, trainer: Trainer) -> Progress:
-        """Give the module the weights that it had, and return the progress of that time."""
-        if self.has_begun:
+    def begin(self, trainer: Trainer, swaps: bool | None) -> bool | None:
+        """After its first hooks have run: return whether hooks of the user have changed weights now, or before."""
+        if not self._has_begun:
+            self._has_begun = True
+            swaps = bool(swaps) or self._have_changed(trainer)
+        return swaps
+
+    def return_to(self, trainer: Trainer) -> Progress | None:
+        """Give the module the weights that it had, and return the progress of that time; ``None`` if they are lost."""
+        if self._has_begun:
             averaging.swap_back(trainer)
         for tensor, saved in zip(_tensors(trainer), self._weights, strict=False):
-            tensor.data = saved.to(tensor.device)  # new memory: what is swapped in may belong to somebody
+            tensor.data = saved.to(tensor.device)  # new memory: what is swapped in may be used elsewhere
         trainer.training = True  # as Lightning sets it after a validation
-        return self._progress
+        return None if self._have_changed(trainer) and not self._weights else self._progress
+
+    def _have_changed(self, trainer: Trainer) -> bool:
+        tensors = (tensor for tensor in _tensors(trainer) if is_plain(tensor))
+        return bool(self._seen) and [seen(tensor) for tensor in tensors] != self._seen
 
 
 def _hooks_of_users(trainer: Trainer) -> bool:

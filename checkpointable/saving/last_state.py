@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checkpointable._errors import SaveError
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.lightning_internals import signals
 from checkpointable.policy.reasons import Reason
 from checkpointable.saving import failures
@@ -36,7 +38,15 @@ def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:
     with failures.as_warnings("the save that was in progress failed", exception):
         session.collect(trainer, wait=True, final=True)
     if session.before_validation is not None and signals.is_stop(exception):
-        session.progress = session.before_validation.return_to(trainer)
+        kept = session.before_validation.return_to(trainer)
+        if kept is None:
+            rank_zero_warn(
+                "hooks of the validation have changed the weights, as they had not before, so the state before this"
+                " validation is not saved.",
+                category=CheckpointableWarning,
+            )
+            return
+        session.progress = kept
     progress = session.progress
     if session.options.save_on_exception and progress.is_consistent and not isinstance(exception, SaveError):
         session.due.reasons.add(Reason.EXCEPTION)

@@ -51,12 +51,14 @@ class Session(Listener):
         trial: What hears in place of the session while a finder trains on trial.
         end: The state at which the training ended, once it has.
         before_validation: The state before the validation that is running, to save if a signal cuts that short.
+        hooks_swap: Whether hooks of the user's have changed weights in a validation; ``None`` if there was none yet.
         request: What is being captured; ``None`` while user code or another callback makes a checkpoint.
     """
 
     restorer: Restorer
     end: EndState | None
     before_validation: BeforeValidation | None
+    hooks_swap: bool | None
     request: SaveRequest | None
 
     def __init__(self, options: Options) -> None:
@@ -68,7 +70,7 @@ class Session(Listener):
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
-        self.resumes_after = self.trial = self.end = self.request = self.before_validation = None
+        self.resumes_after = self.trial = self.end = self.request = self.before_validation = self.hooks_swap = None
 
     @property
     def may_stop(self) -> bool:
@@ -144,13 +146,13 @@ class Session(Listener):
         if self.options.save_on_exception and trainer.world_size == 1 and callbacks.of_session(trainer, self):
             progress = self.progress.ahead(trainer)
             state = self.state(trainer, progress, at_safe_point=True, weights_only=False)
-            self.before_validation = BeforeValidation(trainer, progress, state)
+            self.before_validation = BeforeValidation(trainer, progress, state, swaps=self.hooks_swap)
             self.interrupt.cut_validation(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer) -> None:
         """Let a signal cut the validation short."""
         if self.before_validation is not None:
-            self.before_validation.has_begun = True
+            self.hooks_swap = self.before_validation.begin(trainer, self.hooks_swap)
             self.interrupt.cut_validation(trainer)
 
     def on_validation_over(self) -> None:

@@ -92,7 +92,7 @@ def test_statistics_of_a_frozen_part_in_training_mode_are_in_the_file(tmp_path):
 
 def test_statistics_whose_change_went_unseen_would_be_lost(tmp_path, monkeypatch):
     """The twin."""
-    monkeypatch.setattr(frozen_part, "_seen", lambda tensor: ())
+    monkeypatch.setattr(frozen_part, "seen", lambda tensor: ())
     fit(Tuned(dirpath=tmp_path, evaluating=False), tmp_path)
     assert load(latest(tmp_path))["state_dict"].keys() == TRAINED
 

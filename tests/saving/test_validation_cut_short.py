@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from nets import Net, files, load, loader, trainer
 from torch.utils.data import DataLoader
 
+from checkpointable import CheckpointableWarning
 from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import averaging
 from checkpointable.saving import before_validation
@@ -195,7 +196,7 @@ class Swapping(L.Callback):
                 weight.data = weight.data * 0.5
 
     def on_validation_end(self, trainer, pl_module):
-        for weight, kept in zip(pl_module.parameters(), self.kept, strict=True):
+        for weight, kept in zip(pl_module.parameters(), self.kept, strict=False):
             weight.data.copy_(kept)
 
 
@@ -222,6 +223,35 @@ def test_twin_file_with_the_weights_that_are_validated_is_found_out(tmp_path, mo
     stopped = trained(tmp_path / "stopped", SWAPS[swap](), Signalled(signal.SIGTERM, 3))
     path = saved_in_validation(tmp_path / "stopped")
     assert differences(straight, stopped, trained(tmp_path / "resumed", SWAPS[swap](), ckpt_path=path))
+
+
+class Idle(L.Callback):
+    """Has a hook that changes no weights, as most have, and looks whether they were copied."""
+
+    def __init__(self):
+        self.copied = []
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.copied.append(bool(pl_module._checkpointing.before_validation._weights))
+
+
+def test_weights_are_copied_no_more_once_hooks_have_changed_none(tmp_path):
+    idle, swapping = Idle(), [Idle(), Swapping("in place")]
+    trained(tmp_path / "idle", idle)
+    trained(tmp_path / "swapping", *swapping)
+    assert (idle.copied, swapping[0].copied) == ([True, False, False, False], [True] * 4)
+
+
+class SwappingLater(Swapping):
+    def on_validation_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            super().on_validation_start(trainer, pl_module)
+
+
+def test_weights_that_hooks_change_for_the_first_time_are_not_saved_as_those_before(tmp_path):
+    with pytest.warns(CheckpointableWarning, match="hooks of the validation have changed the weights"):
+        trained(tmp_path, SwappingLater("in place"), Signalled(signal.SIGTERM, 2))
+    assert not any(load(tmp_path / name)["checkpointable"]["before_validation"] for name in files(tmp_path))
 
 
 def test_twin_state_as_the_signal_finds_it_is_found_out(tmp_path, monkeypatch, straight):
