@@ -1,12 +1,13 @@
-"""Signal handlers for each test, and the share of exact points, printed at the end of a sweep of the law.
+"""What all tests share: signal handlers, a process group of one, and the report of a sweep of the law.
 
-The latter is not in ``tests/law``: with ``-n`` the process that prints collects no test, and loads no ``conftest.py``
-of a directory that was not named on the command line.
+The report, the share of exact points, is not in ``tests/law``: with ``-n`` the process that prints collects no test,
+and loads no ``conftest.py`` of a directory that was not named on the command line.
 """
 
 import signal
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,14 @@ def _signal_handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A process group of this process alone, so that DDP can be made."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
 
 
 def pytest_terminal_summary(terminalreporter):

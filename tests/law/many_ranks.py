@@ -23,12 +23,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from ranks import Seed
+from ranks import Recording, Seed
 from runs import Digits, digest
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from checkpointable import CheckpointingModule
 from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import ddp
 
@@ -60,8 +59,8 @@ class Case:
     twins: tuple[str, ...] = ()
 
 
-class Recorded(CheckpointingModule):
-    """Has dropout, batch norm and more than one bucket of gradients, and records every batch of this rank."""
+class Recorded(Recording):
+    """Has dropout, batch norm and more than one bucket of gradients."""
 
     def __init__(self, case: Case, **options: Any) -> None:
         super().__init__(**options)
@@ -70,7 +69,6 @@ class Recorded(CheckpointingModule):
         self.norm = torch.nn.BatchNorm1d(500) if case.batch_norm else torch.nn.LayerNorm(500)
         self.one, self.two = torch.nn.Linear(500, 500), torch.nn.Linear(500, 500)
         self.unused = torch.nn.Linear(2, 2) if "find_unused_parameters" in case.ddp else None
-        self.record: list[Any] = []
 
     def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
         index, inputs, labels = batch
@@ -79,8 +77,7 @@ class Recorded(CheckpointingModule):
         for layer in reversed(layers) if self.case.changes and batch_idx % 2 else layers:
             hidden = F.relu(layer(hidden))
         loss = F.cross_entropy(self.last(hidden), labels)
-        kind = "train" if self.training else "validate"
-        self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
+        self.note(batch_idx, index, inputs, loss)
         return loss
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -91,11 +88,6 @@ class Recorded(CheckpointingModule):
             self.manual_backward(loss)
             optimizer.step()
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        means = {name: float(value).hex() for name, value in sorted(self.trainer.callback_metrics.items())}
-        self.record.append(["means", self.current_epoch, means])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.01)

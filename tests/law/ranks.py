@@ -28,15 +28,31 @@ from torch.utils.data import DataLoader
 from checkpointable import CheckpointingModule
 
 
-class Recorded(CheckpointingModule):
-    """Has dropout and batch norm, logs running means, and records every batch of this rank."""
+class Recording(CheckpointingModule):
+    """Records every batch of this rank, and the running means of every epoch."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.record: list[Any] = []
+
+    def note(self, batch_idx: int, index: torch.Tensor, inputs: torch.Tensor, loss: torch.Tensor) -> None:
+        kind = "train" if self.training else "validate"
+        self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        means = {name: float(value).hex() for name, value in sorted(self.trainer.callback_metrics.items())}
+        self.record.append(["means", self.current_epoch, means])
+
+
+class Recorded(Recording):
+    """Has dropout and batch norm."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.net = torch.nn.Sequential(
             torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.3), torch.nn.Linear(6, 2)
         )
-        self.record: list[Any] = []
         self.dies_in: Path | None = None
 
     def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -46,14 +62,8 @@ class Recorded(CheckpointingModule):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         loss = F.cross_entropy(self.net(inputs), labels)
-        kind = "train" if self.training else "validate"
-        self.record.append([kind, self.current_epoch, batch_idx, index.tolist(), digest(inputs), float(loss).hex()])
+        self.note(batch_idx, index, inputs, loss)
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        means = {name: float(value).hex() for name, value in sorted(self.trainer.callback_metrics.items())}
-        self.record.append(["means", self.current_epoch, means])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.net.parameters(), lr=0.05)

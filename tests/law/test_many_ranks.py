@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import printed
 
-SCRIPT = Path(__file__).parent / "many_ranks.py"
 FIRST, BOUNDARY = "epoch_0_batch_1.ckpt", "epoch_0_batch_4.ckpt"
 
 
 def lines(where: Path, **case: Any) -> list[dict[str, Any]]:
     """What the script prints for each file from which it resumes."""
-    command = [sys.executable, str(SCRIPT), str(where), json.dumps(case)]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, env=alone)
-    assert done.returncode == 0, done.stderr[-5000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return printed("many_ranks.py", where, json.dumps(case))
 
 
 @pytest.fixture(scope="module")

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import printed
 
-SCRIPT = Path(__file__).parent / "other_ranks.py"
 SAMPLES = 50
 
 
 def trained(where: Path, file: str, ranks: int, *others: int, **case: Any) -> list[dict[str, Any]]:
     """What each training did: the one without a stop, and two from the file for each other number of ranks."""
-    arguments = [str(where), json.dumps({"ranks": ranks, "samples": SAMPLES, "batch_norm": False, **case}), file]
-    command = [sys.executable, str(SCRIPT), *arguments, *map(str, others)]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, env=alone)
-    assert done.returncode == 0, done.stderr[-5000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    described = json.dumps({"ranks": ranks, "samples": SAMPLES, "batch_norm": False, **case})
+    return printed("other_ranks.py", where, described, file, *others)
 
 
 @pytest.fixture(scope="module")

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-SCRIPT = Path(__file__).parent / "starting_ranks.py"
+from scripts import printed
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
     where = tmp_path_factory.mktemp("started")
-    command, alone = [sys.executable, str(SCRIPT), str(where)], {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=alone)
-    assert done.returncode == 0, done.stderr[-5000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return where, {line["name"]: line["ranks"] for line in lines}
+    return where, {line["name"]: line["ranks"] for line in printed("starting_ranks.py", where)}
 
 
 def outcomes(ranks: list[dict[str, Any]]) -> list[str]:

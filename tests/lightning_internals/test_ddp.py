@@ -14,12 +14,7 @@ from checkpointable.policy.verdict import Level
 from checkpointable.resume import gradient_sums
 from checkpointable.resume.state import GradientSums
 
-
-@pytest.fixture(autouse=True)
-def _one_process(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 def wrapped(**options: Any) -> DistributedDataParallel:

@@ -11,14 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from checkpointable.resume import rank_buffers
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of the name broadcast_buffers
-
-
-@pytest.fixture(autouse=True)
-def _one_process(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+pytestmark = [
+    pytest.mark.usefixtures("process_group"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # torch's, of the name broadcast_buffers
+]
 
 
 def trainer(**options: Any) -> Any:
