@@ -45,7 +45,7 @@ def observe(trainer: Trainer) -> None:
 def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
     """What shall end the training by what the ranks have noted; ``ctrl_c``: whether this one did. Collective."""
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return Stop.NONE  # a single process needs nobody's consent: the loops and the session stop it
+        return Stop.NONE  # the loops and the session stop a single process
     connector: Any = trainer._signal_connector
     noted = max(connector.noted, Stop.CTRL_C if ctrl_c else Stop.NONE)
     highest = torch.tensor([int(noted)], device=trainer.strategy.root_device)
