@@ -20,7 +20,7 @@ from checkpointable.resume.state import RunState
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-_CHUNK_BYTES = 1 << 22  # at a time, so that little memory is taken
+_CHUNK_BYTES = 1 << 20  # at a time, so that three times as much is taken beside the weights
 
 
 class KeptState:
@@ -48,10 +48,15 @@ class EndState(KeptState):
 
     def is_unchanged(self, trainer: Trainer) -> bool:
         """Whether weights, gradients, optimizers and schedulers are as they were. Collective."""
-        return bool(trainer.strategy.reduce_boolean_decision(self._of(trainer) == self._digest))
+        unchanged = self._digest is not None and self._of(trainer) == self._digest
+        return bool(trainer.strategy.reduce_boolean_decision(unchanged))
 
-    def _of(self, trainer: Trainer) -> list[Any]:
-        found: list[Any] = [_digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]
+    def _of(self, trainer: Trainer) -> list[Any] | None:
+        """The digest; ``None`` if there is no memory for it, so that nothing is known and training goes on."""
+        try:
+            found: list[Any] = [_digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]
+        except (MemoryError, RuntimeError):  # torch's allocators raise RuntimeError
+            return None
         for optimizer in trainer.optimizers:
             found += [{name: it for name, it in group.items() if name != "params"} for group in optimizer.param_groups]
         found += [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]

@@ -160,6 +160,24 @@ def test_file_saved_by_hand_after_weights_were_swapped_is_approximate_by_the_dig
     assert (read_info(tmp_path / "mine.ckpt").exactness == "exact") == (digest == "blind")
 
 
+@pytest.mark.parametrize("when", ["at the end", "at the save"])
+def test_file_saved_by_hand_without_memory_for_the_digest_is_approximate(tmp_path, monkeypatch, when):
+    """Training ends as it would, and nothing is claimed."""
+
+    def refuse(tensor):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")  # torch's own error
+
+    digest = end_state._digest
+    if when == "at the end":
+        monkeypatch.setattr(end_state, "_digest", refuse)
+    own = fit(tmp_path, Seeing(dirpath=tmp_path), {"max_epochs": 1}, seed=1)
+    monkeypatch.setattr(end_state, "_digest", digest if when == "at the end" else refuse)
+    own.save_checkpoint(tmp_path / "mine.ckpt")
+    assert (
+        "approximate (saved inside a batch, or an epoch's start or end" in read_info(tmp_path / "mine.ckpt").exactness
+    )
+
+
 def saving_at(hook, path):
     """A module that saves by hand in a hook of its second epoch, or before it."""
 
