@@ -9,6 +9,7 @@ from __future__ import annotations
 # ``fabric`` for ``lightning.fabric`` or ``lightning_fabric``.
 IMPORTED = (
     "fabric.plugins.environments.LightningEnvironment",
+    "fabric.plugins.environments.SLURMEnvironment",
     "fabric.utilities.data._set_sampler_epoch",
     "fabric.utilities.data.sized_len",
     "pytorch.Callback",
@@ -52,6 +53,7 @@ IMPORTED = (
 
 # What a trainer has. The methods of loops without an underscore are those that the observers override.
 OF_TRAINER = (
+    "_accelerator_connector.cluster_environment",
     "_active_loop",
     "_callback_connector._reorder_callbacks",
     "_checkpoint_connector._ckpt_path",
@@ -65,6 +67,7 @@ OF_TRAINER = (
     "_logger_connector._progress_bar_metrics",
     "_results",
     "_signal_connector._sigterm_notifier_fn",
+    "_signal_connector._slurm_sigusr_handler_fn",
     "_signal_connector.received_sigterm",
     "precision_plugin._wrap_closure",
     "fit_loop._can_stop_early",

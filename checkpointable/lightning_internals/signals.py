@@ -1,4 +1,6 @@
-"""A signal under several ranks: the handler only notes it, and all ranks stop together at the start of a batch.
+"""Signals that end a training in order, with its state saved: what their handlers note, and what the ranks agree on.
+
+Under several ranks a handler only notes the signal, and all ranks stop together at the start of a batch.
 
 Lightning's handler broadcasts where the signal finds the process. There another rank waits in another collective, so
 both wait for ever. Before each batch Lightning broadcasts rank 0's flag: in place of that, the ranks agree on the
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from checkpointable.lightning_internals import slurm
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Stop(IntEnum):
     NONE = 0
     CTRL_C = 1
     SIGTERM = 2
+    REQUEUE = 3  # SLURM's signal: as SIGTERM, and the job is requeued
 
 
 class Interrupted(SystemExit):
@@ -39,7 +43,13 @@ def observe(trainer: Trainer) -> None:
     """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks."""
     put_before(_NotingConnector, trainer._signal_connector)
     connector: Any = trainer._signal_connector
-    connector.noted = Stop.NONE
+    connector.noted, connector.saves = Stop.NONE, False
+
+
+def save_before_requeue(trainer: Trainer) -> None:
+    """From now on, let the signal by which SLURM announces the end of the job end the training in order."""
+    connector: Any = trainer._signal_connector
+    connector.saves = True
 
 
 def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
@@ -55,8 +65,9 @@ def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
 
 def end(trainer: Trainer, stop: Stop) -> None:
     """Raise what ends the training of this rank, if all agreed on it."""
-    if stop is Stop.SIGTERM:
-        trainer._signal_connector.received_sigterm = True
+    if stop >= Stop.SIGTERM:
+        connector: Any = trainer._signal_connector
+        connector.received_sigterm, connector.noted = True, max(stop, connector.noted)
         raise find(trainer, "SIGTERMException")
     if stop is Stop.CTRL_C:
         raise Interrupted
@@ -73,8 +84,26 @@ def set_exit_status(trainer: Trainer, exception: BaseException) -> None:
     Beside rank 0, processes that Lightning has launched end with 0: rank 0 would be killed where one fails.
     """
     if isinstance(exception, SystemExit) and is_stop(exception):
-        number = signal.SIGINT if isinstance(exception, Interrupted) else signal.SIGTERM
+        number = int(signal.SIGINT if isinstance(exception, Interrupted) else signal.SIGTERM)
+        if _is_to_requeue(trainer):
+            number = slurm.requeue_signal(trainer)
         exception.code = 0 if _is_launched(trainer) else 128 + number
+
+
+def requeue(trainer: Trainer, exception: BaseException) -> None:
+    """Requeue the job, if it is ended by the signal for that, once the state is on disk."""
+    connector: Any = trainer._signal_connector
+    if is_stop(exception) and _is_to_requeue(trainer):
+        connector.noted = Stop.SIGTERM
+        connector.trainer = slurm.Saved(trainer)
+        try:
+            connector.requeue()
+        finally:
+            connector.trainer = trainer
+
+
+def _is_to_requeue(trainer: Trainer) -> bool:
+    return getattr(trainer._signal_connector, "noted", Stop.NONE) is Stop.REQUEUE
 
 
 def _is_launched(trainer: Trainer) -> bool:
@@ -93,6 +122,17 @@ def kill_launched(trainer: Trainer) -> None:
 
 class _NotingConnector(Mixin, _SignalConnector):
     noted = Stop.NONE
+    saves = False
+
+    def requeue(self) -> None:
+        super()._slurm_sigusr_handler_fn(slurm.requeue_signal(self.trainer), None)  # type: ignore[arg-type]
+
+    def _slurm_sigusr_handler_fn(self, signum: Any, frame: FrameType | None) -> None:
+        if not self.saves or self.trainer.state.fn != "fit":
+            super()._slurm_sigusr_handler_fn(signum, frame)  # type: ignore[arg-type]
+            return
+        self.noted = Stop.REQUEUE
+        self.received_sigterm = self.received_sigterm or self.trainer.world_size == 1
 
     def _sigterm_notifier_fn(self, signum: Any, frame: FrameType | None) -> None:
         if self.trainer.world_size == 1 or self.trainer.state.fn != "fit":
@@ -101,4 +141,4 @@ class _NotingConnector(Mixin, _SignalConnector):
         launcher: Any = self.trainer.strategy.launcher
         if self.noted is Stop.NONE and launcher is not None:
             launcher.kill(signum)  # forwards it: also before the first batch they end
-        self.noted = Stop.SIGTERM
+        self.noted = max(self.noted, Stop.SIGTERM)

@@ -15,6 +15,7 @@ from checkpointable.catalog.unusable import why_nothing
 from checkpointable.lightning_internals import finders
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.options import Options
+from checkpointable.saving import requeued
 from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.storage.paths import parent
 
@@ -30,12 +31,12 @@ def find(options: Options, trainer: Trainer) -> str | None:
     Raises:
         ResumeError: If there is none, and there must be one; or if the directory cannot be read.
     """
+    if internals.fast_dev_run(trainer) or finders.is_tuning(trainer) or internals.has_trained_before(trainer):
+        return None
     if options.resume is None or options.dirpath is None:
-        return None
-    if internals.fast_dev_run(trainer) or finders.is_tuning(trainer):
-        return None
+        return requeued.find(trainer)
     directory = os.fspath(options.dirpath)
-    if directory in _LOOKED or internals.has_trained_before(trainer):
+    if directory in _LOOKED:
         return None
     _LOOKED.add(directory)
     below = "/" in options.filename + options.best_filename

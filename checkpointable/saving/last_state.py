@@ -31,6 +31,8 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     if interrupt.pressed_again:
         signals.kill_launched(trainer)
     failures.say_where_to_resume(exception, saver, session.progress.position)
+    with failures.as_warnings("the job was not requeued", exception):
+        signals.requeue(trainer, exception)
 
 
 def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:

@@ -24,7 +24,7 @@ from checkpointable.resume import loaders
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
-from checkpointable.saving import failures, new_run
+from checkpointable.saving import failures, new_run, requeued
 from checkpointable.saving.before_validation import BeforeValidation
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState
@@ -93,6 +93,7 @@ class Session(Listener):
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
+        requeued.note(trainer, self.saver.directory, progress.run_id)
         new_run.announce(trainer, self.options, self.saver)
 
     def on_optimizers_made(self, trainer: Trainer) -> None:

@@ -37,6 +37,7 @@ class Case:
         receivers: The ranks that get it.
         windows: Batches in an accumulation window.
         twin: Whether the ranks stop also inside a window.
+        slurm: Whether they are tasks of a SLURM job. What its ``scontrol`` gets is in the file ``commands``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case:
     receivers: tuple[int, ...] = (0,)
     windows: int = 1
     twin: bool = False
+    slurm: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,8 +98,9 @@ def train(case: Case, where: Path, rank: int, *, sends: bool) -> None:
         default_root_dir=where, callbacks=[Sender(case, where)] if sends and rank == case.sender else [],
     )  # fmt: skip
     attempt = len(list(where.glob(f"seen_{rank}_*")))
+    newest = latest(files) if files.exists() and not case.slurm else None
     try:
-        trainer.fit(net, loader(12, shuffle=True), loader(4), ckpt_path=latest(files) if files.exists() else None)
+        trainer.fit(net, loader(12, shuffle=True), loader(4), ckpt_path=newest)
     finally:
         seen = {"seen": net.seen, "weights": [float(it).hex() for it in net.layer.weight.flatten()]}
         (where / f"seen_{rank}_{attempt}").write_text(json.dumps(seen))
@@ -119,8 +122,28 @@ def ranks(case: Case, where: Path, *, sends: bool) -> list[int | None]:
 
 
 def _run(case: Case, where: Path, rank: int, sends: bool) -> None:
-    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")
+    if case.slurm:
+        _be_a_task(where, rank, restarts=0 if sends else 1)
+    else:
+        os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")
     train(case, where, rank, sends=sends)
+
+
+def _be_a_task(where: Path, rank: int, *, restarts: int) -> None:
+    task = {
+        "JOB_ID": 77,
+        "JOB_NAME": "train",
+        "NTASKS": 2,
+        "NTASKS_PER_NODE": 2,
+        "PROCID": rank,
+        "LOCALID": rank,
+        "NODEID": 0,
+    }
+    os.environ.update({f"SLURM_{name}": str(value) for name, value in task.items()})
+    os.environ.update(SLURM_RESTART_COUNT=str(restarts), PATH=f"{where}{os.pathsep}{os.environ['PATH']}")
+    if rank == 0:
+        (where / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {where}/commands\n')
+        (where / "scontrol").chmod(0o755)
 
 
 def trained(where: Path, rank: int) -> tuple[list[Any], Any]:
@@ -140,7 +163,9 @@ def run(case: Case, root: Path) -> dict[str, Any]:
     kinds = [read_info(where / "files" / name).kind for name in saved]
     resumed = ranks(case, where, sends=False)
     same = [trained(straight, rank) == trained(where, rank) for rank in range(2)]
-    return {"name": case.name, "ended": ended, "saved": saved, "kinds": kinds, "resumed": resumed, "same": same}
+    found = {"ended": ended, "saved": saved, "kinds": kinds, "resumed": resumed, "same": same}
+    commands = where / "commands"
+    return {"name": case.name, **found, "commands": commands.read_text() if commands.exists() else ""}
 
 
 if __name__ == "__main__":

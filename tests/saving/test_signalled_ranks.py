@@ -24,6 +24,7 @@ CASES: list[dict[str, Any]] = [
     {"name": "in_a_window", **WINDOW},
     {"name": "twin", "twin": True, **WINDOW},
     {"name": "in_the_epochs_end", "number": signal.SIGTERM, "hook": "on_train_epoch_end", "at": 0, "receivers": (1,)},
+    {"name": "slurm", "number": signal.SIGUSR1, "hook": "on_after_backward", "at": 3, "slurm": True, "receivers": (1,)},
     {"name": "while_a_save_is_due", "number": signal.SIGINT, **DUE},
 ]
 SAVED = {
@@ -31,6 +32,7 @@ SAVED = {
     "on_both": "epoch_0_batch_5.ckpt",
     "in_a_window": "epoch_0_batch_4.ckpt",
     "in_the_epochs_end": "epoch_0_batch_6.ckpt",
+    "slurm": "epoch_0_batch_4.ckpt",
     "while_a_save_is_due": "epoch_0_batch_2.ckpt",
 }
 
@@ -63,6 +65,12 @@ def test_signal_to_a_rank_saves_one_state_of_all_and_resumes_exactly_without_tra
 def test_exit_status_of_rank_zero_tells_of_the_signal_and_a_launched_rank_ends_with_zero(signalled, name, status):
     """Lightning kills rank 0 where a process that it has launched ends with another status."""
     assert signalled[name]["ended"] == [status, 0]
+
+
+def test_signal_of_slurm_requeues_once_and_the_job_goes_on_without_a_ckpt_path(signalled):
+    """Whichever task gets it."""
+    assert signalled["slurm"]["commands"] == "requeue 77\n"
+    assert signalled["slurm"]["ended"] == [128 + signal.SIGUSR1] * 2
 
 
 def test_twin_ranks_that_stop_inside_a_window_do_not_resume_exactly(signalled):
