@@ -10,6 +10,7 @@ highest number that one of them has noted. No collective is added to a batch.
 from __future__ import annotations
 
 import signal
+import time
 from enum import IntEnum
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def observe(trainer: Trainer) -> None:
     """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks."""
     put_before(_NotingConnector, trainer._signal_connector)
     connector: Any = trainer._signal_connector
-    connector.noted, connector.saves = Stop.NONE, False
+    connector.noted, connector.noted_at, connector.saves = Stop.NONE, None, False
 
 
 def save_before_requeue(trainer: Trainer) -> None:
@@ -67,10 +68,17 @@ def end(trainer: Trainer, stop: Stop) -> None:
     """Raise what ends the training of this rank, if all agreed on it."""
     if stop >= Stop.SIGTERM:
         connector: Any = trainer._signal_connector
-        connector.received_sigterm, connector.noted = True, max(stop, connector.noted)
+        connector.received_sigterm = True
+        connector.note(stop)
         raise find(trainer, "SIGTERMException")
     if stop is Stop.CTRL_C:
         raise Interrupted
+
+
+def seconds_since_signal(trainer: Trainer) -> float | None:
+    """Since this process heard that a signal, but for Ctrl-C, shall end the training; ``None`` if none shall."""
+    noted_at: float | None = getattr(trainer._signal_connector, "noted_at", None)
+    return None if noted_at is None else time.monotonic() - noted_at
 
 
 def is_stop(exception: BaseException) -> bool:
@@ -122,7 +130,12 @@ def kill_launched(trainer: Trainer) -> None:
 
 class _NotingConnector(Mixin, _SignalConnector):
     noted = Stop.NONE
+    noted_at: float | None = None
     saves = False
+
+    def note(self, stop: Stop) -> None:
+        self.noted = max(self.noted, stop)
+        self.noted_at = self.noted_at or time.monotonic()
 
     def requeue(self) -> None:
         super()._slurm_sigusr_handler_fn(slurm.requeue_signal(self.trainer), None)  # type: ignore[arg-type]
@@ -131,14 +144,15 @@ class _NotingConnector(Mixin, _SignalConnector):
         if not self.saves or self.trainer.state.fn != "fit":
             super()._slurm_sigusr_handler_fn(signum, frame)  # type: ignore[arg-type]
             return
-        self.noted = Stop.REQUEUE
+        self.note(Stop.REQUEUE)
         self.received_sigterm = self.received_sigterm or self.trainer.world_size == 1
 
     def _sigterm_notifier_fn(self, signum: Any, frame: FrameType | None) -> None:
         if self.trainer.world_size == 1 or self.trainer.state.fn != "fit":
+            self.note(Stop.SIGTERM)
             super()._sigterm_notifier_fn(signum, frame)  # type: ignore[arg-type]
             return
         launcher: Any = self.trainer.strategy.launcher
         if self.noted is Stop.NONE and launcher is not None:
             launcher.kill(signum)  # forwards it: also before the first batch they end
-        self.noted = max(self.noted, Stop.SIGTERM)
+        self.note(Stop.SIGTERM)

@@ -25,6 +25,7 @@ from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC
+from checkpointable.saving import deadline
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types
 from checkpointable.saving.on_rank_zero import on_rank_zero
@@ -74,6 +75,7 @@ class Saver:
         self._only_steps_change: bool | None = None  # None until the first save has been watched
         self._is_known_slow = False
         self._questions = 0
+        self._seconds: dict[bool, float] = {}  # that the last save took, of files with weights only and of others
         self._named: set[str] = set()
 
     def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
@@ -113,6 +115,8 @@ class Saver:
         if result is None:  # a forked process: its parent writes
             return None
         self.kept = self.kept_on_disk = result.kept
+        if result.path is not None:
+            self._seconds[result.request.weights_only] = self._writer.last_seconds
         for message in result.messages:
             _warn(message)
         return result
@@ -192,6 +196,7 @@ class Saver:
 
     def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
         """On rank 0: copy what training may change next, and leave the rest to the background thread."""
+        deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
         self._name_unsafe_types(checkpoint)
         store, snapshot = self.store, None
         assert store is not None
