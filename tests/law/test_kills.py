@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from doors import DOORS
 
@@ -35,24 +35,24 @@ def run(
     where: Path, moment: Moment | None = None, *, delay_seconds: float = 0.0, door: str = DOORS[0], twin: str = ""
 ) -> bool:
     """Run the script; kill it soon after its lines say that the moment has come. Returns whether it was killed."""
-    command, pipe, lines = [sys.executable, str(SCRIPT), str(where), door, twin], subprocess.PIPE, []
-    with (
-        (where / "stderr.txt").open("w") as errors,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as child,
-    ):
-        assert child.stdin is not None
-        assert child.stdout is not None
-        for line in child.stdout:
+    replies, said, lines = where / "replies", where / "said", []
+    for pipe in (replies, said):
+        if not pipe.exists():
+            os.mkfifo(pipe)
+    child = forked.start(SCRIPT, where, door, twin, output=said, stdin=replies)
+    with replies.open("w") as stdin, said.open() as stdout:
+        for line in stdout:
             lines.append(line)
             has_come = moment is not None and moment(lines)
             if delay_seconds or not has_come:
-                print(file=child.stdin, flush=True)
+                print(file=stdin, flush=True)
             if has_come:
                 time.sleep(delay_seconds)
                 child.kill()
                 break
-    assert child.returncode in (0, -signal.SIGKILL), (where / "stderr.txt").read_text()[-3000:]
-    return child.returncode != 0
+        child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), forked.errors_of(said).read_text()[-3000:]
+    return child.exitcode != 0
 
 
 def merged(lines: list[str]) -> dict[str, str]:
@@ -68,7 +68,7 @@ def merged(lines: list[str]) -> dict[str, str]:
 def confirmation(where: Path) -> str | None:
     """What the last run said of its resume; ``None`` if it was killed before all was compared."""
     said = re.findall(
-        r"(resume confirmed.*|nothing to compare.*|not the same run.*)", (where / "stderr.txt").read_text()
+        r"(resume confirmed.*|nothing to compare.*|not the same run.*)", forked.errors_of(where / "said").read_text()
     )
     assert len(said) <= 1
     return said[0] if said else None

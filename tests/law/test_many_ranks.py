@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import printed
+from forked import printed
 
+SCRIPT = Path(__file__).parent / "many_ranks.py"
 FIRST, BOUNDARY = "epoch_0_batch_1.ckpt", "epoch_0_batch_4.ckpt"
 
 
 def lines(where: Path, **case: Any) -> list[dict[str, Any]]:
     """What the script prints for each file from which it resumes."""
-    return printed("many_ranks.py", where, json.dumps(case))
+    return printed(SCRIPT, where, json.dumps(case), where=where)
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import printed
+from forked import printed
 
+SCRIPT = Path(__file__).parent / "other_ranks.py"
 SAMPLES = 50
 
 
 def trained(where: Path, file: str, ranks: int, *others: int, **case: Any) -> list[dict[str, Any]]:
     """What each training did: the one without a stop, and two from the file for each other number of ranks."""
     described = json.dumps({"ranks": ranks, "samples": SAMPLES, "batch_norm": False, **case})
-    return printed("other_ranks.py", where, described, file, *others)
+    return printed(SCRIPT, where, described, file, *others, where=where)
 
 
 @pytest.fixture(scope="module")

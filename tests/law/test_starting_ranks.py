@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import printed
+from forked import printed
+
+SCRIPT = Path(__file__).parent / "starting_ranks.py"
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
     where = tmp_path_factory.mktemp("started")
-    return where, {line["name"]: line["ranks"] for line in printed("starting_ranks.py", where)}
+    return where, {line["name"]: line["ranks"] for line in printed(SCRIPT, where, where=where)}
 
 
 def outcomes(ranks: list[dict[str, Any]]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from checkpointable import latest
@@ -20,9 +20,8 @@ MIDDLE, BOUNDARY = "epoch_0_batch_2.ckpt", "epoch_0_batch_5.ckpt"
 def trained(where: Path, seed: int, *ckpt_path: str) -> list[dict[str, Any]]:
     """What each rank did in a training in two new processes."""
     where.mkdir()
-    command = [sys.executable, str(SCRIPT), str(where), str(seed), *ckpt_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended, said = forked.run_ranks(SCRIPT, where, seed, *ckpt_path, where=where)
+    assert ended == [0, 0], said[-3000:]
     return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -61,14 +60,14 @@ def test_two_ranks_resumed_after_an_epoch_are_the_uninterrupted_run(tmp_path, st
 
 
 def test_each_of_two_killed_ranks_has_a_trace_and_their_resume_is_confirmed(tmp_path):
-    command = [sys.executable, str(SCRIPT), str(tmp_path)]
-    assert subprocess.run([*command, "1", "kill"], capture_output=True, timeout=600, check=False).returncode != 0
+    ended, _ = forked.run_ranks(SCRIPT, tmp_path, 1, "kill", where=tmp_path)
+    assert ended == [-signal.SIGKILL] * 2
     traces = sorted(tmp_path.glob(".checkpointable-*.trace"))
     assert [trace.name[-len("0.trace") :] for trace in traces] == ["0.trace", "1.trace"]
     records = [read(str(trace)).records for trace in traces]
     assert [sorted(record) for record in records] == [[1, 2, 3]] * 2
     assert records[0] != records[1], "each rank has its own losses"
-    done = subprocess.run([*command, "77", latest(tmp_path)], capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "resume confirmed: the batch up to the kill gave the same loss, bit for bit" in done.stderr
+    ended, said = forked.run_ranks(SCRIPT, tmp_path, 77, latest(tmp_path), where=tmp_path)
+    assert ended == [0, 0], said[-3000:]
+    assert "resume confirmed: the batch up to the kill gave the same loss, bit for bit" in said
     assert not list(tmp_path.glob(".checkpointable-*.trace"))

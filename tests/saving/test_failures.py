@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import lightning as L
 import pytest
 import torch
@@ -255,9 +254,10 @@ def test_directory_that_is_not_writable_is_refused_before_training(tmp_path):
 def test_killed_run_goes_on_from_what_is_on_disk(tmp_path):
     """A real process, killed with SIGKILL in the middle of an epoch, run again by the same script."""
     script = HERE / "killed.py"
-    first = subprocess.run([sys.executable, script, tmp_path, "13"], capture_output=True, text=True, timeout=600)
-    assert first.returncode == -signal.SIGKILL, first.stderr
-    assert files(tmp_path) == ["epoch_1_batch_4.ckpt"]
-    second = subprocess.run([sys.executable, script, tmp_path, "-1"], capture_output=True, text=True, timeout=600)
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.split() == ["4", "5", "6", "7", "0", "1", "2", "3", "4", "5", "6", "7"]
+    output = tmp_path / "output"
+    for dies_in, code in ((13, -signal.SIGKILL), (-1, 0)):
+        process = forked.start(script, tmp_path, dies_in, output=output)
+        process.join()
+        assert process.exitcode == code, forked.errors_of(output).read_text()
+        assert dies_in < 0 or files(tmp_path) == ["epoch_1_batch_4.ckpt"]
+    assert output.read_text().split() == ["4", "5", "6", "7", "0", "1", "2", "3", "4", "5", "6", "7"]

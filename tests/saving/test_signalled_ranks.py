@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import printed
 
 # A rank notes at once what it sends itself. The other one surely does so before the next batch only if it still has to
 # wait for the sender in this one, as it does before a backward.
@@ -38,14 +36,7 @@ SAVED = {
 
 
 def outcomes(where, cases):
-    command, alone = (
-        [sys.executable, str(SCRIPT), str(where), json.dumps(cases)],
-        {**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
-    assert done.returncode == 0, done.stderr[-5000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {line["name"]: line for line in lines}
+    return {line["name"]: line for line in printed(SCRIPT, where, json.dumps(cases), where=where)}
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
+import forked
 from nets import files
 
 from checkpointable.catalog.info import read_info
@@ -16,9 +16,8 @@ CALLBACK = Path(__file__).parent / "two_ranks_callback.py"
 
 
 def run(where, epochs, interval="2"):
-    command = [sys.executable, SCRIPT, str(where), str(epochs), interval]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended, said = forked.run_ranks(SCRIPT, where, epochs, interval, where=where)
+    assert ended == [0, 0], said[-3000:]
     return [json.loads((where / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -47,11 +46,10 @@ def test_callback_on_two_killed_ranks_resumes_both_by_the_same_command(tmp_path)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for where, seed, dies_in in ((straight, 1, -1), (killed, 1, 8), (killed, 7, -1)):
         where.mkdir(exist_ok=True)
-        command = [sys.executable, CALLBACK, str(where), str(seed), str(dies_in)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert (done.returncode == 0) == (dies_in < 0), done.stderr[-3000:]
-    assert "resumes after epoch 1, batch 2 of 5, step 7" in done.stderr
-    assert done.stderr.count("resumes after") == 1, "rank 0 says it"
+        ended, said = forked.run_ranks(CALLBACK, where, seed, dies_in, where=where)
+        assert ended == [0 if dies_in < 0 else -signal.SIGKILL] * 2, said[-3000:]
+    assert "resumes after epoch 1, batch 2 of 5, step 7" in said
+    assert "resumes after" not in forked.errors_of(where / "output_1").read_text(), "rank 0 says it"
     for rank in (0, 1):
         whole, record = ((where / f"rank_{rank}.txt").read_text().splitlines() for where in (straight, killed))
         assert record == [*whole[:8], *whole[7:]], "one batch was trained after the file, and again"
