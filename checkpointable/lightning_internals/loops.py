@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from checkpointable.lightning_internals import signals
+from checkpointable.lightning_internals import launched, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.listener import Listener
 from checkpointable.lightning_internals.tree import Mixin, find, put_before
@@ -157,6 +157,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         try:
             super().run()
         except BaseException:
+            launched.end_with_parent(self.trainer, whether=False)
             listener.on_run_failed()
             raise
         if listener.restorer.resumes:  # for a second fit, where nothing was left to train: no iteration has done it
@@ -195,6 +196,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         super()._load_combined_loader_states()
 
     def on_advance_start(self) -> None:
+        launched.end_with_parent(self.trainer, whether=True)
         if _listener(self).before_first(self.trainer, Ended.EPOCH):
             self._resuming_from_checkpoint = False  # else no new iterator is made for the epoch
         super().on_advance_start()
@@ -228,6 +230,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
         except find(self, "SIGTERMException"):
             listener.on_epoch_end(self.trainer, terminating=True)
             raise
+        launched.end_with_parent(self.trainer, whether=False)  # that may end as soon as all have agreed
         stop = signals.agree(self.trainer, ctrl_c=listener.interrupted)
         listener.on_epoch_end(self.trainer, terminating=bool(stop))
         signals.end(self.trainer, stop)

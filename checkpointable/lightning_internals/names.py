@@ -10,6 +10,7 @@ from __future__ import annotations
 IMPORTED = (
     "fabric.plugins.environments.LightningEnvironment",
     "fabric.plugins.environments.SLURMEnvironment",
+    "fabric.strategies.launchers.subprocess_script._ChildProcessObserver",
     "fabric.utilities.data._set_sampler_epoch",
     "fabric.utilities.data.sized_len",
     "pytorch.Callback",
@@ -141,6 +142,9 @@ OF_CLASSES = (
     "TorchCheckpointIO.save_checkpoint",
     "WeightAveraging._average_model",
     "WeightAveraging._swap_models",
+    "_ChildProcessObserver._child_processes",
+    "_ChildProcessObserver._finished",
+    "_ChildProcessObserver._terminate_all",
     "_MaxSizeCycle._consumed",
     "_Metadata._sync",
     "_ResultMetric._computed",

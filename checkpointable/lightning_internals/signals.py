@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from checkpointable.lightning_internals import slurm
+from checkpointable.lightning_internals import launched, slurm
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
 
 def end(trainer: Trainer, stop: Stop) -> None:
     """Raise what ends the training of this rank, if all agreed on it."""
+    if stop:
+        launched.end_with_parent(trainer, whether=False)
     if stop >= Stop.SIGTERM:
         connector: Any = trainer._signal_connector
         connector.received_sigterm = True
@@ -95,7 +97,7 @@ def set_exit_status(trainer: Trainer, exception: BaseException) -> None:
         number = int(signal.SIGINT if isinstance(exception, Interrupted) else signal.SIGTERM)
         if _is_to_requeue(trainer):
             number = slurm.requeue_signal(trainer)
-        exception.code = 0 if _is_launched(trainer) else 128 + number
+        exception.code = 0 if launched.is_launched(trainer) else 128 + number
 
 
 def requeue(trainer: Trainer, exception: BaseException) -> None:
@@ -112,20 +114,6 @@ def requeue(trainer: Trainer, exception: BaseException) -> None:
 
 def _is_to_requeue(trainer: Trainer) -> bool:
     return getattr(trainer._signal_connector, "noted", Stop.NONE) is Stop.REQUEUE
-
-
-def _is_launched(trainer: Trainer) -> bool:
-    """Whether Lightning has started this process beside the user's own."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    launches = is_a(trainer.strategy.launcher, "_SubprocessScriptLauncher")
-    return launches and is_a(environment, "LightningEnvironment") and trainer.local_rank > 0
-
-
-def kill_launched(trainer: Trainer) -> None:
-    """Kill the processes that Lightning has launched from this one, as it does at a Ctrl-C."""
-    launcher: Any = trainer.strategy.launcher
-    if is_a(launcher, "_SubprocessScriptLauncher"):
-        launcher.kill(signal.SIGKILL)
 
 
 class _NotingConnector(Mixin, _SignalConnector):

@@ -154,6 +154,7 @@ def _examples(tree: Tree) -> dict[str, Any]:
     arguments: dict[str, tuple[Any, ...]] = {
         "CombinedLoader": ([],),
         "StochasticWeightAveraging": (0.1,),
+        "_ChildProcessObserver": (0, []),
         "_MaxSizeCycle": ([],),
         "_Metadata": ("on_step", "name"),
         "_ResultMetric": (metadata, True),

@@ -9,7 +9,7 @@ from weakref import proxy
 import torch
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import loops, signals
+from checkpointable.lightning_internals import launched, loops, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.options import Options
@@ -106,6 +106,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             recording.prepare(trainer, self.session)
             store = self.session.saver.store
             vars(self)["dirpath"] = None if store is None else store.directory
+            launched.finish_first(self.session.saver.wait_for_file)
             if self.session.options.save_on_exception:
                 signals.save_before_requeue(trainer)
 

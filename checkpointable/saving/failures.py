@@ -32,10 +32,10 @@ def say_where_to_resume(exception: BaseException, saver: Saver, position: Positi
     """Log which file to resume from; nothing if that is what the exception is about."""
     if isinstance(exception, ResumeError):
         return
-    path, saved = saver.kept.last_path, saver.kept.last_position
+    path, saved = saver.kept_on_disk.last_path, saver.kept_on_disk.last_position
     if path or position.batches:
         advice = f"Resume from {path} ({saved})." if path else "Nothing was saved yet."
-        waiting = "" if saver.is_idle else " A save is still in progress."
+        waiting = " A save is still in progress." if saver.is_writing else ""
         rank_zero_info(f"checkpointable: {type(exception).__name__} after {position}. {advice}{waiting}")
 
 

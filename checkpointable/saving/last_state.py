@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, SaveError
-from checkpointable.lightning_internals import signals
+from checkpointable.lightning_internals import launched, signals
 from checkpointable.policy.reasons import Reason
 from checkpointable.saving import failures
 from checkpointable.saving.session import Session
@@ -28,9 +28,12 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
             with interrupt.cuts_short():
                 _save(trainer, session, exception)
         saver.close()
+    else:
+        saver.wait_for_file()
     if interrupt.pressed_again:
-        signals.kill_launched(trainer)
+        launched.kill(trainer)
     failures.say_where_to_resume(exception, saver, session.progress.position)
+    launched.end_hung(trainer, exception)
     with failures.as_warnings("the job was not requeued", exception):
         signals.requeue(trainer, exception)
 

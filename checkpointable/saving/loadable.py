@@ -41,6 +41,20 @@ def make_loadable(checkpoint: dict[str, Any]) -> None:
         checkpoint["callbacks"] = plain(checkpoint["callbacks"], most_elements=1)
 
 
+def unsafe_types_not_named(checkpoint: Mapping[str, Any], named: set[str]) -> Iterator[str]:
+    """Name each type that ``torch.load(weights_only=True)`` refuses and that is not in ``named`` yet."""
+    for kind, places in unsafe_types(checkpoint).items():
+        if kind in named:
+            continue
+        named.add(kind)
+        others = f" (so are {len(places) - 1} other values)" if len(places) > 1 else ""
+        yield (
+            f"checkpoint{places[0]} is a {kind}{others}. Trainer.fit(ckpt_path=...) does not load it by default,"
+            " because that can run code from the file: a resume that restores the value is refused, and other code"
+            " gets a placeholder. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
+        )
+
+
 def unsafe_types(checkpoint: Mapping[str, Any]) -> dict[str, list[str]]:
     """The types that ``torch.load(weights_only=True)`` refuses, and where they are. Hyper-parameters do not count."""
     found: dict[str, list[str]] = {}

@@ -27,7 +27,7 @@ from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC
 from checkpointable.saving import deadline
 from checkpointable.saving.kept_files import KeptFiles
-from checkpointable.saving.loadable import unsafe_types
+from checkpointable.saving.loadable import unsafe_types_not_named
 from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.saving.steps import changed_only_by_steps
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _SOON_SECONDS = 0.5  # a quicker save is waited for, so that the next one is not late
+_DYING_SECONDS = 60.0  # for which a process that is to be killed may still write
 _CHANGED = (
     "the parameters were changed between two optimizer steps while they were being copied: that copy is dropped, the"
     " next safe point is saved, and from now on training waits for each copy"
@@ -145,6 +146,11 @@ class Saver:
         return self._in_progress is None
 
     @property
+    def is_writing(self) -> bool:
+        """Whether the background thread works on a save."""
+        return self._writer.is_busy
+
+    @property
     def busy_seconds(self) -> float:
         """How long the last save took, including the copy of the state."""
         return self._writer.last_seconds
@@ -156,6 +162,10 @@ class Saver:
             began = time.monotonic()
             snapshot.wait_for_staging()
             self.blocked_seconds += time.monotonic() - began
+
+    def wait_for_file(self) -> None:
+        """Wait until a save that is in progress is on disk, on any thread."""
+        self._writer.wait(_DYING_SECONDS)
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
@@ -197,7 +207,8 @@ class Saver:
     def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
         """On rank 0: copy what training may change next, and leave the rest to the background thread."""
         deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
-        self._name_unsafe_types(checkpoint)
+        for message in unsafe_types_not_named(checkpoint, self._named):
+            _warn(message)
         store, snapshot = self.store, None
         assert store is not None
         if isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
@@ -242,17 +253,6 @@ class Saver:
 
     def _note_durable(self, kept: KeptFiles) -> None:
         self.kept_on_disk = kept
-
-    def _name_unsafe_types(self, checkpoint: dict[str, Any]) -> None:
-        found = {kind: places for kind, places in unsafe_types(checkpoint).items() if kind not in self._named}
-        self._named.update(found)
-        for kind, places in found.items():
-            others = f" (so are {len(places) - 1} other values)" if len(places) > 1 else ""
-            _warn(
-                f"checkpoint{places[0]} is a {kind}{others}. Trainer.fit(ckpt_path=...) does not load it by default,"
-                " because that can run code from the file: a resume that restores the value is refused, and other code"
-                " gets a placeholder. Save a plain value there, or resume with Trainer.fit(weights_only=False)."
-            )
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which do not share a save in progress."""

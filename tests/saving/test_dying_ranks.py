@@ -1,0 +1,90 @@
+"""A rank that dies, raises or hangs: all processes of the run end, and a save that is under way is finished.
+
+The ranks are launched by Lightning, as for a script with ``devices=2``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import forked
+import pytest
+from nets import files
+
+from checkpointable.storage.format import archive
+
+SCRIPT = Path(__file__).parent / "dying_ranks.py"
+HAPPENS = [(what, rank) for what in ("killed", "raises", "stopped", "asleep") for rank in (0, 1)]
+
+
+def start(where, what, rank, seconds=0.0):
+    return forked.start(SCRIPT, where, what, rank, seconds, output=where / "output")
+
+
+def alive(where):
+    """Processes of the run that have not ended."""
+    found = []
+    for process in (where / "processes").read_text().split():
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            continue
+        found += [process] if state != "Z" else []
+    return found
+
+
+def all_end(where, process):
+    """Wait for it; return the exit status of rank 0, and the seconds since it happened."""
+    process.join()
+    while alive(where):
+        time.sleep(0.1)
+    return process.exitcode, time.time() - float((where / "happened").read_text())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Where a run is; whatever is left of it is killed."""
+    yield tmp_path
+    for process in alive(tmp_path):
+        os.kill(int(process), signal.SIGKILL)
+
+
+def check_resume(where, straight):
+    """The same command again trains the rest as the run to which nothing happens does."""
+    before = [(where / f"record_{rank}").read_text().splitlines() for rank in (0, 1)]
+    process = start(where, "nothing", 0)
+    process.join()
+    assert process.exitcode == 0, forked.errors_of(where / "output").read_text()[-3000:]
+    straight.mkdir()
+    assert start(straight, "nothing", 0).join() is None
+    for rank in (0, 1):
+        whole, record = ((place / f"record_{rank}").read_text().splitlines() for place in (straight, where))
+        assert record[len(before[rank]) :] == whole[5:]
+
+
+def test_save_under_way_is_finished_where_the_other_rank_is_killed(run, tmp_path_factory):
+    """Lightning kills rank 0 up to five seconds after. The file takes longer."""
+    code, _ = all_end(run, start(run, "killed", 1, 12.0))
+    assert code != 0
+    assert files(run) == ["epoch_0_batch_5.ckpt"]
+    assert archive.problem(str(run / "files" / "epoch_0_batch_5.ckpt")) is None
+    check_resume(run, tmp_path_factory.mktemp("straight") / "run")
+
+
+def test_rank_that_hangs_does_not_outlive_the_others(run):
+    code, _ = all_end(run, start(run, "stopped", 1))
+    assert code == 1
+    assert "Resume from" in forked.errors_of(run / "output").read_text()
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("what", "rank"), HAPPENS)
+def test_all_ranks_end_soon_whatever_happens_to_one_and_the_run_goes_on(run, tmp_path_factory, what, rank):
+    """Within 10 s of a death, or of the group's timeout where one hangs; on an idle machine."""
+    code, seconds = all_end(run, start(run, what, rank))
+    assert code != 0
+    assert seconds < (10 if what in ("killed", "raises") else 15)
+    check_resume(run, tmp_path_factory.mktemp("straight") / "run")
