@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from checkpointable.policy.clock import Clock
 from checkpointable.policy.position import Ended
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Listener:
             resumed epoch has begun.
         validates_first: Whether the batch that it was saved after still has to trigger its validation.
         trial: While a finder trains on trial: what hears in place of this one.
+        clock: Of rank 0, it is told to all ranks before each batch.
     """
 
     restorer = Restoring()
     resumes_after: Ended | None = None
     validates_first = False
     trial: Listener | None = None
+    clock = Clock()
 
     @property
     def may_stop(self) -> bool:

@@ -93,7 +93,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     def advance(self, data_fetcher: Any) -> None:
         listener = _listener(self)
         if listener is not _NO_SESSION:
-            stop = signals.agree(self.trainer, ctrl_c=listener.interrupted)
+            stop = signals.agree(self.trainer, listener)
             if listener.may_stop:
                 signals.end(self.trainer, stop)
         if not self._validation_to_come:
@@ -231,7 +231,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
             listener.on_epoch_end(self.trainer, terminating=True)
             raise
         launched.end_with_parent(self.trainer, whether=False)  # that may end as soon as all have agreed
-        stop = signals.agree(self.trainer, ctrl_c=listener.interrupted)
+        stop = signals.agree(self.trainer, listener)
         listener.on_epoch_end(self.trainer, terminating=bool(stop))
         signals.end(self.trainer, stop)
 

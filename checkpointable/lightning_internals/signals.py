@@ -4,7 +4,7 @@ Under several ranks a handler only notes the signal, and all ranks stop together
 
 Lightning's handler broadcasts where the signal finds the process. There another rank waits in another collective, so
 both wait for ever. Before each batch Lightning broadcasts rank 0's flag: in place of that, the ranks agree on the
-highest number that one of them has noted. No collective is added to a batch.
+highest number that one of them has noted, and on the time of rank 0. No collective is added to a batch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from checkpointable.lightning_internals import launched, slurm
+from checkpointable.lightning_internals.listener import Listener
 from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 
 if TYPE_CHECKING:
@@ -53,15 +54,18 @@ def save_before_requeue(trainer: Trainer) -> None:
     connector.saves = True
 
 
-def agree(trainer: Trainer, *, ctrl_c: bool) -> Stop:
-    """What shall end the training by what the ranks have noted; ``ctrl_c``: whether this one did. Collective."""
+def agree(trainer: Trainer, listener: Listener) -> Stop:
+    """What shall end the training by what the ranks have noted, and the time that rank 0 has measured. Collective."""
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
         return Stop.NONE  # the loops and the session stop a single process
     connector: Any = trainer._signal_connector
-    noted = max(connector.noted, Stop.CTRL_C if ctrl_c else Stop.NONE)
-    highest = torch.tensor([int(noted)], device=trainer.strategy.root_device)
+    noted = max(connector.noted, Stop.CTRL_C if listener.interrupted else Stop.NONE)
+    seconds = listener.clock.seconds if trainer.is_global_zero else 0.0
+    highest = torch.tensor([noted, seconds], dtype=torch.float32, device=trainer.strategy.root_device)
     torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
-    return Stop(int(highest))
+    noted_of_all, seconds_of_first = highest.tolist()
+    listener.clock.of_first = seconds_of_first
+    return Stop(int(noted_of_all))
 
 
 def end(trainer: Trainer, stop: Stop) -> None:

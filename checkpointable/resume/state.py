@@ -173,7 +173,7 @@ class RunState:
         sums: How gradients are summed over the ranks; ``None`` for one or two.
         left_out: The type and checksum of each weight that is not in the file; see ``frozen_part``.
         skipped: Whether the rest of its epoch is skipped, as the data come from the script; never set in a file.
-        ranks: Empty in a file that holds weights only.
+        ranks: Empty in a file that holds weights only. While it is made, ranks other than 0 have their own alone.
     """
 
     run_id: str

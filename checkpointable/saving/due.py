@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.policy.auto_interval import Auto
+from checkpointable.policy.clock import Clock
 from checkpointable.policy.conditions import SafePoint
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
@@ -26,24 +27,14 @@ class Due:
         self.score: float | None = None  # the monitored value, if the present weights are among the best
         self.measured = MeasuredInterval(options.overhead_budget, saver)
         self._saver = saver
-        self._last_timed_save = time.monotonic()
+        self.clock = Clock()
         self.use(options)
 
     def use(self, options: Options) -> None:
         """Follow these arguments from now on."""
         self._conditions, self._interval = options.conditions, options.interval
-        self._needs_time = options.train_time_interval is not None and options.save_last_k != 0
         self._noted_batch: int | None = None  # by arguments that no longer hold
         self.measured.is_on = options.measures_interval
-
-    @property
-    def seconds(self) -> float:
-        """Training time since the last save that ``train_time_interval`` asked for."""
-        return time.monotonic() - self._last_timed_save
-
-    def start_clock(self, seconds: float) -> None:
-        """Set ``seconds``: training starts, or that save is due."""
-        self._last_timed_save = time.monotonic() - seconds
 
     def note_batch(self, batch: int | None) -> None:
         """From ``training_step``: note whether this batch of the epoch, counted from 1 if at all, ends an interval."""
@@ -63,11 +54,11 @@ class Due:
 
     def after_batch(self, trainer: Trainer, previous: Position, position: Position) -> None:
         """Note what is due at the safe point after a batch, also by what ``training_step`` noted."""
-        seconds = trainer.strategy.broadcast(self.seconds) if self._needs_time else 0.0  # the same on all ranks
-        point = SafePoint(ended=Ended.BATCH, position=position, previous=previous, seconds=seconds)
+        seconds = self.clock.of_first if trainer.world_size > 1 else self.clock.seconds  # the same on all ranks
+        point = SafePoint(ended=Ended.BATCH, position=position, previous=previous, seconds=seconds or 0.0)
         reasons = self._conditions.reasons(point)
         if Reason.TIME in reasons:
-            self.start_clock(0.0)
+            self.clock.start(0.0)
         self.reasons |= reasons
         is_due = self.measured.is_on and self.measured.is_due(position.batches)
         if is_due or self._noted_batch == position.batch:

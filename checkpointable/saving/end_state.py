@@ -8,7 +8,7 @@ whether the weights, the optimizers and the schedulers still are as they were.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,13 @@ class EndState(KeptState):
             found += [{name: it for name, it in group.items() if name != "params"} for group in optimizer.param_groups]
         found += [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         return [it if isinstance(it, tuple) else repr(it) for it in found]
+
+
+def at_end(trainer: Trainer, capture: Callable[..., RunState]) -> EndState | None:
+    """The state at the end, by ``Session.state``; ``None`` if others save in shards. Collective."""
+    if not internals.saves_whole_files(trainer):
+        return None
+    return EndState(trainer, capture(trainer, at_safe_point=True, weights_only=False))
 
 
 def _tensors(trainer: Trainer) -> Iterator[torch.Tensor]:

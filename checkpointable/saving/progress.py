@@ -161,7 +161,7 @@ def describe(
     """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""
     reasons = frozenset({Reason.MANUAL}) if request is None else request.reasons
     score = None if request is None else request.score
-    verdicts = report.when_saved(trainer, state, state.ranks[trainer.global_rank] if state.ranks else None)
+    verdicts = report.when_saved(trainer, state, state.ranks[0] if state.ranks else None)
     return FileMetadata(
         kind=next(reason for reason in Reason if reason in reasons),
         reasons=tuple(sorted(reasons)),
@@ -188,7 +188,7 @@ def describe(
 
 
 def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
-    """The states of all ranks. ``consumed_only``: the position in the training data is of the last safe point."""
+    """The states of all ranks on rank 0, elsewhere the own one. ``consumed_only``: the data are of the safe point."""
     mine = RankState(
         random=rng.capture(),
         seed=internals.global_seed(),
@@ -201,5 +201,5 @@ def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
     if trainer.world_size == 1:
         return [mine]
     of_all: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(of_all, mine)
-    return of_all
+    torch.distributed.gather_object(mine, of_all if trainer.is_global_zero else None)
+    return of_all if trainer.is_global_zero else [mine]

@@ -27,7 +27,7 @@ from checkpointable.resume.state import RunState
 from checkpointable.saving import failures, new_run, requeued
 from checkpointable.saving.before_validation import BeforeValidation
 from checkpointable.saving.due import Due
-from checkpointable.saving.end_state import EndState
+from checkpointable.saving.end_state import EndState, at_end
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress
@@ -70,6 +70,7 @@ class Session(Listener):
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
+        self.clock = self.due.clock
         self.resumes_after = self.trial = self.end = self.request = self.before_validation = self.hooks_swap = None
 
     @property
@@ -107,7 +108,7 @@ class Session(Listener):
     def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock, restore the training state of a resumed run, and report what could not be restored."""
         strict = self.options.strict_resume
-        self.due.start_clock(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
+        self.clock.start(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
         self.progress.position = self.restorer.position or self.progress.position
         self.progress.counted = self.progress.position if self.validates_first else None
         new_run.say_if_never_due(trainer, self.options)
@@ -189,7 +190,7 @@ class Session(Listener):
         """Before the hooks of an epoch's end. A training that stops early is saved here, so a longer run can resume."""
         self.saver.wait_for_staging()
         if early and self.progress.is_consistent:
-            self._note_end(trainer)
+            self.end = at_end(trainer, self.state)
             self.due.note_last(self.options)
             self.save(trainer, final=True)
         self.progress.is_consistent = False
@@ -212,7 +213,7 @@ class Session(Listener):
         self.save(trainer, final=True)
         self.collect(trainer, wait=True)
         if self.end is None:
-            self._note_end(trainer)
+            self.end = at_end(trainer, self.state)
         self.progress.is_consistent = False  # the hooks of the end may change anything
 
     def on_run_end(self, trainer: Trainer) -> None:
@@ -233,14 +234,10 @@ class Session(Listener):
         return (progress or self.progress).capture(
             trainer,
             at_safe_point=at_safe_point,
-            seconds=self.due.seconds,
+            seconds=self.clock.seconds,
             logged_names=self.monitor.logged_names,
             weights_only=weights_only,
         )
-
-    def _note_end(self, trainer: Trainer) -> None:
-        if internals.saves_whole_files(trainer):
-            self.end = EndState(trainer, self.state(trainer, at_safe_point=True, weights_only=False))
 
     def save(self, trainer: Trainer, *, final: bool = False) -> None:
         """Save what is due; a ``SaveError`` if it is the ``final`` save and fails.

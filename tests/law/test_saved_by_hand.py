@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from checkpointable import ResumeError
 from checkpointable.catalog.info import read_info
-from checkpointable.saving import end_state
-from checkpointable.saving.session import Session
+from checkpointable.saving import end_state, session
 
 LENGTHS = {  # the fit that is saved after, and the longer one
     "epochs": ({"max_epochs": 2}, {"max_epochs": 4}),
@@ -145,7 +144,7 @@ def test_file_saved_by_hand_in_a_hook_of_the_end_resumes_exactly(tmp_path, hook)
 @BY_LENGTH
 def test_file_saved_by_hand_after_fit_is_refused_without_the_state_of_the_end(tmp_path, monkeypatch, length):
     """The twin: when the file is saved, the epoch has ended, and it is not known what changed since."""
-    monkeypatch.setattr(Session, "_note_end", lambda session, trainer: None)
+    monkeypatch.setattr(session, "at_end", lambda trainer, capture: None)
     with pytest.raises(ResumeError, match="inside a batch, or an epoch's start or end"):
         resumed_after(tmp_path, length, after_much_else)
 

@@ -11,8 +11,9 @@ from nets import files
 
 from checkpointable.catalog.info import read_info
 
-SCRIPT = Path(__file__).parent / "two_ranks.py"
-CALLBACK = Path(__file__).parent / "two_ranks_callback.py"
+HERE = Path(__file__).parent
+SCRIPT = HERE / "two_ranks.py"
+CALLBACK = HERE / "two_ranks_callback.py"
 
 
 def run(where, epochs, interval="2"):
@@ -54,3 +55,12 @@ def test_callback_on_two_killed_ranks_resumes_both_by_the_same_command(tmp_path)
         whole, record = ((where / f"rank_{rank}.txt").read_text().splitlines() for where in (straight, killed))
         assert record == [*whole[:8], *whole[7:]], "one batch was trained after the file, and again"
     assert files(killed / "runs") == ["epoch_1_batch_2.ckpt", "epoch_1_batch_5.ckpt"]  # resumed from, and newest
+
+
+def test_batch_on_which_nothing_is_due_has_no_collective_more_and_a_save_has_some(tmp_path):
+    """The eighth batch is saved, and the next ones ask whether that save is done."""
+    ended, said = forked.run_ranks(HERE / "counted_ranks.py", tmp_path, where=tmp_path)
+    assert ended == [0, 0], said[-3000:]
+    found = json.loads((tmp_path / "output_0").read_text())
+    assert found["with"][:7] == found["without"][:7]
+    assert found["with"][7] > found["without"][7]
