@@ -41,6 +41,7 @@ ARGUMENTS: dict[str, Any] = {
     "resume": None,
     "strict_resume": False,
     "from_script": (),
+    "save_timeout": 120,
     "deadline_seconds": None,
     "patience": None,
 }

@@ -74,7 +74,8 @@ def end_hung(trainer: Trainer, exception: BaseException) -> None:
 
 def _is_of_group(exception: BaseException) -> bool:
     """Whether the ranks cannot work together any more."""
-    of_group = isinstance(exception, RuntimeError) and any(word in str(exception) for word in _OF_GROUP)
+    errors = [exception, exception.__cause__]
+    of_group = any(word in str(error) for error in errors if isinstance(error, RuntimeError) for word in _OF_GROUP)
     return of_group or isinstance(exception, torch.distributed.DistError)
 
 

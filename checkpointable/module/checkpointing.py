@@ -63,6 +63,7 @@ class Checkpointing(RunAttributes, Callback):
         resume: Literal["auto", "must"] | None = None,
         strict_resume: bool = False,
         from_script: str | Sequence[str] = (),
+        save_timeout: float = 120,
         deadline_seconds: float | None = None,
         patience: int | None = None,
         **kwargs: Any,

@@ -73,6 +73,8 @@ class CheckpointingMixin(_Base):
         from_script: What a resume takes from the script in place of the file: any of ``"learning_rate"`` (all numbers
             of the parameter groups), ``"lr_schedulers"``, ``"optimizers"``, ``"data"``, ``"randomness"`` and
             ``"callbacks"``, one word or a list.
+        save_timeout: How long a save waits for a missing rank, in seconds, where the ranks talk through gloo. Then it
+            raises ``SaveError``.
         deadline_seconds: How long the process may live after SIGTERM or SLURM's signal, in seconds. A save that would
             take longer than is left, by the time that the last such save took, is not begun.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
@@ -113,6 +115,7 @@ class CheckpointingMixin(_Base):
         resume: Literal["auto", "must"] | None = None,
         strict_resume: bool = False,
         from_script: str | Sequence[str] = (),
+        save_timeout: float = 120,
         deadline_seconds: float | None = None,
         patience: int | None = None,
         **kwargs: Any,

@@ -57,6 +57,7 @@ class Options:
     resume: str | None = None
     strict_resume: bool = False
     from_script: str | Sequence[str] = ()
+    save_timeout: float = 120
     deadline_seconds: float | None = None
     patience: int | None = None
 
@@ -220,6 +221,10 @@ _LIMITS: dict[str, _Limit] = {
     "resume": (
         lambda value: value in ("auto", "must"),
         "must be 'auto' (resume if there is a checkpoint), 'must' (never start anew), or None (as ckpt_path says)",
+    ),
+    "save_timeout": (
+        lambda value: _is_real(value) and 0 < float(value) < math.inf,
+        "must be a number of seconds above 0",
     ),
     "deadline_seconds": (
         lambda value: _is_real(value) and 0 < float(value) < math.inf,

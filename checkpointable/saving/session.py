@@ -24,7 +24,7 @@ from checkpointable.resume import loaders
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
-from checkpointable.saving import failures, new_run, requeued
+from checkpointable.saving import all_ranks, failures, new_run, requeued
 from checkpointable.saving.before_validation import BeforeValidation
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
@@ -249,6 +249,7 @@ class Session(Listener):
             return
         if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
             return
+        all_ranks.meet(trainer, self.options.save_timeout, self.progress.position)
         self.collect(trainer, wait=True)
         failed: list[SaveError] = []
         for reasons in self.options.files_for(self.due.take()):

@@ -71,6 +71,7 @@ BAD = {
         "must be one of 'learning_rate', 'lr_schedulers', 'optimizers', 'data', 'randomness', 'callbacks', or a list of"
         " them; () for none",
     ),
+    "save_timeout": ([0, -1, math.nan, math.inf, "30", True, None], "must be a number of seconds above 0"),
     "deadline_seconds": (
         [0, -1, math.nan, math.inf, "30", True, timedelta(seconds=30)],
         "must be a number of seconds above 0, or None if the process may live as long as a save takes",
@@ -106,6 +107,7 @@ GOOD = {
     "resume": [None],  # the others need a dirpath
     "strict_resume": [True, False],
     "from_script": [(), "data", ["data"], ("data", "data", "optimizers"), {"callbacks"}],
+    "save_timeout": [120, 0.5],
     "deadline_seconds": [None, 30, 0.5],
     "patience": [None, 1, 20],
 }

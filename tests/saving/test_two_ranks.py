@@ -64,3 +64,12 @@ def test_batch_on_which_nothing_is_due_has_no_collective_more_and_a_save_has_som
     found = json.loads((tmp_path / "output_0").read_text())
     assert found["with"][:7] == found["without"][:7]
     assert found["with"][7] > found["without"][7]
+
+
+def test_rank_that_does_not_come_to_a_save_is_named_and_the_others_end(tmp_path):
+    """The group itself would wait for half an hour."""
+    ended, said = forked.run_ranks(HERE / "slow_rank.py", tmp_path, 5, where=tmp_path, ranks=3)
+    assert ended == [1, 1, 3]
+    assert "SaveError: rank 2 has not come to the save after epoch 0, batch 2, step 2 within 5 s." in said
+    assert "pass a larger save_timeout" in said
+    assert files(tmp_path) == []

@@ -1,0 +1,34 @@
+"""Waits for all ranks before a save: one that hangs is named, long before the time in which a collective gives up."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+from checkpointable._errors import SaveError
+from checkpointable.policy.position import Position
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def meet(trainer: Trainer, seconds: float, position: Position) -> None:
+    """Wait until all ranks are here. Collective; other backends than gloo cannot wait for a given time.
+
+    Raises:
+        SaveError: If some are not here so many seconds later. Only rank 0 knows which.
+    """
+    if trainer.world_size == 1 or not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
+        return
+    try:
+        torch.distributed.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)
+    except RuntimeError as error:
+        missing = re.search(r"Ranks? ([\d, ]+) failed", str(error))
+        who = f"rank {missing[1].strip()} has" if missing else "another rank has"
+        raise SaveError(
+            f"{who} not come to the save after {position} within {seconds:g} s. It hangs, or does something that takes"
+            " longer there: look at what it does, or pass a larger save_timeout. Nothing was saved here."
+        ) from error
