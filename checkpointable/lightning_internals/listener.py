@@ -95,8 +95,14 @@ class Listener:
     def on_validation_batch_end(self, trainer: Trainer) -> None:
         """After each batch of it."""
 
+    def on_validation_batches_over(self, trainer: Trainer) -> None:
+        """After all of them, before the hooks of its end; and once more after those."""
+
     def on_validation_over(self) -> None:
         """After it, with all of its hooks."""
+
+    def on_validation_failed(self, trainer: Trainer) -> None:
+        """After a ``RuntimeError`` in it, such as that of a collective."""
 
     def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after each batch. If ``terminating``, SIGTERM ends the training right here."""

@@ -10,6 +10,7 @@ fit starts.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import launched, signals
@@ -130,10 +131,22 @@ class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
     """Tells the session of the validation loaders, and of each batch of a validation inside the training."""
 
     def run(self) -> Any:
-        outputs = super().run()
+        try:
+            outputs = super().run()
+        except RuntimeError:
+            with contextlib.suppress(RuntimeError):  # the store of the ranks is gone
+                _listener(self).on_validation_failed(self.trainer)
+            raise
         if not self.trainer.sanity_checking:
+            _listener(self).on_validation_batches_over(self.trainer)  # without a batch it had no end
             _listener(self).on_validation_over()
         return outputs
+
+    def _store_dataloader_outputs(self) -> None:
+        fetcher: Any = self._data_fetcher
+        if fetcher.done and not self.trainer.sanity_checking:
+            _listener(self).on_validation_batches_over(self.trainer)  # before values of all ranks are reduced
+        super()._store_dataloader_outputs()
 
     def _evaluation_step(self, *args: Any) -> None:
         super()._evaluation_step(*args)

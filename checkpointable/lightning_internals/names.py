@@ -112,6 +112,8 @@ OF_TRAINER = (
     "fit_loop.epoch_loop.val_loop._evaluation_step",
     "fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch",
     "fit_loop.epoch_loop.val_loop._restarting",
+    "fit_loop.epoch_loop.val_loop._store_dataloader_outputs",
+    "fit_loop.epoch_loop.val_loop._data_fetcher",
     "fit_loop.epoch_loop.val_loop.run",
     "fit_loop.epoch_loop.val_loop.setup_data",
 )

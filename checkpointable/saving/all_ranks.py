@@ -10,6 +10,7 @@ import torch
 
 from checkpointable._errors import SaveError
 from checkpointable.policy.position import Position
+from checkpointable.saving.on_rank_zero import is_shared
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -21,7 +22,7 @@ def meet(trainer: Trainer, seconds: float, position: Position) -> None:
     Raises:
         SaveError: If some are not here so many seconds later. Only rank 0 knows which.
     """
-    if trainer.world_size == 1 or not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
+    if not is_shared(trainer) or not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
         return
     try:
         torch.distributed.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)

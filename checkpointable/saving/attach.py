@@ -42,7 +42,8 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
         session.begin()
         session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
     session.progress.is_consistent = False  # also after an earlier fit
-    session.resumes_after = session.end = session.before_validation = None
+    session.resumes_after = session.end = None
+    session.validation.over()
     session.validates_first = False
     session.restorer = Restorer()
     session.due.take()

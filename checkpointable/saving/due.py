@@ -13,6 +13,7 @@ from checkpointable.policy.conditions import SafePoint
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import PERIODIC, Reason
+from checkpointable.saving.on_rank_zero import is_shared
 from checkpointable.saving.saver import Saver
 
 if TYPE_CHECKING:
@@ -124,5 +125,5 @@ class MeasuredInterval:
             news = self._auto.news()
             if news is not None:
                 rank_zero_info(f"checkpointable: {news}")
-        if trainer.world_size > 1:
+        if is_shared(trainer):
             self._auto.agree(trainer.strategy.broadcast(self._auto.interval))

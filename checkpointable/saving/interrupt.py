@@ -1,7 +1,4 @@
-"""Ctrl-C: the first finishes the batch, saves and stops; the second interrupts at once.
-
-A validation can last longer than a job may live after a signal. So Ctrl-C and SIGTERM cut it short after its batch.
-"""
+"""Ctrl-C: the first finishes the batch, saves and stops; the second interrupts at once."""
 
 from __future__ import annotations
 
@@ -10,15 +7,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
-
-from checkpointable.lightning_internals.signals import Interrupted
-from checkpointable.lightning_internals.tree import find
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
 
 
 class CtrlC:
@@ -37,13 +28,6 @@ class CtrlC:
         if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
             self._listening = True
-
-    def cut_validation(self, trainer: Trainer) -> None:
-        """Raise what ends the training, if a signal that shall end it was noted."""
-        if self.pressed:
-            raise Interrupted
-        if trainer.received_sigterm:
-            raise find(trainer, "SIGTERMException")
 
     def close(self) -> None:
         """Restore Python's own handler."""

@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.lightning_internals import launched, signals
 from checkpointable.policy.reasons import Reason
-from checkpointable.saving import failures
+from checkpointable.saving import failures, on_rank_zero
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     if trainer.world_size == 1 or signals.is_stop(exception):  # other exceptions may be of one rank
         if not interrupt.pressed_again:
             with interrupt.cuts_short():
-                _save(trainer, session, exception)
+                _save_together(trainer, session, exception)
         saver.close()
     else:
         saver.wait_for_file()
@@ -38,12 +38,23 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
         signals.requeue(trainer, exception)
 
 
+def _save_together(trainer: Trainer, session: Session, exception: BaseException) -> None:
+    """Save with all ranks; on rank 0 alone where a validation is cut short, which no collective can interrupt."""
+    stop = session.validation.stop
+    if stop is None:
+        _save(trainer, session, exception)
+    elif trainer.is_global_zero:
+        with on_rank_zero.alone():
+            _save(trainer, session, exception)
+        stop.wait_until_seen()
+
+
 def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:
     """Finish the save that is in progress, and save the last state if it is consistent."""
     with failures.as_warnings("the save that was in progress failed", exception):
         session.collect(trainer, wait=True, final=True)
-    if session.before_validation is not None and signals.is_stop(exception):
-        kept = session.before_validation.return_to(trainer)
+    if session.validation.before is not None and signals.is_stop(exception):
+        kept = session.validation.before.return_to(trainer)
         if kept is None:
             rank_zero_warn(
                 "hooks of the validation have changed the weights, as they had not before, so the state before this"

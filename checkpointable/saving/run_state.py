@@ -76,8 +76,8 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     request, weights_only, progress = session.request, shards.holds_weights_only(checkpoint), session.progress
     if request is None and not weights_only and session.end is not None and session.end.is_unchanged(trainer):
         state = session.end.put_into(checkpoint)
-    elif request is not None and session.before_validation is not None:
-        state = session.before_validation.put_into(checkpoint)
+    elif request is not None and session.validation.before is not None:
+        state = session.validation.before.put_into(checkpoint)
     else:
         consistent = session.end is None and progress.is_consistent and not progress.is_fetching
         state = session.state(trainer, at_safe_point=request is not None or consistent, weights_only=weights_only)

@@ -25,7 +25,7 @@ from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import all_ranks, failures, new_run, requeued
-from checkpointable.saving.before_validation import BeforeValidation
+from checkpointable.saving.cut_validation import CutValidation
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
 from checkpointable.saving.interrupt import CtrlC
@@ -50,15 +50,12 @@ class Session(Listener):
         resumes_after: What had just ended in the checkpoint resumed from, until the resumed epoch has begun.
         trial: What hears in place of the session while a finder trains on trial.
         end: The state at which the training ended, once it has.
-        before_validation: The state before the validation that is running, to save if a signal cuts that short.
-        hooks_swap: Whether hooks of the user's have changed weights in a validation; ``None`` if there was none yet.
+        validation: The validation that is running, if a signal may cut it short.
         request: What is being captured; ``None`` while user code or another callback makes a checkpoint.
     """
 
     restorer: Restorer
     end: EndState | None
-    before_validation: BeforeValidation | None
-    hooks_swap: bool | None
     request: SaveRequest | None
 
     def __init__(self, options: Options) -> None:
@@ -71,7 +68,8 @@ class Session(Listener):
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.clock = self.due.clock
-        self.resumes_after = self.trial = self.end = self.request = self.before_validation = self.hooks_swap = None
+        self.validation = CutValidation()
+        self.resumes_after = self.trial = self.end = self.request = None
 
     @property
     def may_stop(self) -> bool:
@@ -145,28 +143,31 @@ class Session(Listener):
 
     def on_validation_due(self, trainer: Trainer) -> None:
         """Keep the state before a validation, which a signal may cut short."""
-        if self.options.save_on_exception and trainer.world_size == 1 and callbacks.of_session(trainer, self):
-            progress = self.progress.ahead(trainer)
-            state = self.state(trainer, progress, at_safe_point=True, weights_only=False)
-            self.before_validation = BeforeValidation(trainer, progress, state, swaps=self.hooks_swap)
-            self.interrupt.cut_validation(trainer)
+        if self.options.save_on_exception and callbacks.of_session(trainer, self) is not None:
+            self.validation.prepare(trainer, self, self.progress.ahead(trainer), self.state)
 
     def on_validation_batch_end(self, trainer: Trainer) -> None:
         """Let a signal cut the validation short."""
-        if self.before_validation is not None:
-            self.hooks_swap = self.before_validation.begin(trainer, self.hooks_swap)
-            self.interrupt.cut_validation(trainer)
+        self.validation.after_batch(trainer, self)
+
+    def on_validation_batches_over(self, trainer: Trainer) -> None:
+        """The last moment for that under several ranks."""
+        self.validation.after_batches(trainer, self)
 
     def on_validation_over(self) -> None:
         """From here on a signal waits for the safe point."""
-        self.before_validation = None
+        self.validation.over()
+
+    def on_validation_failed(self, trainer: Trainer) -> None:
+        """After an error in it: end as the other ranks, if they have left because of a signal."""
+        self.validation.after_error(trainer, self)
 
     def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
         """The safe point after a batch: save what is due, but not inside a window or before the end of the epoch.
 
         A best save and Ctrl-C do not wait for the end of a window: the file holds its gradients.
         """
-        if self.before_validation is not None:  # its validation is cut short
+        if self.validation.before is not None:  # it is cut short
             return
         progress, previous = self.progress, self.progress.position
         progress.reach(trainer, Ended.BATCH, progress.count(trainer))

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lightning as L
 import torch
-from nets import Net, loader
+from nets import Net, load, loader
+from torch.utils.data import DataLoader
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
+from checkpointable.lightning_internals.signals import Stop
 from checkpointable.saving.session import Session
 
 
@@ -37,6 +40,8 @@ class Case:
         receivers: The ranks that get it.
         windows: Batches in an accumulation window.
         twin: Whether the ranks stop also inside a window.
+        longer: The rank that has more batches in each validation than the other; ``None``: as many.
+        waits: Whether the sender goes on only once the other rank has told of the signal, in a validation.
         slurm: Whether they are tasks of a SLURM job. What its ``scontrol`` gets is in the file ``commands``.
     """
 
@@ -49,6 +54,8 @@ class Case:
     windows: int = 1
     twin: bool = False
     slurm: bool = False
+    longer: int | None = None
+    waits: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,11 +66,24 @@ class Sender(L.Callback):
         self.case, self.where, self.calls = case, where, 0
         setattr(self, case.hook, self.count)
 
-    def count(self, *_: Any, **__: Any) -> None:
+    def count(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        stop: Any = trainer.lightning_module._checkpointing.validation.stop
         if self.calls == self.case.at:
             for rank in self.case.receivers:
                 os.kill(int((self.where / f"pid_{rank}").read_text()), self.case.number)
+            while self.case.waits and not stop.look(Stop.NONE):
+                time.sleep(0.01)
         self.calls += 1
+
+
+class Uneven(torch.utils.data.IterableDataset):
+    """Two batches, or six on the rank ``longer``."""
+
+    def __init__(self, longer: int) -> None:
+        self.longer = longer
+
+    def __iter__(self) -> Any:
+        return iter(loader(6 if torch.distributed.get_rank() == self.longer else 2).dataset)
 
 
 class Recorded(Net):
@@ -100,7 +120,8 @@ def train(case: Case, where: Path, rank: int, *, sends: bool) -> None:
     attempt = len(list(where.glob(f"seen_{rank}_*")))
     newest = latest(files) if files.exists() and not case.slurm else None
     try:
-        trainer.fit(net, loader(12, shuffle=True), loader(4), ckpt_path=newest)
+        validation = loader(4) if case.longer is None else DataLoader(Uneven(case.longer), batch_size=4)
+        trainer.fit(net, loader(12, shuffle=True), validation, ckpt_path=newest)
     finally:
         seen = {"seen": net.seen, "weights": [float(it).hex() for it in net.layer.weight.flatten()]}
         (where / f"seen_{rank}_{attempt}").write_text(json.dumps(seen))
@@ -146,24 +167,28 @@ def _be_a_task(where: Path, rank: int, *, restarts: int) -> None:
         (where / "scontrol").chmod(0o755)
 
 
-def trained(where: Path, rank: int) -> tuple[list[Any], Any]:
-    """The batches that a rank has trained in all its attempts, and its last weights."""
-    attempts = [json.loads(path.read_text()) for path in sorted(where.glob(f"seen_{rank}_*"))]
+def trained(where: Path, rank: int, *, cut: bool = False) -> tuple[list[Any], Any]:
+    """The batches of a rank in all its attempts, without a validation that was ``cut`` short, and its last weights."""
+    first, *others = [json.loads(path.read_text()) for path in sorted(where.glob(f"seen_{rank}_*"))]
+    while cut and first["seen"][-1][0] == "validate":
+        first["seen"].pop()
+    attempts = [first, *others]
     return [seen for attempt in attempts for seen in attempt["seen"]], attempts[-1]["weights"]
 
 
 def run(case: Case, root: Path) -> dict[str, Any]:
     """What came of one case."""
-    straight = root / f"straight_{case.windows}"
+    straight = root / f"straight_{case.windows}_{case.longer}"
     if not straight.exists():
         ranks(case, straight, sends=False)
     where = root / case.name
     ended = ranks(case, where, sends=True)
     saved = sorted(path.name for path in (where / "files").glob("*.ckpt") if not path.is_symlink())
     kinds = [read_info(where / "files" / name).kind for name in saved]
+    cut = any(load(where / "files" / name)["checkpointable"]["before_validation"] for name in saved)
     resumed = ranks(case, where, sends=False)
-    same = [trained(straight, rank) == trained(where, rank) for rank in range(2)]
-    found = {"ended": ended, "saved": saved, "kinds": kinds, "resumed": resumed, "same": same}
+    same = [trained(straight, rank) == trained(where, rank, cut=cut) for rank in range(2)]
+    found = {"ended": ended, "cut": cut, "saved": saved, "kinds": kinds, "resumed": resumed, "same": same}
     commands = where / "commands"
     return {"name": case.name, **found, "commands": commands.read_text() if commands.exists() else ""}
 

@@ -16,20 +16,29 @@ from forked import printed
 SCRIPT = Path(__file__).parent / "signalled_ranks.py"
 WINDOW = {"number": signal.SIGTERM, "hook": "on_train_batch_end", "at": 2, "windows": 2, "receivers": (1,)}
 DUE = {"hook": "on_train_batch_end", "at": 1, "receivers": (1,), "options": {"save_interval": 2}}
+VALIDATING = "on_validation_batch_start"
+UNEVEN = {"hook": VALIDATING, "at": 4}  # when the other rank has done its batches
 CASES: list[dict[str, Any]] = [
     {"name": "in_a_batch", "number": signal.SIGTERM, "hook": "on_before_zero_grad", "at": 3},
     {"name": "on_both", "number": signal.SIGINT, "hook": "on_after_backward", "at": 4, "receivers": (0, 1)},
     {"name": "in_a_window", **WINDOW},
     {"name": "twin", "twin": True, **WINDOW},
     {"name": "in_the_epochs_end", "number": signal.SIGTERM, "hook": "on_train_epoch_end", "at": 0, "receivers": (1,)},
+    {"name": "in_a_validation", "number": signal.SIGTERM, "hook": VALIDATING, "at": 1, "receivers": (1,)},
+    {"name": "while_rank_0_waits", "number": signal.SIGINT, **UNEVEN, "receivers": (1,), "longer": 1},
+    {"name": "to_a_rank_that_waits", "number": signal.SIGTERM, **UNEVEN, "longer": 1, "waits": True},
+    {"name": "while_rank_1_waits", "number": signal.SIGTERM, **UNEVEN, "longer": 0, "sender": 0},
     {"name": "slurm", "number": signal.SIGUSR1, "hook": "on_after_backward", "at": 3, "slurm": True, "receivers": (1,)},
     {"name": "while_a_save_is_due", "number": signal.SIGINT, **DUE},
 ]
+CUT = ("in_a_validation", "while_rank_0_waits", "to_a_rank_that_waits", "while_rank_1_waits")
+CUT_STATUS = [(name, 130 if name == "while_rank_0_waits" else 143) for name in CUT]
 SAVED = {
     "in_a_batch": "epoch_0_batch_4.ckpt",
     "on_both": "epoch_0_batch_5.ckpt",
     "in_a_window": "epoch_0_batch_4.ckpt",
     "in_the_epochs_end": "epoch_0_batch_6.ckpt",
+    **dict.fromkeys(CUT, "epoch_0_batch_6.ckpt"),
     "slurm": "epoch_0_batch_4.ckpt",
     "while_a_save_is_due": "epoch_0_batch_2.ckpt",
 }
@@ -52,7 +61,13 @@ def test_signal_to_a_rank_saves_one_state_of_all_and_resumes_exactly_without_tra
     assert came["same"] == [True, True]
 
 
-@pytest.mark.parametrize(("name", "status"), [("in_a_batch", 143), ("on_both", 130)])
+@pytest.mark.parametrize("name", SAVED)
+def test_signal_in_a_validation_cuts_it_short_on_all_ranks(signalled, name):
+    """Also where one has more batches than the other, which waits for it."""
+    assert signalled[name]["cut"] == (name in CUT)
+
+
+@pytest.mark.parametrize(("name", "status"), [("in_a_batch", 143), ("on_both", 130), *CUT_STATUS])
 def test_exit_status_of_rank_zero_tells_of_the_signal_and_a_launched_rank_ends_with_zero(signalled, name, status):
     """Lightning kills rank 0 where a process that it has launched ends with another status."""
     assert signalled[name]["ended"] == [status, 0]

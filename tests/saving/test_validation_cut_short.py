@@ -232,7 +232,7 @@ class Idle(L.Callback):
         self.copied = []
 
     def on_validation_epoch_start(self, trainer, pl_module):
-        self.copied.append(bool(pl_module._checkpointing.before_validation._weights))
+        self.copied.append(bool(pl_module._checkpointing.validation.before._weights))
 
 
 def test_weights_are_copied_no_more_once_hooks_have_changed_none(tmp_path):
