@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -26,29 +27,35 @@ if TYPE_CHECKING:
 else:  # at run time, the base is the class of the observer at hand
     _ChildProcessObserver = object
 
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, as Lightning has it
 _GRACE_SECONDS = 5.0  # in which a process that does not hang ends by itself, and says why
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OF_GROUP = ("gloo", "NCCL", "monitoredBarrier")  # such errors of torch are no DistError
 
 
+def find_out(trainer: Trainer) -> None:
+    """Let each rank know whether the process of rank 0 has launched it. Collective."""
+    launcher: Any = trainer.strategy.launcher
+    if trainer.world_size > 1 and is_a(launcher, "_SubprocessScriptLauncher"):
+        launcher.launched = trainer.strategy.broadcast([process.pid for process in launcher.procs])
+
+
 def is_launched(trainer: Trainer) -> bool:
-    """Whether Lightning has started this process beside the user's own."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    launches = is_a(trainer.strategy.launcher, "_SubprocessScriptLauncher")
-    return launches and is_a(environment, "LightningEnvironment") and trainer.local_rank > 0
+    """Whether it has, as it is known by then. A rank can also be started by hand, or by something else."""
+    return os.getpid() in getattr(trainer.strategy.launcher, "launched", ())
 
 
 def kill(trainer: Trainer) -> None:
     """Kill the processes that Lightning has launched from this one, as it does at a Ctrl-C."""
     launcher: Any = trainer.strategy.launcher
     if is_a(launcher, "_SubprocessScriptLauncher"):
-        launcher.kill(signal.SIGKILL)
+        launcher.kill(_KILL)
 
 
 def end_with_parent(trainer: Trainer, *, whether: bool) -> None:
     """Let the system kill this process when the one that has launched it ends, or no longer. Only on Linux."""
     if sys.platform == "linux" and is_launched(trainer):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if whether else 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _KILL if whether else 0)
 
 
 def finish_first(finish: Callable[[], None]) -> None:
@@ -64,12 +71,12 @@ def end_hung(trainer: Trainer, exception: BaseException) -> None:
     if not is_a(launcher, "_SubprocessScriptLauncher") or not launcher.procs or not _is_of_group(exception):
         return
     for observer in _observers():
-        observer._finished = True  # it would kill this process before that has said why it ends
+        observer.is_off = True  # it would kill this process before that has said why it ends
     until = time.monotonic() + _GRACE_SECONDS
     for process in launcher.procs:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(until - time.monotonic(), 0.0))
-    launcher.kill(signal.SIGKILL)
+    launcher.kill(_KILL)
 
 
 def _is_of_group(exception: BaseException) -> bool:
@@ -85,9 +92,11 @@ def _observers() -> list[Any]:
 
 class _FinishingObserver(Mixin, _ChildProcessObserver):
     finish: Callable[[], None]
+    is_off = False
 
     def _terminate_all(self) -> None:
         for process in self._child_processes:
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(_KILL)
         self.finish()
-        super()._terminate_all()
+        if not self.is_off:
+            super()._terminate_all()

@@ -143,8 +143,7 @@ class _ObservedEvaluationLoop(Mixin, _EvaluationLoop):
         return outputs
 
     def _store_dataloader_outputs(self) -> None:
-        fetcher: Any = self._data_fetcher
-        if fetcher.done and not self.trainer.sanity_checking:
+        if self.batch_progress.is_last_batch and not self.trainer.sanity_checking:
             _listener(self).on_validation_batches_over(self.trainer)  # before values of all ranks are reduced
         super()._store_dataloader_outputs()
 
@@ -217,6 +216,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
     def teardown(self) -> None:
         internals.show_validation_step(self.trainer.lightning_module)
         vars(self).pop("listener", None)
+        signals.leave(self.trainer)
         super().teardown()
 
     def reset(self) -> None:

@@ -113,7 +113,7 @@ OF_TRAINER = (
     "fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch",
     "fit_loop.epoch_loop.val_loop._restarting",
     "fit_loop.epoch_loop.val_loop._store_dataloader_outputs",
-    "fit_loop.epoch_loop.val_loop._data_fetcher",
+    "fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch",
     "fit_loop.epoch_loop.val_loop.run",
     "fit_loop.epoch_loop.val_loop.setup_data",
 )
@@ -145,7 +145,6 @@ OF_CLASSES = (
     "WeightAveraging._average_model",
     "WeightAveraging._swap_models",
     "_ChildProcessObserver._child_processes",
-    "_ChildProcessObserver._finished",
     "_ChildProcessObserver._terminate_all",
     "_MaxSizeCycle._consumed",
     "_Metadata._sync",

@@ -45,7 +45,13 @@ def observe(trainer: Trainer) -> None:
     """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks."""
     put_before(_NotingConnector, trainer._signal_connector)
     connector: Any = trainer._signal_connector
-    connector.noted, connector.noted_at, connector.saves = Stop.NONE, None, False
+    connector.noted, connector.noted_at, connector.is_used, connector.saves = Stop.NONE, None, True, False
+
+
+def leave(trainer: Trainer) -> None:
+    """After the fit: let Lightning's own handlers do what they do."""
+    connector: Any = trainer._signal_connector
+    connector.is_used = connector.saves = False
 
 
 def save_before_requeue(trainer: Trainer) -> None:
@@ -112,14 +118,26 @@ def set_exit_status(trainer: Trainer, exception: BaseException) -> None:
 
 def requeue(trainer: Trainer, exception: BaseException) -> None:
     """Requeue the job, if it is ended by the signal for that, once the state is on disk."""
-    connector: Any = trainer._signal_connector
     if is_stop(exception) and _is_to_requeue(trainer):
-        connector.noted = Stop.SIGTERM
-        connector.trainer = slurm.Saved(trainer)
-        try:
-            connector.requeue()
-        finally:
-            connector.trainer = trainer
+        _requeue(trainer)
+
+
+def requeue_at_end(trainer: Trainer) -> bool:
+    """Requeue the job, if the signal for that came after the last batch; return whether it did."""
+    if not _is_to_requeue(trainer):
+        return False
+    _requeue(trainer)
+    return True
+
+
+def _requeue(trainer: Trainer) -> None:
+    connector: Any = trainer._signal_connector
+    connector.noted = Stop.SIGTERM
+    connector.trainer = slurm.Saved(trainer)
+    try:
+        connector.requeue()
+    finally:
+        connector.trainer = trainer
 
 
 def _is_to_requeue(trainer: Trainer) -> bool:
@@ -129,7 +147,7 @@ def _is_to_requeue(trainer: Trainer) -> bool:
 class _NotingConnector(Mixin, _SignalConnector):
     noted = Stop.NONE
     noted_at: float | None = None
-    saves = False
+    is_used = saves = False
 
     def note(self, stop: Stop) -> None:
         self.noted = max(self.noted, stop)
@@ -146,7 +164,7 @@ class _NotingConnector(Mixin, _SignalConnector):
         self.received_sigterm = self.received_sigterm or self.trainer.world_size == 1
 
     def _sigterm_notifier_fn(self, signum: Any, frame: FrameType | None) -> None:
-        if self.trainer.world_size == 1 or self.trainer.state.fn != "fit":
+        if self.trainer.world_size == 1 or self.trainer.state.fn != "fit" or not self.is_used:
             self.note(Stop.SIGTERM)
             super()._sigterm_notifier_fn(signum, frame)  # type: ignore[arg-type]
             return

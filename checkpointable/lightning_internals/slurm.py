@@ -40,6 +40,11 @@ def is_started_again(trainer: Trainer) -> bool:
     return requeues(trainer) and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 
 
+def is_own_save(trainer: Trainer, path: str | None) -> bool:
+    """Whether a file is what Lightning saves before it requeues a job. It takes it where a fit is given none."""
+    return path is not None and requeues(trainer) and os.path.basename(path).startswith("hpc_ckpt_")
+
+
 class Saved:
     """A trainer for Lightning's handler, which saves before it requeues: the state is on disk already."""
 

@@ -172,6 +172,13 @@ def _require(tree: Tree, name: str, owner: Any, path: str) -> None:
         raise _missing(tree, f"{name}.{path}") from error
 
 
+def is_overridden(owner: object, *methods: str) -> bool:
+    """Whether user code has one of these methods, and not only Lightning or we."""
+    known = ("lightning", "pytorch_lightning", "checkpointable")
+    found = [getattr(type(owner), method, None) for method in methods]
+    return any(method is not None and method.__module__.partition(".")[0] not in known for method in found)
+
+
 class Mixin:
     """Base of the classes that ``combined`` puts in front of others. What it makes can be pickled and copied.
 

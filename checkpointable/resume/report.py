@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
 from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.tree import is_overridden
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
 from checkpointable.resume import evidence, gradient_sums, loader_verdict, rank_states
@@ -27,7 +28,7 @@ def when_saved(trainer: Trainer, state: RunState, saved: RankState | None) -> li
     if saved is None:
         lost = "optimizers, schedulers, randomness, position in the data"
         return [Verdict(lost, Level.LOST, "the file holds weights only")]
-    found = [*_not_at_safe_point(state), *evidence.in_file(trainer, state, saved)]
+    found = [*_not_at_safe_point(trainer, state), *evidence.in_file(trainer, state, saved)]
     found += gradient_sums.when_saved(state.sums)
     return [*found, *loader_verdict.when_saved(trainer, state.ended)]
 
@@ -44,7 +45,7 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
         yield Verdict("randomness and position in the data", Level.LOST, "the file has them of no rank")
         return
     inside = ended == Ended.BATCH
-    yield from _not_at_safe_point(state)
+    yield from _not_at_safe_point(trainer, state)
     is_dealt = any(it.rest is not None for it in positions_of(internals.training_loader(trainer)))
     yield from rank_states.verdicts(state, trainer.global_rank, trainer.world_size, ended, is_dealt=is_dealt)
     changed = [name for name, was in state.settings.items() if settings.get(name, was) != was]
@@ -131,7 +132,15 @@ def of_all_ranks(trainer: Trainer, verdicts: Sequence[Verdict]) -> list[Verdict]
     return list(dict.fromkeys(verdict for of_one in of_all for verdict in of_one))
 
 
-def _not_at_safe_point(state: RunState) -> Iterator[Verdict]:
+def _not_at_safe_point(trainer: Trainer, state: RunState) -> Iterator[Verdict]:
+    module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]  # set where it is given
+    adds = is_overridden(module, "on_save_checkpoint") or is_overridden(data, "on_save_checkpoint", "state_dict")
+    if state.before_validation and adds:
+        yield Verdict(
+            "what your code adds to a checkpoint",
+            Level.APPROXIMATE,
+            "saved in the middle of a validation, which may have changed it",
+        )
     if state.ended is None:
         yield Verdict(
             "everything",

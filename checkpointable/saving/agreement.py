@@ -14,11 +14,12 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
+from checkpointable.lightning_internals import slurm
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.saving import auto_resume
+from checkpointable.saving import auto_resume, requeued
 from checkpointable.storage.paths import is_remote
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def load(options: Options, trainer: Trainer, given: str | None, read: Callable[[
         ResumeError: On all ranks, if they were given different files and not all of them have that of rank 0, if one of
             them cannot read it, or if what they have read is not of the same run and position.
     """
+    requeued.begin_fit()
+    if slurm.is_own_save(trainer, given):  # Lightning takes the file of an earlier job where the script gives none
+        given = auto_resume.find(options, trainer) or given
     if trainer.world_size == 1:
         read(given or auto_resume.find(options, trainer))
         return

@@ -34,7 +34,7 @@ def find(options: Options, trainer: Trainer) -> str | None:
     if internals.fast_dev_run(trainer) or finders.is_tuning(trainer) or internals.has_trained_before(trainer):
         return None
     if options.resume is None or options.dirpath is None:
-        return requeued.find(trainer)
+        return requeued.find(options, trainer)
     directory = os.fspath(options.dirpath)
     if directory in _LOOKED:
         return None

@@ -17,16 +17,17 @@ import torch
 
 from checkpointable.lightning_internals import averaging
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals.tree import is_overridden
 from checkpointable.resume.frozen_part import is_plain, seen
 from checkpointable.resume.state import RunState
-from checkpointable.saving.end_state import KeptState
+from checkpointable.saving.end_state import KeptState, digest
 from checkpointable.saving.progress import Progress
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _MAY_SWAP = ("on_validation_start", "on_validation_epoch_start", "on_validation_model_eval")
-_KNOWN = ("lightning", "pytorch_lightning", "checkpointable")
+_FEW_BYTES = 16 << 20  # of buffers, which are kept for each validation: user code may change them anywhere in it
 
 
 class BeforeValidation(KeptState):
@@ -39,6 +40,10 @@ class BeforeValidation(KeptState):
     def __init__(self, trainer: Trainer, progress: Progress, state: RunState, *, swaps: bool | None) -> None:
         super().__init__(trainer, replace(state, before_validation=True))
         self._progress, self._has_begun = progress, False
+        self._buffers = list(trainer.lightning_module.buffers())
+        few = sum(buffer.numel() * buffer.element_size() for buffer in self._buffers) <= _FEW_BYTES
+        self._kept = [buffer.detach().clone() for buffer in self._buffers] if few else []
+        self._digests = [] if few else [digest(buffer) for buffer in self._buffers]
         tensors = list(_tensors(trainer)) if _hooks_of_users(trainer) else []
         copied = swaps is not False or not all(is_plain(tensor) for tensor in tensors)
         self._weights = [tensor.detach().to("cpu", copy=True) for tensor in tensors] if copied else []
@@ -57,8 +62,12 @@ class BeforeValidation(KeptState):
             averaging.swap_back(trainer)
         for tensor, saved in zip(_tensors(trainer), self._weights, strict=False):
             tensor.data = saved.to(tensor.device)  # new memory: what is swapped in may be used elsewhere
+        for buffer, kept in zip(self._buffers, self._kept, strict=False):
+            buffer.data.copy_(kept)
         trainer.training = True  # as Lightning sets it after a validation
-        return None if self._have_changed(trainer) and not self._weights else self._progress
+        lost = self._have_changed(trainer) and not self._weights
+        lost = lost or [digest(buffer) for buffer in self._buffers[: len(self._digests)]] != self._digests
+        return None if lost else self._progress
 
     def _have_changed(self, trainer: Trainer) -> bool:
         tensors = (tensor for tensor in _tensors(trainer) if is_plain(tensor))
@@ -68,8 +77,7 @@ class BeforeValidation(KeptState):
 def _hooks_of_users(trainer: Trainer) -> bool:
     """Whether user code runs before the first batch of a validation."""
     owners = [trainer.lightning_module, *trainer_callbacks.callbacks(trainer)]
-    hooks = [getattr(type(owner), name, None) for owner in owners for name in _MAY_SWAP]
-    return any(hook is not None and hook.__module__.partition(".")[0] not in _KNOWN for hook in hooks)
+    return any(is_overridden(owner, *_MAY_SWAP) for owner in owners)
 
 
 def _tensors(trainer: Trainer) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from checkpointable.lightning_internals import launched, loops, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.options import Options
-from checkpointable.saving import last_state, recording
+from checkpointable.saving import last_state, recording, requeued
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.session import Session
 
@@ -106,6 +106,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             recording.prepare(trainer, self.session)
             store = self.session.saver.store
             vars(self)["dirpath"] = None if store is None else store.directory
+            launched.find_out(trainer)
             launched.finish_first(self.session.saver.wait_for_file)
             if self.session.options.save_on_exception:
                 signals.save_before_requeue(trainer)
@@ -151,6 +152,8 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         """The fit has ended normally, so its trace is not needed any more."""
         if not internals.fast_dev_run(trainer):
             self.session.recorder.finish()
+            if not signals.requeue_at_end(trainer):  # else the job goes on after this fit
+                requeued.end_fit(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last consistent state."""

@@ -44,7 +44,7 @@ class CutValidation:
         """
         self.over()
         alone = trainer.world_size == 1
-        if not alone and (progress.in_window or not _share_a_store() or not internals.saves_whole_files(trainer)):
+        if not alone and (progress.in_window or not _rank_zero_can_save(trainer)):
             return
         state = capture(trainer, progress, at_safe_point=True, weights_only=False)
         self.before = BeforeValidation(trainer, progress, state, swaps=self._hooks_swap)
@@ -75,6 +75,12 @@ class CutValidation:
         """From here on a signal waits for the safe point."""
         self.before = self.stop = None
 
+    def __reduce__(self) -> tuple[type[CutValidation], tuple[()]]:  # for copies of a module: none of theirs runs
+        return (CutValidation, ())
 
-def _share_a_store() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+def _rank_zero_can_save(trainer: Trainer) -> bool:
+    """Whether it can without the other ranks: an optimizer whose state lies on all of them is gathered by all."""
+    shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+    parted = any(hasattr(optimizer, "consolidate_state_dict") for optimizer in trainer.optimizers)
+    return shared and internals.saves_whole_files(trainer) and not parted

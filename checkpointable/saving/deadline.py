@@ -30,7 +30,7 @@ def check(trainer: Trainer, options: Options, needed: float) -> None:
         SaveError: If there is less time.
     """
     left, until = min(_limits(trainer, options), default=(math.inf, ""))
-    if needed < math.inf and needed > left:
+    if left < needed < math.inf:
         raise SaveError(f"such a save takes {needed:.1f} s here, and {max(left, 0.0):.1f} s are left until {until}")
 
 
@@ -42,6 +42,7 @@ def _limits(trainer: Trainer, options: Options) -> list[tuple[float, str]]:
         until = f"the process has to end (deadline_seconds={options.deadline_seconds:g} after the signal)"
         found.append((options.deadline_seconds - signalled, until))
     end = os.environ.get(_JOB_END, "")
-    if end.isdigit():
-        found.append((int(end) - time.time(), f"the job's end ({_JOB_END})"))
+    left = int(end) - time.time() if end.isdigit() else -math.inf
+    if left > 0:  # else it was put off, or is that of another job
+        found.append((left, f"the job's end ({_JOB_END})"))
     return found

@@ -54,7 +54,7 @@ class EndState(KeptState):
     def _of(self, trainer: Trainer) -> list[Any] | None:
         """The digest; ``None`` if there is no memory for it, so that nothing is known and training goes on."""
         try:
-            found: list[Any] = [_digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]
+            found: list[Any] = [digest(tensor) for tensor in (*_tensors(trainer), *self.state.gradients.values())]
         except (MemoryError, RuntimeError):  # torch's allocators raise RuntimeError
             return None
         for optimizer in trainer.optimizers:
@@ -77,7 +77,7 @@ def _tensors(trainer: Trainer) -> Iterator[torch.Tensor]:
             yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
+def digest(tensor: torch.Tensor) -> tuple[Any, ...]:
     """A sum over a tensor's bytes, weighted by their places, on its device; equal on every device."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         return (repr(tensor),)

@@ -36,6 +36,8 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     launched.end_hung(trainer, exception)
     with failures.as_warnings("the job was not requeued", exception):
         signals.requeue(trainer, exception)
+    if session.validation.stop is not None and trainer.is_global_zero:
+        session.validation.stop.leave()
 
 
 def _save_together(trainer: Trainer, session: Session, exception: BaseException) -> None:
@@ -46,7 +48,8 @@ def _save_together(trainer: Trainer, session: Session, exception: BaseException)
     elif trainer.is_global_zero:
         with on_rank_zero.alone():
             _save(trainer, session, exception)
-        stop.wait_until_seen()
+    else:
+        stop.wait_for_save(session.options.save_timeout)
 
 
 def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:

@@ -24,7 +24,7 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.reasons import PERIODIC
+from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving import deadline
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types_not_named
@@ -206,7 +206,8 @@ class Saver:
 
     def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
         """On rank 0: copy what training may change next, and leave the rest to the background thread."""
-        deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
+        if Reason.LAST not in request.reasons:  # which no later save would make up for
+            deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
         for message in unsafe_types_not_named(checkpoint, self._named):
             _warn(message)
         store, snapshot = self.store, None

@@ -92,7 +92,7 @@ class Session(Listener):
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
-        requeued.note(trainer, self.saver.directory, progress.run_id)
+        requeued.note(trainer, self.options, self.saver.directory, progress.run_id)
         new_run.announce(trainer, self.options, self.saver)
 
     def on_optimizers_made(self, trainer: Trainer) -> None:

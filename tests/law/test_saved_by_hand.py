@@ -153,7 +153,7 @@ def test_file_saved_by_hand_after_fit_is_refused_without_the_state_of_the_end(tm
 def test_file_saved_by_hand_after_weights_were_swapped_is_approximate_by_the_digest(tmp_path, monkeypatch, digest):
     """With its twin: a digest that sees nothing."""
     if digest == "blind":
-        monkeypatch.setattr(end_state, "_digest", lambda tensor: ())
+        monkeypatch.setattr(end_state, "digest", lambda tensor: ())
     own = fit(tmp_path, Seeing(dirpath=tmp_path), {"max_epochs": 1}, seed=1, callbacks=[EMAWeightAveraging(decay=0.5)])
     own.save_checkpoint(tmp_path / "mine.ckpt")
     assert (read_info(tmp_path / "mine.ckpt").exactness == "exact") == (digest == "blind")
@@ -166,11 +166,11 @@ def test_file_saved_by_hand_without_memory_for_the_digest_is_approximate(tmp_pat
     def refuse(tensor):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")  # torch's own error
 
-    digest = end_state._digest
+    digest = end_state.digest
     if when == "at the end":
-        monkeypatch.setattr(end_state, "_digest", refuse)
+        monkeypatch.setattr(end_state, "digest", refuse)
     own = fit(tmp_path, Seeing(dirpath=tmp_path), {"max_epochs": 1}, seed=1)
-    monkeypatch.setattr(end_state, "_digest", digest if when == "at the end" else refuse)
+    monkeypatch.setattr(end_state, "digest", digest if when == "at the end" else refuse)
     own.save_checkpoint(tmp_path / "mine.ckpt")
     assert (
         "approximate (saved inside a batch, or an epoch's start or end" in read_info(tmp_path / "mine.ckpt").exactness

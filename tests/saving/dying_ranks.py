@@ -1,7 +1,8 @@
 """Trains on two ranks that Lightning launches, of which one dies, raises or hangs.
 
-Arguments: a directory; ``"killed"``, ``"raises"``, ``"stopped"``, ``"asleep"`` or ``"nothing"``; which rank; and how
-many seconds each file takes to become durable on rank 0. Each rank notes its process and the batches that it trains.
+Arguments: a directory; what happens: ``"terminated"``, ``"killed"``, ``"raises"``, ``"stopped"``, ``"asleep"`` or
+``"nothing"``; to which rank; and how many seconds each file takes to become durable on rank 0. Each rank notes its
+process and the batches that it trains.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class Bad(L.Callback):
         self.where, self.what, self.rank = where, what, rank
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        _set_pg_timeout(timedelta(seconds=TIMEOUT_SECONDS))  # not before: a machine under load starts ranks slowly
+        if self.what in ("stopped", "asleep"):  # not before: a machine under load starts ranks slowly
+            _set_pg_timeout(timedelta(seconds=TIMEOUT_SECONDS))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == BATCH and trainer.global_rank == self.rank and self.what != "nothing":
             (self.where / "happened").write_text(str(time.time()))
+            if self.what == "terminated":
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             if self.what == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.what == "raises":

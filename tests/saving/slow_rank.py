@@ -1,4 +1,7 @@
-"""Trains on three ranks, of which the last does not come to the first save. Arguments: a directory, and the timeout."""
+"""Trains on three ranks, of which the last does not come to the first save.
+
+Arguments: a directory; the timeout; and whether the last rank ``"hangs"`` or ``"dies"``.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import lightning as L
 from nets import Net, loader
 
-where, seconds = Path(sys.argv[1]), float(sys.argv[2])
+where, seconds, what = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 warnings.simplefilter("ignore")
 
 
 class Slow(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_rank == 2 and trainer.global_step == 2:
-            while not all((where / f"ended_{rank}").exists() for rank in (0, 1)):
+            while what == "hangs" and not all((where / f"ended_{rank}").exists() for rank in (0, 1)):
                 time.sleep(0.1)
             os._exit(3)
 

@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 from nets import Net, files, loader, trainer
 
-from checkpointable import CheckpointableWarning, SaveError
+from checkpointable import CheckpointableWarning
 from checkpointable.saving import deadline
 from checkpointable.storage.writer import Writer
 
@@ -76,20 +76,18 @@ def test_second_fit_has_forgotten_the_signal_of_the_first(tmp_path):
     assert "epoch_0_batch_6.ckpt" in files(tmp_path / "second")
 
 
-def test_no_save_is_begun_that_the_end_of_the_job_would_cut_off(tmp_path, monkeypatch):
-    """The first is tried, and its time is known from then on."""
+def test_no_save_is_begun_that_the_end_of_the_job_would_cut_off_but_the_last_one_is_tried(tmp_path, monkeypatch):
+    """The first is tried, too, and its time is known from then on."""
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + AN_HOUR // 2))
-    net = Net(dirpath=tmp_path, save_interval=2, save_top_k=0)
-    refused = (
-        r"such a save takes 3600\.0 s here, and 1[78]\d\d\.\d s are left until the job's end \(SLURM_JOB_END_TIME\)"
-    )
-    with pytest.warns(CheckpointableWarning, match=refused), pytest.raises(SaveError, match=refused):
-        trainer(tmp_path).fit(net, loader(6))
-    assert files(tmp_path) == ["epoch_0_batch_2.ckpt"]
+    net = Net(dirpath=tmp_path, save_interval=2, save_top_k=0, save_last_k=-1)
+    refused = r"batch 4.*takes 3600\.0 s here, and 1[78]\d\d\.\d s are left until the job's end \(SLURM_JOB_END_TIME\)"
+    with pytest.warns(CheckpointableWarning, match=refused):
+        trainer(tmp_path).fit(net, loader(5))
+    assert files(tmp_path) == ["epoch_0_batch_2.ckpt", "epoch_0_batch_5.ckpt"]
 
 
-@pytest.mark.parametrize("end", ["", "unknown", "9999999999"])
-def test_end_of_the_job_that_is_late_or_unknown_refuses_nothing(tmp_path, monkeypatch, end):
+@pytest.mark.parametrize("end", ["", "unknown", "9999999999", "1"])
+def test_end_of_the_job_that_is_late_unknown_or_past_refuses_nothing(tmp_path, monkeypatch, end):
     monkeypatch.setenv("SLURM_JOB_END_TIME", end)
     trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2, save_top_k=0), loader(6))
     assert files(tmp_path) == ["epoch_0_batch_6.ckpt"]

@@ -54,6 +54,8 @@ def run(tmp_path):
 
 def check_resume(where, straight):
     """The same command again trains the rest as the run to which nothing happens does."""
+    (name,) = files(where)
+    saved = int(name.removesuffix(".ckpt").rpartition("_")[2])
     before = [(where / f"record_{rank}").read_text().splitlines() for rank in (0, 1)]
     process = start(where, "nothing", 0)
     process.join()
@@ -62,7 +64,7 @@ def check_resume(where, straight):
     assert start(straight, "nothing", 0).join() is None
     for rank in (0, 1):
         whole, record = ((place / f"record_{rank}").read_text().splitlines() for place in (straight, where))
-        assert record[len(before[rank]) :] == whole[5:]
+        assert record[len(before[rank]) :] == whole[saved:]
 
 
 def test_save_under_way_is_finished_where_the_other_rank_is_killed(run, tmp_path_factory):
@@ -78,6 +80,15 @@ def test_rank_that_hangs_does_not_outlive_the_others(run):
     code, _ = all_end(run, start(run, "stopped", 1))
     assert code == 1
     assert "Resume from" in forked.errors_of(run / "output").read_text()
+
+
+@pytest.mark.sweep
+def test_launched_rank_ends_with_zero_at_sigterm_so_that_rank_0_may_finish_its_file(run, tmp_path_factory):
+    """Else Lightning would kill rank 0, which has the exit status of the signal."""
+    code, _ = all_end(run, start(run, "terminated", 0, 12.0))
+    assert code == 143
+    assert files(run) == ["epoch_0_batch_6.ckpt"]
+    check_resume(run, tmp_path_factory.mktemp("straight") / "run")
 
 
 @pytest.mark.sweep

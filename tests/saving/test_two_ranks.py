@@ -68,8 +68,15 @@ def test_batch_on_which_nothing_is_due_has_no_collective_more_and_a_save_has_som
 
 def test_rank_that_does_not_come_to_a_save_is_named_and_the_others_end(tmp_path):
     """The group itself would wait for half an hour."""
-    ended, said = forked.run_ranks(HERE / "slow_rank.py", tmp_path, 5, where=tmp_path, ranks=3)
+    ended, said = forked.run_ranks(HERE / "slow_rank.py", tmp_path, 5, "hangs", where=tmp_path, ranks=3)
     assert ended == [1, 1, 3]
     assert "SaveError: rank 2 has not come to the save after epoch 0, batch 2, step 2 within 5 s." in said
     assert "pass a larger save_timeout" in said
     assert files(tmp_path) == []
+
+
+def test_rank_that_dies_before_a_save_is_not_said_to_be_late(tmp_path):
+    ended, said = forked.run_ranks(HERE / "slow_rank.py", tmp_path, 600, "dies", where=tmp_path, ranks=3)
+    assert ended == [1, 1, 3]
+    assert "SaveError: another rank has ended before the save after epoch 0, batch 2, step 2." in said
+    assert "pass a larger save_timeout" not in said
