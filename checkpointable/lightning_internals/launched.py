@@ -42,7 +42,7 @@ def find_out(trainer: Trainer) -> None:
 
 def is_launched(trainer: Trainer) -> bool:
     """Whether it has, as it is known by then. A rank can also be started by hand, or by something else."""
-    return os.getpid() in getattr(trainer.strategy.launcher, "launched", ())
+    return trainer.node_rank == 0 and os.getpid() in getattr(trainer.strategy.launcher, "launched", ())
 
 
 def kill(trainer: Trainer) -> None:

@@ -42,7 +42,7 @@ class Interrupted(SystemExit):
 
 
 def observe(trainer: Trainer) -> None:
-    """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks."""
+    """Let this trainer's handler of SIGTERM only note it, in a fit on several ranks, until ``leave``."""
     put_before(_NotingConnector, trainer._signal_connector)
     connector: Any = trainer._signal_connector
     connector.noted, connector.noted_at, connector.is_used, connector.saves = Stop.NONE, None, True, False
