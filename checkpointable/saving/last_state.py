@@ -60,8 +60,8 @@ def _save(trainer: Trainer, session: Session, exception: BaseException) -> None:
         kept = session.validation.before.return_to(trainer)
         if kept is None:
             rank_zero_warn(
-                "hooks of the validation have changed the weights, as they had not before, so the state before this"
-                " validation is not saved.",
+                "the validation has changed weights or buffers that earlier ones left as they were, so the state before"
+                " it is not saved.",
                 category=CheckpointableWarning,
             )
             return

@@ -62,7 +62,7 @@ def test_buffers_that_the_validation_changes_are_those_before_it(tmp_path):
 
 
 def test_big_buffers_that_the_validation_changes_are_not_saved_as_those_before_it(tmp_path):
-    with pytest.warns(CheckpointableWarning, match="have changed the weights"):
+    with pytest.warns(CheckpointableWarning, match="has changed weights or buffers"):
         cut(tmp_path, Big)
     assert not any(load(tmp_path / name)["checkpointable"]["before_validation"] for name in files(tmp_path))
 

@@ -249,7 +249,7 @@ class SwappingLater(Swapping):
 
 
 def test_weights_that_hooks_change_for_the_first_time_are_not_saved_as_those_before(tmp_path):
-    with pytest.warns(CheckpointableWarning, match="hooks of the validation have changed the weights"):
+    with pytest.warns(CheckpointableWarning, match="the validation has changed weights or buffers"):
         trained(tmp_path, SwappingLater("in place"), Signalled(signal.SIGTERM, 2))
     assert not any(load(tmp_path / name)["checkpointable"]["before_validation"] for name in files(tmp_path))
 
