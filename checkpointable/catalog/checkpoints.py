@@ -12,7 +12,7 @@ from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import scan
 from checkpointable.policy.reasons import Reason
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import checkpoint
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import normalize_path, parent
 
@@ -81,7 +81,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
         plain Lightning are left out, as they have no metadata.
         """
         unreadable = {lost.path: lost.problem for lost in self._found.unreadable}
-        return {**{info.path: archive.problem(info.path) for info in self}, **unreadable}
+        return {**{info.path: checkpoint.problem(info.path) for info in self}, **unreadable}
 
     def prune(self, *, keep_last: int = 1, keep_best: int = 1, dry_run: bool = True) -> list[str]:
         """Delete outdated checkpoints: of each run, all but its newest and its best.
@@ -179,7 +179,7 @@ def _kept(candidates: list[CheckpointInfo], count: int) -> set[str]:
 
 
 def _is_intact(info: CheckpointInfo) -> bool:
-    return archive.problem(info.path) is None
+    return checkpoint.problem(info.path) is None
 
 
 def _is_replaced(info: CheckpointInfo) -> bool:

@@ -16,8 +16,7 @@ from checkpointable.policy.lineage import UNKNOWN, Lineage
 from checkpointable.policy.names import SUFFIX
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Verdict
-from checkpointable.storage.files import open_file
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import checkpoint
 
 FORMAT = 1
 
@@ -171,9 +170,8 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
     Raises:
         CheckpointFileError: If it is not a checkpoint of this library, or is damaged.
     """
-    with open_file(path) as file:
-        metadata = FileMetadata.from_dict(archive.read_metadata_in(file, os.fspath(path)), os.fspath(path))
-        size = file.seek(0, os.SEEK_END)
+    found, size = checkpoint.read_metadata(path)
+    metadata = FileMetadata.from_dict(found, os.fspath(path))
     score = metadata.score
     return CheckpointInfo(
         path=os.fspath(path),
@@ -188,6 +186,6 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
 def metadata_of(path: str | os.PathLike[str]) -> FileMetadata | None:
     """The metadata of a file; ``None`` if it is not ours, or not readable."""
     try:
-        return FileMetadata.from_dict(archive.read_metadata(path), os.fspath(path))
+        return FileMetadata.from_dict(checkpoint.read_metadata(path)[0], os.fspath(path))
     except (CheckpointFileError, OSError):
         return None

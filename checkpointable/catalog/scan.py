@@ -16,6 +16,7 @@ from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.storage import files
 from checkpointable.storage.format import archive
+from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote, normalize_path, parent
 
 _LOOK_SECONDS = 60.0
@@ -65,7 +66,7 @@ def _look(place: str) -> Found:
     kind = files.kind(place)
     if kind is None:
         return Found()
-    return _directory(place) if kind == "directory" else _file(place)
+    return _directory(place) if kind == "directory" and not is_marked(place) else _file(place)
 
 
 def _directory(place: str) -> Found:
@@ -98,7 +99,7 @@ def _file(place: str) -> Found:
     path = os.path.realpath(place) if os.path.islink(place) else place
     if not files.is_there(path):
         return Found(unreadable=[Unreadable(path=place, problem=f"it links to {path}, which does not exist")])
-    if not files.is_file(path) or not may_be_checkpoint(path):
+    if not is_marked(path) and (not files.is_file(path) or not may_be_checkpoint(path)):
         raise CheckpointFileError(f"{path} is not a checkpoint, neither an intact nor a damaged one. {_INSTEAD}")
     inspected = inspect(path)
     if inspected is None:
@@ -118,6 +119,8 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
     except (FileNotFoundError, RemoteError):
         raise
     except (CheckpointFileError, OSError) as error:
+        if is_marked(path):
+            return Unreadable(path=path, problem=str(error).rstrip("."), modified=files.modified(path))
         names = _members(path) or set()
         if "data.pkl" in names and not _names_our_member(path):
             return None
@@ -191,7 +194,7 @@ def _info_or_none(path: str) -> CheckpointInfo | None:
 def checkpoint_files(
     directory: str | os.PathLike[str], *, below: bool = True, on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[str]:
-    """The ``*.ckpt`` files in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
+    """The ``*.ckpt`` files and directories of shards in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
 
     Links, pipes and the like are skipped, and so are copies made in place of links to a file beside or below them.
     """
@@ -200,18 +203,20 @@ def checkpoint_files(
         yield from (url for url in urls if not _is_copy(url, (it for it in urls if it.startswith(f"{parent(url)}/"))))
         return
     for folder, subfolders, names in os.walk(directory, onerror=on_error):
-        subfolders[:] = sorted(subfolders) if below else []
-        paths = [os.path.join(folder, name) for name in sorted(names) if name.endswith(SUFFIX)]
-        paths = [path for path in paths if _may_be_file(path)]
+        shards = [name for name in subfolders if name.endswith(SUFFIX) and is_marked(os.path.join(folder, name))]
+        subfolders[:] = sorted(set(subfolders) - set(shards)) if below else []
+        paths = [os.path.join(folder, name) for name in sorted([*names, *shards]) if name.endswith(SUFFIX)]
+        paths = [path for path in paths if _may_be_checkpoint(path)]
         for path in paths:
             deeper = (checkpoint_files(os.path.join(folder, name)) for name in subfolders)
             if not _is_copy(path, itertools.chain(paths, itertools.chain.from_iterable(deeper))):
                 yield path
 
 
-def _may_be_file(path: str) -> bool:
+def _may_be_checkpoint(path: str) -> bool:
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        mode = os.lstat(path).st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and is_marked(path))
     except OSError:
         return True  # opening it raises the reason
 

@@ -13,7 +13,7 @@ from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import Found, Unreadable, looks
 from checkpointable.catalog.unusable import passed_over, why_nothing
 from checkpointable.storage import files
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import checkpoint
 
 
 def latest(path: str | os.PathLike[str]) -> str | None:
@@ -170,7 +170,7 @@ def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unre
     """The first intact candidate. Unreadable files that were changed after it was saved are reported as skipped."""
     chosen, skipped = None, {}
     for info in candidates:
-        problem = archive.problem(info.path)
+        problem = checkpoint.problem(info.path)
         if problem is None:
             chosen = info
             break

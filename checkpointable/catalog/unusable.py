@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from checkpointable.catalog.scan import Found
 from checkpointable.policy.names import SUFFIX
 from checkpointable.storage import files
+from checkpointable.storage.format.shards import MARKER
 from checkpointable.storage.paths import is_remote, normalize_path
 
 _WRITTEN_LAST = "meta.pt"  # by Lightning, after torch has written the shards
@@ -41,15 +42,15 @@ def passed_over(path: str | os.PathLike[str], since: float) -> str:
         return ""
     others = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
     return (
-        f"passed over, as nothing shows that a checkpoint in shards is intact: {', '.join(named[:_SHOWN])}{others}. To"
-        " resume from one, pass its path to fit."
+        "passed over, as nothing shows that these checkpoints in shards are intact:"
+        f" {', '.join(named[:_SHOWN])}{others}. To resume from one, pass its path to fit."
     )
 
 
 def _sharded(place: str) -> Iterator[tuple[str, float]]:
-    """The local directories that Lightning has saved in shards, with the time when each was finished."""
+    """The local directories in shards that others have saved, with the time when each was finished."""
     if is_remote(place):
         return
     for folder, _, names in os.walk(place):
-        if folder.endswith(SUFFIX) and {".metadata", _WRITTEN_LAST} <= set(names):
+        if folder.endswith(SUFFIX) and {".metadata", _WRITTEN_LAST} <= set(names) and MARKER not in names:
             yield folder, os.path.getmtime(os.path.join(folder, _WRITTEN_LAST))

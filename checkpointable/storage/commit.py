@@ -53,8 +53,8 @@ def commit(
         SaveError: If the written file is not intact.
         OSError: If the file system refuses.
     """
-    _make(path.parent)
-    with _temporary(path.parent) as temporary, _locked(temporary) as made:
+    make(path.parent)
+    with temporary_in(path.parent) as temporary, _locked(temporary) as made:
         with made as file:
             write(file)
             file.flush()
@@ -70,7 +70,7 @@ def point(link: Path, target: Path) -> None:
     """Make ``link`` a relative link to ``target``, in one step; a copy where the file system has no links."""
     if not link.is_symlink() and link.exists() and link.samefile(target):
         raise FileExistsError(errno.EEXIST, "a link would replace the file that it leads to", str(link))
-    with _temporary(link.parent) as temporary:
+    with temporary_in(link.parent) as temporary:
         try:
             os.symlink(os.path.relpath(target, link.parent), temporary)
         except OSError:
@@ -103,8 +103,8 @@ def prepare(directory: Path, *, below: bool = False) -> None:
     ``below`` says that files will be in its subdirectories, too. ``SaveError`` says why it cannot be used.
     """
     try:
-        _make(directory)
-        with _temporary(directory) as temporary:
+        make(directory)
+        with temporary_in(directory) as temporary:
             temporary.write_bytes(b"probe")
     except (FileExistsError, NotADirectoryError) as error:
         raise SaveError(
@@ -120,7 +120,7 @@ def prepare(directory: Path, *, below: bool = False) -> None:
             _delete_if_abandoned(leftover)
 
 
-def _make(directory: Path) -> None:
+def make(directory: Path) -> None:
     """Make a directory and its missing parents, each of them durably."""
     missing = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
@@ -132,7 +132,8 @@ def _make(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary(directory: Path) -> Iterator[Path]:
+def temporary_in(directory: Path) -> Iterator[Path]:
+    """A name in a directory that no other save has. What has that name at the end of the block is deleted."""
     name = f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     path = directory / name
     _IN_USE.add(name)
@@ -141,7 +142,7 @@ def _temporary(directory: Path) -> Iterator[Path]:
     finally:
         _IN_USE.discard(name)
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            _delete(path)
 
 
 @contextlib.contextmanager
@@ -198,16 +199,25 @@ def _delete_if_abandoned(leftover: Path) -> None:
         return
     with _try_lock(leftover, status) as is_free:
         if is_free or (is_free is None and is_old):
-            leftover.unlink(missing_ok=True)
+            _delete(leftover)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, or a directory with all that is in it. If it is missing, do nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
     """Lock a file for the block if no process has it locked, and give whether that is so; ``None`` without locks."""
-    if fcntl is None or not stat.S_ISREG(status.st_mode):
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if fcntl is None or not (is_directory or stat.S_ISREG(status.st_mode)):
         yield True
         return
-    descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(leftover, (os.O_RDONLY if is_directory else os.O_RDWR) | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         is_free: bool | None = True
         try:

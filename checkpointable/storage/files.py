@@ -68,7 +68,9 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def freed_bytes(path: str) -> int:
-    """How many bytes are freed when a local file is deleted; 0 if it has another hard link."""
+    """How many bytes are freed when a local file or directory is deleted; 0 for a file with another hard link."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        return sum(freed_bytes(entry.path) for entry in os.scandir(path))
     status = os.stat(path)
     if status.st_nlink > 1:
         return 0

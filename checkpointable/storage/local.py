@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from checkpointable.policy import names
-from checkpointable.storage import commit, direct
+from checkpointable.storage import commit, commit_directory, direct
 from checkpointable.storage.files import exists
 from checkpointable.storage.format import archive
+from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote, normalize_path
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.store import Content, Store
@@ -26,6 +27,7 @@ class LocalStore(Store):
     """
 
     has_links = True
+    has_directories = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.realpath(os.path.expanduser(directory))
@@ -50,6 +52,10 @@ class LocalStore(Store):
         """Write a file durably, and verify it before it becomes visible."""
         write(content, Path(path), overwrite=overwrite)
 
+    def write_directory(self, fill: Callable[[Path], None], path: str) -> None:
+        """Make a directory durably; it becomes visible when it is complete."""
+        commit_directory.commit(Path(path), fill)
+
     def link(self, link: str, target: str) -> None:
         """Make a link; where links are not possible, a copy."""
         commit.point(Path(link), Path(target))
@@ -61,12 +67,13 @@ class LocalStore(Store):
                 commit.remove(link)
 
     def remove(self, path: str) -> None:
-        """Delete a file, durably; before it the links that lead to it, as they would lead nowhere."""
+        """Delete a checkpoint, durably; before it the links that lead to it, as they would lead nowhere."""
         for role in (names.LAST, names.BEST):
             for link in self._links(role):
                 if os.path.realpath(link) == os.path.realpath(path):
                     commit.remove(link)
-        commit.remove(Path(path))
+        delete = commit_directory.remove if is_marked(path) else commit.remove
+        delete(Path(path))
 
     def free_bytes(self) -> int | None:
         """Free bytes that this user may use."""

@@ -6,7 +6,9 @@ import contextlib
 import itertools
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 from checkpointable._errors import RemoteError, SaveError
 from checkpointable.policy.names import TEMPORARY_PREFIX
@@ -50,6 +52,7 @@ class RemoteStore(Store):
     part_size_bytes: int = 1 << 25
     timeout_seconds: float = 300.0
     has_links = False
+    has_directories = False
 
     def __post_init__(self) -> None:
         assert is_remote(self.directory)
@@ -96,6 +99,10 @@ class RemoteStore(Store):
                     tried = "one try" if number == 1 else f"{number} tries"
                     raise SaveError(f"cannot save {path} ({tried}): {_why(error)}") from error
             time.sleep(self.pause_seconds * 2 ** (number - 1) * _RANDOM.uniform(0.5, 1.5))
+
+    def write_directory(self, fill: Callable[[Path], None], path: str) -> None:
+        """Not possible: what other processes write has no way here."""
+        raise NotImplementedError(f"{path}: no directory can be written at a URL")
 
     def link(self, link: str, target: str) -> None:
         """Refuse: object stores have no links, and a copy would be a second checkpoint."""

@@ -6,10 +6,11 @@ A method that changes or reads files raises ``OSError`` where the file system re
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import checkpoint
 
 # Held while a file of the user is written, and while a link takes a name after a look at what has it.
 # A thread may take it again: a signal's handler saves in the middle of anything, also of a save.
@@ -33,10 +34,12 @@ class Store(Protocol):
     Attributes:
         directory: The directory, as an absolute path or a URL.
         has_links: Whether a name can stand for a file of another name.
+        has_directories: Whether a checkpoint can be a directory of files that other processes write.
     """
 
     directory: str
     has_links: bool
+    has_directories: bool
 
     def prepare(self, *, below: bool) -> None:
         """Make the directory, show that it can be written, sweep what dead processes left half-written.
@@ -61,6 +64,13 @@ class Store(Protocol):
             SaveError: If what lies there does not verify.
         """
 
+    def write_directory(self, fill: Callable[[Path], None], path: str) -> None:
+        """Make a directory durable that ``fill`` fills; it appears whole, or not at all. Only if ``has_directories``.
+
+        Raises:
+            FileExistsError: If the name is taken.
+        """
+
     def link(self, link: str, target: str) -> None:
         """Make ``link`` stand for the file ``target``, both in the directory. Only where ``has_links``."""
 
@@ -68,11 +78,11 @@ class Store(Protocol):
         """Remove the links ``<role>.ckpt``, ``<role>-v1.ckpt`` ... that lead to no file. Only where ``has_links``."""
 
     def remove(self, path: str) -> None:
-        """Delete a file, durably. One that is gone already is no error."""
+        """Delete a file or a directory of shards, durably. One that is gone already is no error."""
 
     def problem(self, path: str) -> str | None:
-        """What is wrong with a file's bytes, or ``None``. Reads it through."""
-        return archive.problem(path)
+        """What is wrong with the bytes of a checkpoint, or ``None``. Reads it through."""
+        return checkpoint.problem(path)
 
     def free_bytes(self) -> int | None:
         """Room for new files; ``None`` where it is unknown."""

@@ -92,5 +92,5 @@ def test_shards_hold_the_frozen_part_too(tmp_path):
 
 def test_latest_names_the_shards_that_it_passes_over(tmp_path):
     fit(tmp_path, 1)
-    with pytest.warns(CheckpointableWarning, match=r"passed over, .* in shards is intact: .*step=9\.ckpt, .*step=6"):
+    with pytest.warns(CheckpointableWarning, match=r"passed over, .* in shards are intact: .*step=9\.ckpt, .*step=6"):
         assert latest(tmp_path) is None

@@ -48,7 +48,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as archive:
             member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
-            decoded = None if member is None else json.loads(archive.read(member), object_hook=_decode)
+            decoded = None if member is None else json.loads(archive.read(member), object_hook=decode)
     except RemoteError:
         raise
     except _DAMAGE as error:
@@ -110,7 +110,8 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(value: dict[str, Any]) -> dict[str, Any] | float:
+def decode(value: dict[str, Any]) -> dict[str, Any] | float:
+    """The hook of ``json`` that undoes what ``encode`` does to numbers that are not finite."""
     return float(value[_FLOAT]) if len(value) == 1 and value.get(_FLOAT) in _NOT_FINITE else value
 
 

@@ -1,0 +1,72 @@
+"""Makes a directory durable before it becomes visible, as ``commit`` does for a file.
+
+The directory is filled under a temporary name beside its final one, checked, and renamed. A name that is taken stays as
+it is: two names cannot be exchanged in one step everywhere, and in between there would be neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from checkpointable.storage.commit import make, sync_directory, temporary_in
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # on Windows, where files have no such locks
+
+
+def commit(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a directory durably. It appears under its name as ``fill`` has made it, or not at all.
+
+    Args:
+        path: The final name. Its parents are made if they are missing.
+        fill: Fills an empty directory with durable files, and checks them.
+
+    Raises:
+        FileExistsError: If the name is taken.
+        OSError: If the file system refuses.
+    """
+    _require_free(path)
+    make(path.parent)
+    with temporary_in(path.parent) as temporary:
+        temporary.mkdir()
+        with _locked(temporary):
+            fill(temporary)
+            sync_directory(temporary)
+            _require_free(path)
+            os.rename(temporary, path)
+    sync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a directory: it disappears whole."""
+    with temporary_in(path.parent) as temporary:
+        os.rename(path, temporary)
+        sync_directory(path.parent)
+        shutil.rmtree(temporary)
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Lock a directory for the block, which shows that it is in use; see ``commit``."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

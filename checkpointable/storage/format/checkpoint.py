@@ -1,0 +1,28 @@
+"""A checkpoint of either format: one file, or a directory of shards."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from checkpointable.storage.files import open_file
+from checkpointable.storage.format import archive, shards
+
+
+def problem(path: str | os.PathLike[str]) -> str | None:
+    """What is wrong with the bytes of a checkpoint, local or remote, or ``None``. Reads all of it."""
+    return shards.problem(path) if shards.is_marked(path) else archive.problem(path)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
+    """The metadata of a checkpoint, and its size in bytes, without reading a tensor.
+
+    Raises:
+        CheckpointFileError: If it is damaged, or not a checkpoint of this library.
+        OSError: If it cannot be read.
+    """
+    if shards.is_marked(path):
+        marker = shards.read(path)
+        return dict(marker.metadata), marker.size
+    with open_file(path) as file:
+        return archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
