@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import finders, logged
+from checkpointable.lightning_internals import finders, logged, model_parallel
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import rng
+from checkpointable.resume import module_state, rng, shards
 from checkpointable.resume.shards import in_shards
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.format.same import same
@@ -49,9 +49,13 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
 def after_loading(trainer: Trainer, loaded: Mapping[str, Any], ended: Ended | None) -> Iterator[Verdict]:
     """What Lightning has restored from this checkpoint."""
     states = [internals.optimizer_state(trainer, optimizer) for optimizer in trainer.optimizers]
-    yield from _in_order("optimizers", trainer.optimizers, states, loaded.get("optimizer_states", ()))
+    parted = model_parallel.parts_model(trainer)
+    if not model_parallel.saves_in_shards(trainer):
+        yield from _in_order(
+            "optimizers", trainer.optimizers, states, loaded.get("optimizer_states", ()), parted=parted
+        )
     if in_shards(loaded):
-        yield Verdict("weights, optimizers", Level.APPROXIMATE, "read from shards by torch, which does not verify them")
+        yield shards.read_back(trainer)
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     states = [scheduler.state_dict() for scheduler in schedulers]
     yield from _in_order("lr_schedulers", schedulers, states, loaded.get("lr_schedulers", ()))
@@ -75,8 +79,7 @@ def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: 
     if ended == Ended.BATCH:
         yield _compared("logged values", saved.logged, logged.capture(trainer))
     if state.gradients:
-        gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
-        yield _compared("gradients", state.gradients, gradients)
+        yield _compared("gradients", state.gradients, module_state.capture_gradients(module))
     if saved.buffers and trainer.world_size > 1:
         buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers() if name in saved.buffers}
         yield _compared("buffers of the ranks", saved.buffers, buffers)
@@ -108,13 +111,15 @@ def _weights(trainer: Trainer, loaded: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _in_order(part: str, things: Sequence[Any], now: Sequence[Any], saved: Sequence[Any]) -> Iterator[Verdict]:
+def _in_order(
+    part: str, things: Sequence[Any], now: Sequence[Any], saved: Sequence[Any], *, parted: bool = False
+) -> Iterator[Verdict]:
     """Optimizers or schedulers, which Lightning restores by their order. Other classes are told as a setting.
 
-    A sharded optimizer gives its state on rank 0 only, which judges it for all.
+    One whose state is ``parted`` over the ranks gives it on rank 0 only, which judges it for all.
     """
     for number, (thing, state, before) in enumerate(zip(things, now, saved, strict=False)):
-        if before and not state and hasattr(thing, "consolidate_state_dict"):
+        if before and not state and (hasattr(thing, "consolidate_state_dict") or parted):
             continue
         name = part if len(things) == 1 else f"{part}[{number}]"
         yield _compared(name, before, state, of=type(thing).__name__)

@@ -1,6 +1,7 @@
-"""In which order DDP sums gradients over the ranks: saved, restored, and judged. See ``lightning_internals.ddp``.
+"""In which order gradients are summed over the ranks: saved, restored, and judged.
 
-The sum of two ranks is the same in any order, so nothing is done for one or two.
+The sum of two ranks is the same in any order, so nothing is done for one or two. DDP sorts its buckets; see
+``lightning_internals.ddp``. Where the model itself is parted, the order follows from how it is parted.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from checkpointable.lightning_internals import ddp
+from checkpointable.lightning_internals import ddp, model_parallel
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume.state import GradientSums
 
@@ -23,6 +24,8 @@ def capture(trainer: Trainer, *, at_safe_point: bool) -> GradientSums | None:
     """How they are summed now; ``None`` for one or two ranks. Collective."""
     if trainer.world_size <= 2:
         return None
+    if model_parallel.parts_model(trainer):
+        return GradientSums(made=model_parallel.description(trainer))
     model, why = _asked(trainer)
     if model is None:
         return GradientSums(unknown=why)
@@ -47,6 +50,14 @@ def restore(trainer: Trainer, saved: GradientSums | None, ranks: int) -> Iterato
     """Before the first batch: let DDP sum as it did, and judge whether it does. Collective."""
     if trainer.world_size <= 2 or trainer.world_size != ranks:
         return
+    if saved is not None and model_parallel.parts_model(trainer):
+        now = model_parallel.description(trainer)
+        yield (
+            Verdict(_PART, Level.EXACT, "the model is parted as it was")
+            if now == saved.made
+            else Verdict(_PART, Level.APPROXIMATE, f"the model was parted by {saved.made or 'DDP'}, it is by {now} now")
+        )
+        return
     model, why = _asked(trainer)
     if model is None or saved is None or saved.unknown:
         why = why or ("the file does not say in which order" if saved is None else saved.unknown)
@@ -58,8 +69,8 @@ def restore(trainer: Trainer, saved: GradientSums | None, ranks: int) -> Iterato
     elif not saved.buckets:
         yield Verdict(_PART, Level.EXACT, "DDP starts with the buckets that it had")
     else:
-        now = ddp.made_with(model) if model.static_graph else ddp.sort(model, saved.buckets)
-        same = tuple(map(tuple, now)) == tuple(map(tuple, saved.buckets))
+        buckets = ddp.made_with(model) if model.static_graph else ddp.sort(model, saved.buckets)
+        same = tuple(map(tuple, buckets)) == tuple(map(tuple, saved.buckets))
         why = f"DDP's buckets {'read back as' if same else 'are not those'} in the file"
         yield Verdict(_PART, Level.EXACT if same else Level.APPROXIMATE, why)
 
@@ -67,7 +78,7 @@ def restore(trainer: Trainer, saved: GradientSums | None, ranks: int) -> Iterato
 def when_saved(saved: GradientSums | None) -> Iterator[Verdict]:
     """How exactly the file that is being saved lets DDP sum as it does."""
     if saved is not None:
-        why = saved.unknown or "DDP's buckets are in the file"
+        why = saved.unknown or "how they are summed is in the file"
         yield Verdict(_PART, Level.APPROXIMATE if saved.unknown else Level.EXACT, why)
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
+from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals.tree import find, is_a
 
 if TYPE_CHECKING:
@@ -62,23 +63,32 @@ def restore_accumulation(trainer: Trainer) -> None:
 
 
 def capture_gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The gradients accumulated so far, by parameter name."""
-    return {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+    """The gradients accumulated so far, by parameter name. Collective for those that lie in parts on the ranks."""
+    return {
+        name: model_parallel.whole(weight.grad) for name, weight in module.named_parameters() if weight.grad is not None
+    }
 
 
 def restore_gradients(module: torch.nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
     """Restore them, on the devices of their parameters."""
     for name, weight in module.named_parameters():
         if name in gradients and gradients[name].shape == weight.shape:
-            weight.grad = gradients[name].to(device=weight.device, dtype=weight.dtype)
+            saved = gradients[name].to(device=weight.device, dtype=weight.dtype)
+            weight.grad = model_parallel.parted_like(saved, weight)
 
 
 def gradients_outlive_batches(trainer: Trainer) -> bool:
-    """Whether gradients may be needed after a batch outside an accumulation window: user code zeroes or reads them."""
+    """Whether gradients may be needed after a batch outside an accumulation window: user code zeroes or reads them.
+
+    Collective where they lie in parts on the ranks, as then they are captured together, and callbacks can differ.
+    """
     module = trainer.lightning_module
     owners = (module, *trainer_callbacks.callbacks(trainer))
     hooks = [("optimizer_zero_grad", module), *(("on_before_zero_grad", owner) for owner in owners)]
-    return not module.automatic_optimization or any(_is_overridden(hook, owner) for hook, owner in hooks)
+    needed = not module.automatic_optimization or any(_is_overridden(hook, owner) for hook, owner in hooks)
+    if model_parallel.parts_model(trainer):
+        return not trainer.strategy.reduce_boolean_decision(not needed)
+    return needed
 
 
 def _is_overridden(hook: str, owner: object) -> bool:

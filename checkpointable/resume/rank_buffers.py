@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from checkpointable.lightning_internals import ddp
+from checkpointable.lightning_internals import ddp, model_parallel
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def capture(trainer: Trainer) -> dict[str, torch.Tensor]:
     """The buffers of this rank, on the CPU; none where all ranks will have those of rank 0 in the next batch."""
-    if trainer.world_size == 1 or ddp.will_share_buffers(trainer):
+    shared = ddp.will_share_buffers(trainer) and not model_parallel.parts_model(trainer)
+    if trainer.world_size == 1 or shared:
         return {}
     module = trainer.lightning_module
     in_file = module.state_dict().keys()

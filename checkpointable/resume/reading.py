@@ -10,15 +10,26 @@ from weakref import ref
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
+from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import scan
 from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.resume.needed import require_loaded
+from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import parent
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+
+def resume_from(trainer: Trainer, instead: CheckpointInfo, problem: str) -> None:
+    """Let the fit resume from another checkpoint than it was given, and say so. ``problem``: a sentence."""
+    rank_zero_warn(
+        f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
+        category=CheckpointableWarning,
+    )
+    internals.set_resume_path(trainer, instead.path)
 
 
 class ResumingCheckpointIO(DurableCheckpointIO):
@@ -38,27 +49,23 @@ class ResumingCheckpointIO(DurableCheckpointIO):
             CheckpointFileError: If it is damaged, and no other file there is intact or this is not a ``fit``.
             NotLoadedError: If what the trainer restores can only be loaded with ``weights_only=False``.
         """
-        checkpoint, trainer = self._intact(path, *args, **kwargs), self._trainer()
+        loaded, trainer = self._intact(path, *args, **kwargs), self._trainer()
         if trainer is not None:
-            require_loaded(trainer, checkpoint, str(path))
-        return checkpoint
+            require_loaded(trainer, loaded, str(path))
+        return loaded
 
     def _intact(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return super().load_checkpoint(path, *args, **kwargs)
         except CheckpointFileError as error:
             trainer = self._trainer()
-            if trainer is None or not internals.is_fitting(trainer) or not internals.is_resuming(trainer):
+            fits = trainer is not None and internals.is_fitting(trainer) and internals.is_resuming(trainer)
+            if trainer is None or not fits or is_marked(path):  # a directory of shards, which is not damaged
                 raise
             instead = newest(scan(parent(str(path)))).info
             if instead is None:
                 raise
-            problem = str(error).splitlines()[0]
-            rank_zero_warn(
-                f"{problem} Resuming from {instead.path} ({instead.at}), the newest intact checkpoint there.",
-                category=CheckpointableWarning,
-            )
-            internals.set_resume_path(trainer, instead.path)
+            resume_from(trainer, instead, str(error).splitlines()[0])
             return super().load_checkpoint(instead.path, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:

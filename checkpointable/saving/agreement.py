@@ -19,7 +19,7 @@ from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.saving import auto_resume, requeued
+from checkpointable.saving import auto_resume, requeued, verified
 from checkpointable.storage.paths import is_remote
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def load(options: Options, trainer: Trainer, given: str | None, read: Callable[[
     if slurm.is_own_save(trainer, given):  # Lightning takes the file of an earlier job where the script gives none
         given = auto_resume.find(options, trainer) or given
     if trainer.world_size == 1:
-        read(given or auto_resume.find(options, trainer))
+        read(verified.intact(trainer, given or auto_resume.find(options, trainer)))
         return
     of_all = _of_all(trainer, None if given is None else os.fspath(given))
     path = _agreed(trainer, of_all) if any(of_all) else auto_resume.find(options, trainer)
+    path = verified.intact(trainer, path)
     failure = _failure(lambda: read(path))
     _check_read(trainer, path, failure)
 

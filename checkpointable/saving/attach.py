@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning
-from checkpointable.lightning_internals import averaging, connector, finders, loops, sources
+from checkpointable.lightning_internals import averaging, connector, finders, loops, model_parallel, sources
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
@@ -16,7 +16,7 @@ from checkpointable.lightning_internals.tree import check, combined, find, refus
 from checkpointable.resume import module_state
 from checkpointable.resume.reading import ResumingCheckpointIO
 from checkpointable.resume.restorer import Restorer
-from checkpointable.saving import agreement
+from checkpointable.saving import agreement, verified
 from checkpointable.saving.callback import CheckpointingCallback
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session
@@ -36,6 +36,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     internals.install_checkpoint_io(trainer, ResumingCheckpointIO)
     trainer_callbacks.mark_implicit_checkpoint(trainer)
     if not internals.is_fitting(trainer):
+        connector.load_with(trainer, verified.load)
         return
     attached = next((c for c in trainer_callbacks.callbacks(trainer) if isinstance(c, CheckpointingCallback)), None)
     if attached is None or attached.session is not session or not internals.has_trained_before(trainer):
@@ -53,7 +54,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     averaging.prepare_for_end(trainer)
     sources.observe(trainer)
     _attach_early_stopping(trainer, session)
-    if not session.options.saves_anything or not _may_save(trainer, by_callback=by_callback):
+    if not session.options.saves_anything or not _may_save(trainer, session, by_callback=by_callback):
         return
     replaced = attached.replaced if attached is not None else trainer_callbacks.take_implicit_checkpoint(trainer)
     if attached is not None:
@@ -62,7 +63,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     trainer_callbacks.attach(trainer, ours(session, replaced), first_checkpoint=True)
 
 
-def _may_save(trainer: Trainer, *, by_callback: bool) -> bool:
+def _may_save(trainer: Trainer, session: Session, *, by_callback: bool) -> bool:
     if not trainer.checkpoint_callbacks:
         said = "checkpointable: Trainer(enable_checkpointing=False), so nothing is saved."
         if by_callback and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set where mypy does not look
@@ -78,12 +79,17 @@ def _may_save(trainer: Trainer, *, by_callback: bool) -> bool:
             f"checkpointable: {type(io).__name__} writes the files, so they have no metadata of checkpointable:"
             " latest() and best() do not find them, and none of them is deleted."
         )
-    if not internals.saves_whole_files(trainer):
+    if not internals.saves_whole_files(trainer) and not model_parallel.parts_model(trainer):
         rank_zero_info(
-            f"checkpointable: {type(trainer.strategy).__name__} saves in shards, which is not supported yet."
+            f"checkpointable: {type(trainer.strategy).__name__} saves in its own way, which is not supported yet."
             " Lightning's own checkpointing is unchanged."
         )
         return False
+    if session.options.save_trainable_only and model_parallel.parts_model(trainer):
+        rank_zero_info(
+            f"checkpointable: save_trainable_only does nothing with {type(trainer.strategy).__name__}: the frozen part"
+            " is saved as well."
+        )
     return True
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from checkpointable.lightning_internals import signals
+from checkpointable.lightning_internals import model_parallel, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.listener import Listener
 from checkpointable.resume.state import RunState
@@ -44,7 +44,7 @@ class CutValidation:
         """
         self.over()
         alone = trainer.world_size == 1
-        if not alone and (progress.in_window or not _rank_zero_can_save(trainer)):
+        if model_parallel.parts_model(trainer) or not (alone or _rank_zero_can_save(trainer, progress)):
             return
         state = capture(trainer, progress, at_safe_point=True, weights_only=False)
         self.before = BeforeValidation(trainer, progress, state, swaps=self._hooks_swap)
@@ -79,8 +79,8 @@ class CutValidation:
         return (CutValidation, ())
 
 
-def _rank_zero_can_save(trainer: Trainer) -> bool:
+def _rank_zero_can_save(trainer: Trainer, progress: Progress) -> bool:
     """Whether it can without the other ranks: an optimizer whose state lies on all of them is gathered by all."""
     shared = torch.distributed.is_available() and torch.distributed.is_initialized()
     parted = any(hasattr(optimizer, "consolidate_state_dict") for optimizer in trainer.optimizers)
-    return shared and internals.saves_whole_files(trainer) and not parted
+    return shared and not progress.in_window and internals.saves_whole_files(trainer) and not parted

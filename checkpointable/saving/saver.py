@@ -6,18 +6,16 @@ save is in progress at a time, and its copy of the state is the only one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning
-from checkpointable.catalog.info import CheckpointInfo
-from checkpointable.catalog.scan import infos
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage
@@ -25,14 +23,13 @@ from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.saving import deadline
+from checkpointable.saving import deadline, directory
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types_not_named
 from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
+from checkpointable.saving.shards import Shards, StagedShards
 from checkpointable.saving.steps import changed_only_by_steps
-from checkpointable.storage.local import store_at
-from checkpointable.storage.paths import absolute, parent
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
@@ -69,8 +66,9 @@ class Saver:
         self.outrun: str | None = None
         self.kept = self.kept_on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
-        self._writer: Writer[SaveResult] = Writer()
+        self._writer: Writer[SaveResult | None] = Writer()
         self._buffer = StagingBuffer()
+        self._shards = Shards()
         self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
         self._only_steps_change: bool | None = None  # None until the first save has been watched
@@ -82,8 +80,9 @@ class Saver:
     def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
         """Find and try the directory, and the run's files there up to ``position``; return its next free generation."""
         resumed_from = internals.resume_path(trainer)
-        look = partial(_look, trainer, options, resumed_from)
+        look = partial(directory.look, trainer, options, resumed_from)
         self.store, self.resumed_from, found = on_rank_zero(trainer, look)
+        self._shards.open(trainer, self.store)
         if resumed_from is not None:
             own = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
             self.kept = self.kept_on_disk = KeptFiles.found(options, own, position)
@@ -94,13 +93,17 @@ class Saver:
     ) -> None:
         """Capture the state and begin to save it, while no other save is in progress. Collective."""
         began = time.monotonic()
+        self._shards.require_loadable(trainer, request)
         checkpoint = capture()
+        shards = self._shards.stage(trainer, checkpoint)
         self._in_progress, self._questions, self._is_known_slow = request, 0, False
         try:
-            on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options))
+            on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options, shards))
         except Exception:
             self._in_progress = self._snapshot = None
             raise
+        if shards is not None and not trainer.is_global_zero:
+            self._writer.start(shards.follow, background=True)
         self.blocked_seconds = time.monotonic() - began
 
     def collect(self, trainer: Trainer, *, wait: bool) -> SaveResult | None:
@@ -109,6 +112,9 @@ class Saver:
             return None
         try:
             result: SaveResult | None = on_rank_zero(trainer, self._writer.take)
+            if not trainer.is_global_zero:  # rank 0 tells if shards were not written
+                with contextlib.suppress(Exception):
+                    self._writer.take()
         except Exception:  # but not Ctrl-C, after which the save is still in progress
             self._in_progress = self._snapshot = None
             raise
@@ -189,6 +195,7 @@ class Saver:
         """Free the memory of the copies."""
         if self._in_progress is None:
             self._buffer.release()
+            self._shards.close()
 
     def _exists(self, path: str) -> bool:
         try:
@@ -204,7 +211,14 @@ class Saver:
             return False  # ranks agree only at the first, second, fourth, eighth ... call, so that it costs little
         return bool(trainer.strategy.broadcast(not self._writer.is_busy))
 
-    def _start(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> None:
+    def _start(
+        self,
+        trainer: Trainer,
+        checkpoint: dict[str, Any],
+        request: SaveRequest,
+        options: Options,
+        shards: StagedShards | None,
+    ) -> None:
         """On rank 0: copy what training may change next, and leave the rest to the background thread."""
         if Reason.LAST not in request.reasons:  # which no later save would make up for
             deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
@@ -212,23 +226,27 @@ class Saver:
             _warn(message)
         store, snapshot = self.store, None
         assert store is not None
-        if isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
+        if shards is not None:
+            metadata = checkpoint[KEY]["metadata"]
+            snapshot = Snapshot(checkpoint, metadata, self._buffer)
+            write: Callable[..., None] = partial(shards.lead, store, snapshot, metadata)
+        elif isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
             snapshot = self._staged(trainer, checkpoint, request, options)
-            write: Callable[..., None] = partial(store.write, snapshot)
+            write = partial(store.write, snapshot)
         else:
             write = partial(_write_through_users_io, trainer, checkpoint)
         self._snapshot = snapshot
         task = SaveTask(
             store=store,
             write=write,
-            size=None if snapshot is None else snapshot.size,
+            size=None if snapshot is None else snapshot.size + (0 if shards is None else shards.size),
             request=request,
             kept=self.kept,
             options=options,
             resumed_from=self.resumed_from,
             on_durable=self._note_durable,
         )
-        work = partial(self._fill_and_run, snapshot, task)
+        work = partial(self._fill_and_run, snapshot, task, shards)
         self._writer.start(work, background=snapshot is not None and snapshot.is_copy)
 
     def _staged(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> Snapshot:
@@ -245,10 +263,14 @@ class Saver:
             _warn(f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.")
             return Snapshot(checkpoint, metadata)
 
-    def _fill_and_run(self, snapshot: Snapshot | None, task: SaveTask) -> SaveResult:
+    def _fill_and_run(self, snapshot: Snapshot | None, task: SaveTask, shards: StagedShards | None) -> SaveResult:
         """On the background thread: complete the copy, then make the file."""
         if snapshot is None or snapshot.fill():
-            return task.run()
+            try:
+                return task.run()
+            finally:
+                if shards is not None:
+                    shards.abandon()
         self._only_steps_change = False
         return SaveResult(request=task.request, kept=task.kept, messages=[_CHANGED], retry=True)
 
@@ -258,30 +280,6 @@ class Saver:
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which do not share a save in progress."""
         return {**self.__dict__, "_in_progress": None, "_snapshot": None}
-
-
-def with_absolute_dirpath(options: Options) -> Options:
-    """The same arguments, with a directory that does not depend on the working directory any more."""
-    return options if options.dirpath is None else replace(options, dirpath=absolute(options.dirpath))
-
-
-def _look(
-    trainer: Trainer, options: Options, resumed_from: str | None
-) -> tuple[Store, str | None, list[CheckpointInfo]]:
-    """On rank 0: the directory, the file resumed from, and the checkpoints in both directories."""
-    if options.dirpath is not None:
-        directory = os.fspath(options.dirpath)
-    elif resumed_from is not None:
-        directory = parent(resumed_from)
-    else:
-        directory = internals.checkpoint_directory(trainer)
-    store = store_at(directory)
-    below = "/" in options.filename + options.best_filename
-    store.prepare(below=below)
-    if resumed_from is None:
-        return store, None, []
-    directories = {store.directory, parent(resumed_from)}
-    return store, resumed_from, [info for directory in directories for info in infos(directory, below=below)]
 
 
 def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: str, *, overwrite: bool) -> None:

@@ -26,13 +26,14 @@ from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving import all_ranks, failures, new_run, requeued
 from checkpointable.saving.cut_validation import CutValidation
+from checkpointable.saving.directory import with_absolute_dirpath
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress
 from checkpointable.saving.save_task import SaveRequest
-from checkpointable.saving.saver import Saver, with_absolute_dirpath
+from checkpointable.saving.saver import Saver
 from checkpointable.saving.steps import call_before_steps
 
 if TYPE_CHECKING:

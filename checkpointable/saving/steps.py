@@ -17,6 +17,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.position import Position
 
@@ -85,7 +86,12 @@ def _trains(trainer: Trainer, optimizer: Optimizer) -> bool:
 
 
 def changed_only_by_steps(trainer: Trainer) -> Iterator[torch.Tensor]:
-    """The tensors that only a step of the trainer's optimizers changes: parameters and optimizer state."""
+    """The tensors that only a step of the trainer's optimizers changes: parameters and optimizer state.
+
+    None where they lie in parts on the ranks: a checkpoint has others.
+    """
+    if model_parallel.parts_model(trainer):
+        return
     for optimizer in _optimizers(trainer):
         for group in optimizer.param_groups:
             yield from group["params"]

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,16 @@ class Calls:
     Args:
         record: A line for each call when it has returned.
         strike: The number of the call before which this process is killed; 0: none.
+        names: The calls.
     """
 
-    def __init__(self, record: Path, strike: int) -> None:
+    def __init__(self, record: Path, strike: int, names: Sequence[str] = CALLS) -> None:
         self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._strike = strike
         self._count = 0
         self._lock = threading.Lock()
         self._write = os.write
-        for name in CALLS:
+        for name in names:
             setattr(os, name, self._counted(name, getattr(os, name)))
         ctypes.memmove = self._counted("memmove", ctypes.memmove)
 

@@ -5,15 +5,17 @@ Arguments: an empty directory, and a ``Case`` in JSON. The processes are forked 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from ranks import Recording, Seed
 from runs import Digits, digest
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from checkpointable import latest
 from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import ddp
 
@@ -38,10 +43,12 @@ class Case:
 
     Attributes:
         ddp: Arguments of ``DDPStrategy``.
+        parallel: Arguments of ``ModelParallelStrategy``, which takes its place, and parts the model over all ranks.
         trainer: Further ones of the trainer.
         files: Names of the files to resume from; none: all.
         batch_norm: Whether the module has it, so that no batch may have a single sample.
         manual: Whether it steps by itself, so that DDP leaves each rank its own running means of batch norm.
+        dies: The last rank kills itself in this batch of all, and the resume is from what is found; 0: it does not.
         changes: Whether each second batch uses the layers in another order.
         twins: Names of those from which to resume once more, without the order of the sums.
     """
@@ -50,11 +57,13 @@ class Case:
     samples: int = 48
     workers: int = 0
     ddp: dict[str, Any] = field(default_factory=dict)
+    parallel: dict[str, Any] | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     batch_norm: bool = True
     manual: bool = False
+    dies: int = 0
     changes: bool = False
     twins: tuple[str, ...] = ()
 
@@ -70,8 +79,16 @@ class Recorded(Recording):
         self.one, self.two = torch.nn.Linear(500, 500), torch.nn.Linear(500, 500)
         self.unused = torch.nn.Linear(2, 2) if "find_unused_parameters" in case.ddp else None
 
+    def configure_model(self) -> None:
+        if self.case.parallel is not None:
+            for part in (self.first, self.last, self.norm, self.one, self.two):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
     def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:
         index, inputs, labels = batch
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        if self.training and done == self.case.dies and self.global_rank == self.case.ranks - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         hidden = F.dropout(F.relu(self.norm(self.first(inputs))), 0.3, self.training)
         layers = [self.one, self.two]
         for layer in reversed(layers) if self.case.changes and batch_idx % 2 else layers:
@@ -102,7 +119,7 @@ def train(case: Case, where: Path, rank: int, seed: int, ckpt_path: str | None) 
     given = {"save_interval": 1, "every_n_epochs": 1, "save_last_k": -1, "save_top_k": 0, **case.options}
     module = Recorded(case, dirpath=where, **given)
     trainer = L.Trainer(
-        accelerator="cpu", devices=case.ranks, strategy=DDPStrategy(**case.ddp) if case.ranks > 1 else "auto",
+        accelerator="cpu", devices=case.ranks, strategy=strategy(case),
         logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         default_root_dir=where, callbacks=[Seed(seed)], **{"max_epochs": 2, **case.trainer},
     )  # fmt: skip
@@ -111,12 +128,24 @@ def train(case: Case, where: Path, rank: int, seed: int, ckpt_path: str | None) 
     states = [state for optimizer in trainer.optimizers for state in optimizer.state_dict()["state"].values()]
     outcome = {
         "record": module.record,
-        "weights": {name: digest(weight) for name, weight in module.state_dict().items()},
-        "optimizer": [digest(value) for state in states for value in state.values() if torch.is_tensor(value)],
+        "weights": {name: digest(whole(weight)) for name, weight in module.state_dict().items()},
+        "optimizer": [digest(whole(value)) for state in states for value in state.values() if torch.is_tensor(value)],
         "random": [random.random(), float(np.random.rand()), float(torch.rand(()))],
         "step": trainer.global_step,
     }
     (where / f"rank_{rank}.json").write_text(json.dumps(outcome))
+
+
+def strategy(case: Case) -> Any:
+    """The strategy of a case."""
+    if case.parallel is not None:
+        return ModelParallelStrategy(data_parallel_size=case.ranks, tensor_parallel_size=1, **case.parallel)
+    return DDPStrategy(**case.ddp) if case.ranks > 1 else "auto"
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with the parts of all ranks."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def in_processes(ranks: int, run: Callable[[int], None]) -> None:
@@ -169,7 +198,14 @@ def without_sums() -> None:
 
 
 def main(where: Path, case: Case) -> None:
-    straight = trained(case, where / "straight", 1)
+    straight = trained(replace(case, dies=0), where / "straight", 1)
+    if case.dies:
+        with contextlib.suppress(RuntimeError):
+            trained(case, where / "dying", 1)
+        found = latest(where / "dying")
+        assert found is not None
+        compare(where, replace(case, dies=0), straight, [Path(found)])
+        return
     files = sorted(path for path in (where / "straight").glob("*.ckpt") if not path.is_symlink())
     compare(where, case, straight, [path for path in files if not case.files or path.name in case.files])
     without_sums()

@@ -21,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from nets import Net, load, loader
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from checkpointable import latest
@@ -42,6 +45,7 @@ class Case:
         twin: Whether the ranks stop also inside a window.
         longer: The rank that has more batches in each validation than the other; ``None``: as many.
         waits: Whether the sender goes on only once the other rank has told of the signal, in a validation.
+        parted: Whether the model lies in parts on the ranks, and is saved in shards.
         slurm: Whether they are tasks of a SLURM job. What its ``scontrol`` gets is in the file ``commands``.
     """
 
@@ -54,6 +58,7 @@ class Case:
     windows: int = 1
     twin: bool = False
     slurm: bool = False
+    parted: bool = False
     longer: int | None = None
     waits: bool = False
     options: dict[str, Any] = field(default_factory=dict)
@@ -93,6 +98,10 @@ class Recorded(Net):
         super().__init__(learning_rate=0.1, **options)
         self.seen: list[Any] = []
 
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
+
     def compute_loss(self, batch: Any, batch_idx: int) -> Any:
         inputs, _ = batch
         kind = self.trainer.state.stage.value
@@ -113,7 +122,7 @@ def train(case: Case, where: Path, rank: int, *, sends: bool) -> None:
     files = where / "files"
     net = Recorded(dirpath=files, save_top_k=0, **case.options)
     trainer = L.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_progress_bar=False,
+        accelerator="cpu", devices=2, strategy=strategy(case), max_epochs=2, logger=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, accumulate_grad_batches=case.windows,
         default_root_dir=where, callbacks=[Sender(case, where)] if sends and rank == case.sender else [],
     )  # fmt: skip
@@ -123,8 +132,17 @@ def train(case: Case, where: Path, rank: int, *, sends: bool) -> None:
         validation = loader(4) if case.longer is None else DataLoader(Uneven(case.longer), batch_size=4)
         trainer.fit(net, loader(12, shuffle=True), validation, ckpt_path=newest)
     finally:
-        seen = {"seen": net.seen, "weights": [float(it).hex() for it in net.layer.weight.flatten()]}
+        seen = {"seen": net.seen, "weights": [float(it).hex() for it in mine(net.layer.weight).flatten()]}
         (where / f"seen_{rank}_{attempt}").write_text(json.dumps(seen))
+
+
+def strategy(case: Case) -> Any:
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if case.parted else "ddp"
+
+
+def mine(weight: Any) -> torch.Tensor:
+    """What this rank has of it."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def ranks(case: Case, where: Path, *, sends: bool) -> list[int | None]:
@@ -176,16 +194,21 @@ def trained(where: Path, rank: int, *, cut: bool = False) -> tuple[list[Any], An
     return [seen for attempt in attempts for seen in attempt["seen"]], attempts[-1]["weights"]
 
 
+def rest(path: Path) -> dict[str, Any]:
+    """The checkpoint, or of one in shards what is not in them."""
+    return load(path / "meta.pt" if path.is_dir() else path)
+
+
 def run(case: Case, root: Path) -> dict[str, Any]:
     """What came of one case."""
-    straight = root / f"straight_{case.windows}_{case.longer}"
+    straight = root / f"straight_{case.windows}_{case.longer}_{case.parted}"
     if not straight.exists():
         ranks(case, straight, sends=False)
     where = root / case.name
     ended = ranks(case, where, sends=True)
     saved = sorted(path.name for path in (where / "files").glob("*.ckpt") if not path.is_symlink())
     kinds = [read_info(where / "files" / name).kind for name in saved]
-    cut = any(load(where / "files" / name)["checkpointable"]["before_validation"] for name in saved)
+    cut = any(rest(where / "files" / name)["checkpointable"]["before_validation"] for name in saved)
     resumed = ranks(case, where, sends=False)
     same = [trained(straight, rank) == trained(where, rank, cut=cut) for rank in range(2)]
     found = {"ended": ended, "cut": cut, "saved": saved, "kinds": kinds, "resumed": resumed, "same": same}

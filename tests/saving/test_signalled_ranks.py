@@ -30,6 +30,8 @@ CASES: list[dict[str, Any]] = [
     {"name": "while_rank_1_waits", "number": signal.SIGTERM, **UNEVEN, "longer": 0, "sender": 0},
     {"name": "slurm", "number": signal.SIGUSR1, "hook": "on_after_backward", "at": 3, "slurm": True, "receivers": (1,)},
     {"name": "while_a_save_is_due", "number": signal.SIGINT, **DUE},
+    {"name": "parted", "number": signal.SIGTERM, "hook": "on_before_zero_grad", "at": 3, "parted": True},
+    {"name": "parted_in_a_validation", "number": signal.SIGINT, "hook": VALIDATING, "at": 1, "parted": True},
 ]
 CUT = ("in_a_validation", "while_rank_0_waits", "to_a_rank_that_waits", "while_rank_1_waits")
 CUT_STATUS = [(name, 130 if name == "while_rank_0_waits" else 143) for name in CUT]
@@ -41,6 +43,8 @@ SAVED = {
     **dict.fromkeys(CUT, "epoch_0_batch_6.ckpt"),
     "slurm": "epoch_0_batch_4.ckpt",
     "while_a_save_is_due": "epoch_0_batch_2.ckpt",
+    "parted": "epoch_0_batch_4.ckpt",
+    "parted_in_a_validation": "epoch_0_batch_6.ckpt",  # after it: see the README
 }
 
 
