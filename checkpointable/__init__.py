@@ -23,6 +23,7 @@ from checkpointable.catalog.select import best, latest
 from checkpointable.module.checkpointing import Checkpointing
 from checkpointable.module.mixin import CheckpointingMixin
 from checkpointable.module.module import CheckpointingModule
+from checkpointable.resume.single_file import to_single_file
 
 __all__ = [
     "CheckpointFileError",
@@ -47,4 +48,5 @@ __all__ = [
     "__version__",
     "best",
     "latest",
+    "to_single_file",
 ]

@@ -15,6 +15,7 @@ from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.names import KEY
 from checkpointable.storage.files import open_file, read_bytes
 from checkpointable.storage.format import archive, safe_load
+from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -66,6 +67,11 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
         place = _place(path)
         if _is_left_to_lightning(place):
             return super().load_checkpoint(path, map_location, weights_only)
+        if is_marked(place):
+            raise CheckpointFileError(
+                f"{place} is a checkpoint in shards, which only ModelParallelStrategy reads. Use that strategy, or make"
+                f" one file of it: checkpointable.to_single_file({place!r})."
+            )
         with _open(place) as file:
             wrong = archive.problem_in(file)
             file.seek(0)

@@ -23,10 +23,11 @@ from checkpointable import (
     SaveError,
     best,
     latest,
+    to_single_file,
 )
 from checkpointable.saving import verified
 from checkpointable.saving.shards import Shards
-from checkpointable.storage.format import shards
+from checkpointable.storage.format import checkpoint, shards
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHOLE = {"save_distributed_checkpoint": False}
@@ -187,6 +188,27 @@ def test_validation_of_damaged_shards_is_refused(tmp_path):
         trainer(tmp_path, {}).validate(Parted(), data(), ckpt_path=tmp_path / "epoch_1_batch_5.ckpt")
 
 
+def test_damage_that_is_not_looked_for_is_read_and_still_not_called_exact(tmp_path, monkeypatch, caplog):
+    """The twin: torch loads a flipped bit without a word, and only the sums over the tensors tell."""
+    fit(tmp_path)
+    folder = tmp_path / "epoch_1_batch_2.ckpt"
+    content = bytearray((folder / "__0_0.distcp").read_bytes())
+    bits = weight_of(tmp_path, folder)
+    at = content.find(bits)
+    assert at > 0
+    content[at] ^= 1
+    (folder / "__0_0.distcp").write_bytes(content)
+    monkeypatch.setattr(verified, "intact", lambda trainer, path: path)
+    with caplog.at_level("INFO"):
+        fit(tmp_path / "again", seed=2, ckpt_path=folder)
+    assert "weights, optimizers: approximate (state_dict.net.0.weight: not as in the shards" in caplog.text
+
+
+def weight_of(where: Path, folder: Path) -> bytes:
+    single = torch.load(to_single_file(folder, where / "aside" / "single.ckpt"), weights_only=True)
+    return bytes(single["state_dict"]["net.0.weight"].numpy().tobytes())
+
+
 def test_directory_at_a_url_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(SaveError, match=r"in shards in memory://run: .*save_distributed_checkpoint=False"):
         fit(tmp_path, options={"dirpath": "memory://run"})
@@ -247,6 +269,37 @@ def test_shards_of_weights_only_are_not_resumed_from(tmp_path):
     fit(tmp_path, options={"save_weights_only": True})
     assert all(info.weights_only for info in Checkpoints(tmp_path))
     assert latest(tmp_path) is None
+
+
+def test_other_strategy_says_what_to_do_with_a_directory(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(CheckpointFileError, match=r"only ModelParallelStrategy reads.*to_single_file\("):
+        fit(tmp_path, parallel=None, ckpt_path=tmp_path / "epoch_0_batch_2.ckpt")
+
+
+def test_single_file_of_shards_is_resumed_from_by_another_strategy(tmp_path):
+    straight = fit(tmp_path / "straight", use_distributed_sampler=False)
+    folder = tmp_path / "straight" / "epoch_0_batch_2.ckpt"
+    single = to_single_file(folder)
+    assert single == str(folder).removesuffix(".ckpt") + "-single.ckpt"
+    assert checkpoint.problem(single) is None
+    resumed = fit(tmp_path / "again", seed=2, parallel=None, ckpt_path=single, options={"strict_resume": True})
+    assert resumed.losses == straight.losses[2:]
+    with pytest.raises(FileExistsError):
+        to_single_file(folder)
+    assert sorted(os.listdir(tmp_path / "straight")) == sorted([*names(tmp_path / "straight"), "last.ckpt"]), (
+        "nothing else is left there"
+    )
+
+
+def test_damaged_or_other_directories_do_not_become_a_file(tmp_path):
+    with pytest.raises(CheckpointFileError, match="is not a directory of shards"):
+        to_single_file(tmp_path)
+    fit(tmp_path, max_epochs=1)
+    folder = tmp_path / "epoch_0_batch_5.ckpt"
+    flip(folder / "__0_0.distcp")
+    with pytest.raises(CheckpointFileError, match="is damaged: the checksum of its file __0_0"):
+        to_single_file(folder)
 
 
 def test_verifying_leaves_other_strategies_and_directories_of_others_alone(tmp_path):

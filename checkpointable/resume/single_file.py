@@ -1,0 +1,77 @@
+"""Makes one file of a checkpoint in shards, which every strategy and ``load_from_checkpoint`` read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from checkpointable._errors import CheckpointableWarning, CheckpointFileError
+from checkpointable.lightning_internals.model_parallel import REST
+from checkpointable.policy.names import KEY, SUFFIX
+from checkpointable.storage.format import shards
+from checkpointable.storage.local import store_at
+from checkpointable.storage.paths import absolute, parent
+from checkpointable.storage.staging.snapshot import Snapshot
+
+
+def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | None = None) -> str:
+    """Make one checkpoint file of a checkpoint in shards, which stays as it is.
+
+    The weights and the optimizers are put together in memory, on the CPU, by ``torch.distributed.checkpoint``. A run
+    resumes from the file with any strategy.
+
+    Args:
+        path: The directory, or a link to it.
+        to: The file, a local path or a URL; by default beside the directory, with ``-single`` after its name. A file
+            of that name is never overwritten.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        CheckpointFileError: If it is not a checkpoint in shards, or is damaged.
+        FileExistsError: If there is a file of that name.
+        SaveError: If the file is damaged after it was written.
+        OSError: If the file system refuses.
+    """
+    place = os.path.realpath(path)
+    if not os.path.isfile(os.path.join(place, REST)):
+        raise CheckpointFileError(f"{path} is not a directory of shards with a complete {REST}.")
+    if not shards.is_marked(place):
+        warnings.warn(f"{place} has no marker of checkpointable: not verified.", CheckpointableWarning, stacklevel=2)
+    elif (problem := shards.problem(place)) is not None:
+        raise CheckpointFileError(f"{place} is damaged: {problem}. Use another checkpoint.")
+    target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
+    checkpoint = _whole(Path(place))
+    content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
+    store_at(parent(target)).write(content, target, overwrite=False)
+    return target
+
+
+def _whole(folder: Path) -> dict[str, Any]:
+    """The checkpoint as Lightning's strategies for whole files save it."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpointable-single-") as aside:
+        whole = Path(aside) / "whole.pt"
+        dcp_to_torch_save(folder, whole)
+        found: dict[str, Any] = torch.load(whole, map_location="cpu", weights_only=True)
+    rest: dict[str, Any] = torch.load(folder / REST, map_location="cpu", weights_only=True)
+    names = sorted((name for name in found if name.startswith("optimizer_")), key=lambda name: int(name[10:]))
+    weights = found["state_dict"] if "state_dict" in found else found["model"]  # as FSDPStrategy names them
+    states = {"optimizer_states": [_by_number(found[name]) for name in names]} if names else {}
+    return {**rest, "state_dict": weights, **states}
+
+
+def _by_number(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer by the numbers of its parameters, as ``Optimizer.state_dict`` has it."""
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    numbers = {name: number for number, name in enumerate(names)}
+    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
+    return {"state": {numbers[name]: it for name, it in state["state"].items()}, "param_groups": groups}
