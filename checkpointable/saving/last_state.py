@@ -31,6 +31,7 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     else:
         saver.wait_for_file()
     if interrupt.pressed_again:
+        saver.abandon()
         launched.kill(trainer)
     failures.say_where_to_resume(exception, saver, session.progress.position)
     launched.end_hung(trainer, exception)

@@ -173,6 +173,10 @@ class Saver:
         """Wait until a save that is in progress is on disk, on any thread."""
         self._writer.wait(_DYING_SECONDS)
 
+    def abandon(self) -> None:
+        """Wait for no save any more."""
+        self._writer.abandon()
+
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
         if self._snapshot is not None and self._only_steps_change is None:

@@ -152,7 +152,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     begin when a request is sent.
     """
     result: Future[T] = Future()
-    run_in_thread(call, result, name="checkpointable-upload", daemon=True)
+    run_in_thread(call, result, name="checkpointable-upload")
     concurrent.futures.wait([result], seconds)
     if not result.done():
         raise TimeoutError(f"no answer for {seconds:g} s")

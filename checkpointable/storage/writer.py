@@ -1,11 +1,13 @@
 """The background thread that writes: one save at a time.
 
-The thread lives as long as its save, and the interpreter waits for it at exit. A forked process has no such thread, and
-a copy of a writer is idle. So a running save does not affect loader workers and deep copies of a module.
+The thread lives as long as its save, and the interpreter waits for it at exit, unless the save is abandoned. A forked
+process has no such thread, and a copy of a writer is idle. So a running save does not affect loader workers and deep
+copies of a module.
 """
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import math
 import os
@@ -15,9 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_AWAITED: set[Future[Any]] = set()  # at exit
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_AWAITED.clear)
 
 
 @dataclass(eq=False)
@@ -48,6 +54,10 @@ class Writer(Generic[T]):
         self._process = os.getpid()
         self._result = Future()
         if background:
+            _AWAITED.add(self._result)
+            self._result.add_done_callback(_AWAITED.discard)
+            atexit.unregister(_wait_at_exit)
+            atexit.register(_wait_at_exit)  # the latest is called first, while all that the work needs is still there
             run_in_thread(partial(self._timed, work), self._result, name="checkpointable-writer")
         else:
             _run(partial(self._timed, work), self._result)
@@ -56,6 +66,11 @@ class Writer(Generic[T]):
         """Wait until the work is done, at most ``seconds``."""
         if self._result is not None and self.is_busy:
             concurrent.futures.wait([self._result], seconds)
+
+    def abandon(self) -> None:
+        """Let the interpreter end in the middle of the work."""
+        if self._result is not None:
+            _AWAITED.discard(self._result)
 
     def take(self) -> T | None:
         """Wait for the work, and return its result, or raise what it raised, once; ``None`` if there was no work."""
@@ -76,9 +91,13 @@ class Writer(Generic[T]):
         return (type(self), ())
 
 
-def run_in_thread(work: Callable[[], T], result: Future[T], *, name: str, daemon: bool = False) -> None:
+def _wait_at_exit() -> None:
+    concurrent.futures.wait(_AWAITED)
+
+
+def run_in_thread(work: Callable[[], T], result: Future[T], *, name: str) -> None:
     """Do work on a new thread, or at once where none can be started, as while the interpreter exits."""
-    thread = threading.Thread(target=_run, args=(work, result), name=name, daemon=daemon)
+    thread = threading.Thread(target=_run, args=(work, result), name=name, daemon=True)
     try:
         thread.start()
     except RuntimeError:

@@ -1,8 +1,8 @@
 """Trains on two ranks that Lightning launches, of which one dies, raises or hangs.
 
-Arguments: a directory; what happens: ``"terminated"``, ``"killed"``, ``"raises"``, ``"stopped"``, ``"asleep"`` or
-``"nothing"``; to which rank; and how many seconds each file takes to become durable on rank 0. Each rank notes its
-process and the batches that it trains.
+Arguments: a directory; what happens: ``"interrupted"`` (Ctrl-C, which reaches both), ``"terminated"``, ``"killed"``,
+``"raises"``, ``"stopped"``, ``"asleep"`` or ``"nothing"``; to which rank; and how many seconds each file takes to
+become durable on rank 0. Each rank notes its process and the batches that it trains.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Bad(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == BATCH and trainer.global_rank == self.rank and self.what != "nothing":
             (self.where / "happened").write_text(str(time.time()))
+            if self.what == "interrupted":
+                for process in (self.where / "processes").read_text().split():
+                    os.kill(int(process), signal.SIGINT)
+                return
             if self.what == "terminated":
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -64,6 +68,7 @@ class Recorded(Net):
 if __name__ == "__main__":
     where, what, rank, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     record = where / "record"
     with (where / "processes").open("a") as processes:

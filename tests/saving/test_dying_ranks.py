@@ -81,6 +81,27 @@ def test_rank_that_hangs_does_not_outlive_the_others(run):
     assert "Resume from" in forked.errors_of(run / "output").read_text()
 
 
+def interrupt_twice(where):
+    """A second Ctrl-C while a file is written; return the exit status, and the seconds since."""
+    process = start(where, "interrupted", 1, 30.0)
+    while not (where / "happened").exists() or not list((where / "files").glob(".checkpointable-*.tmp")):
+        time.sleep(0.01)
+    time.sleep(1)  # rank 0 waits for the file now, or will find that it was pressed again
+    (where / "happened").write_text(str(time.time()))
+    for each in alive(where):
+        os.kill(int(each), signal.SIGINT)
+    return all_end(where, process)
+
+
+def test_second_ctrl_c_ends_all_ranks_without_the_file_that_is_written(run, tmp_path_factory):
+    code, seconds = interrupt_twice(run)
+    assert code == 130
+    assert seconds < 25, "the file takes 30 s"
+    assert files(run) == []
+    start(run, "nothing", 0).join()
+    assert not list((run / "files").glob(".checkpointable-*.tmp"))
+
+
 @pytest.mark.sweep
 def test_launched_rank_ends_with_zero_at_sigterm_so_that_rank_0_may_finish_its_file(run, tmp_path_factory):
     """Else Lightning would kill rank 0, which has the exit status of the signal."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -237,3 +239,26 @@ def test_fork_while_work_is_under_way_has_none_and_does_not_hang(gate):
     assert writer.is_busy
     gate.opened.set()
     assert writer.take() == "done"
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_interpreter_waits_for_the_work_unless_it_is_abandoned(tmp_path, abandoned):
+    script = f"""
+import threading, time
+from pathlib import Path
+from checkpointable.storage.writer import Writer
+
+begun = threading.Event()
+
+def work():
+    begun.set()
+    time.sleep({600 if abandoned else 1})
+    Path({str(tmp_path / "done")!r}).touch()
+
+writer = Writer()
+writer.start(work, background=True)
+begun.wait()
+{"writer.abandon()" if abandoned else ""}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "done").exists() != abandoned
