@@ -84,7 +84,7 @@ def test_pickled_trainer_comes_back_in_another_process(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
         cwd=HERE.parent,  # the module of the pickled Net is imported from there
     )
     assert done.stdout.split() == ["True", "_ObservedFitLoop", "_FitLoop"]
