@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +18,7 @@ from checkpointable import CheckpointingMixin, CheckpointingModule
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.lightning_internals.tree import combined
 from checkpointable.saving import saver
+from checkpointable.storage.format import archive, zip_directory
 from checkpointable.storage.staging.snapshot import Snapshot
 
 SOON_SECONDS = saver._SOON_SECONDS  # after which a save that is due gives way to one that is under way
@@ -40,6 +43,16 @@ def write_archive(checkpoint: dict[str, Any], file: BinaryIO, metadata: dict[str
     """A checkpoint file as ours are."""
     for piece in Snapshot(checkpoint, metadata).pieces():
         file.write(piece)
+
+
+def seal(path: Path) -> None:
+    """Give an archive that ``zipfile`` has written the seal of ours."""
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.comment = bytes(archive.SEAL_SIZE)
+    with open(path, "r+b") as file:
+        directory = zip_directory.read(file)
+        file.seek(-archive.SEAL_SIZE, os.SEEK_END)
+        file.write(archive.seal(zlib.crc32(directory.raw + directory.end)))
 
 
 def durable_io() -> DurableCheckpointIO:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
@@ -19,6 +18,7 @@ from checkpointable.policy.verdict import Verdict
 from checkpointable.storage.format import checkpoint
 
 FORMAT = 1
+_LATEST = 253402300800.0  # the year 10000, in seconds since the epoch of Unix time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class FileMetadata(_Facts):
         if missing:
             raise CheckpointFileError(f"{path} has metadata without {', '.join(missing)}.")
         wrong = misfits(cls, metadata)
-        if not wrong and not -math.inf < metadata["created"] < math.inf:
+        if not wrong and not 0 <= metadata["created"] < _LATEST:
             wrong = [f"created is {metadata['created']}"]
         if wrong:
             raise CheckpointFileError(f"{path} has metadata of a wrong type: {', '.join(wrong)}.")

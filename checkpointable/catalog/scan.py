@@ -7,7 +7,6 @@ import math
 import os
 import stat
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,7 @@ from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.storage import files
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import archive, verify, zip_directory
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote, normalize_path, parent
 
@@ -125,7 +124,7 @@ def inspect(path: str) -> CheckpointInfo | Unreadable | None:
         if "data.pkl" in names and not _names_our_member(path):
             return None
         why = str(error).removeprefix(f"{path} ").rstrip(".") if archive.MEMBER in names else "its directory is damaged"
-        problem = archive.problem(path) or why
+        problem = verify.problem(path) or why
         return Unreadable(path=path, problem=problem, modified=files.modified(path))
 
 
@@ -147,11 +146,12 @@ def _names_our_member(path: str) -> bool:
 def _members(path: str) -> set[str] | None:
     """The names of the members of an archive, or ``None`` if it cannot be opened as one."""
     try:
-        with files.open_file(path) as file, zipfile.ZipFile(file) as opened:
-            return {name.rpartition("/")[2] for name in opened.namelist()}
+        with files.open_file(path) as file:
+            entries = zip_directory.read(file).entries()
+            return {entry.name.rpartition(b"/")[2].decode(errors="replace") for entry in entries}
     except RemoteError:
         raise
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except archive.DAMAGE:
         return None
 
 

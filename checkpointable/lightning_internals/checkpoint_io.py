@@ -14,7 +14,7 @@ from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.names import KEY
 from checkpointable.storage.files import open_file, read_bytes
-from checkpointable.storage.format import archive, safe_load
+from checkpointable.storage.format import safe_load, verify
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
@@ -73,7 +73,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 f" one file of it: checkpointable.to_single_file({place!r})."
             )
         with _open(place) as file:
-            wrong = archive.problem_in(file)
+            wrong = verify.problem_in(file)
             file.seek(0)
             is_archive = file.read(2) == b"PK"
             file.seek(0)

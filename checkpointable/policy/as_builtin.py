@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
+_MOST = 1 << 63  # no number of a run is as large
 _SEQUENCES = (tuple, frozenset, Sequence)
 
 
@@ -64,7 +65,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return isinstance(value, list) and all(_fits(_item(hint), item) for item in value)
     if origin is Mapping:
         return isinstance(value, dict) and all(_fits(get_args(hint)[1], item) for item in value.values())
-    return hint is Any or type(value) is hint or (hint is float and type(value) is int)
+    if hint in (int, float) and type(value) is int:
+        return abs(value) < _MOST
+    return hint is Any or type(value) is hint
 
 
 def _encoded(hint: Any, value: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from checkpointable.policy import names
 from checkpointable.storage import commit, commit_directory, direct
 from checkpointable.storage.files import exists
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote, normalize_path
 from checkpointable.storage.remote import RemoteStore
@@ -92,7 +92,7 @@ def write(content: Content, path: Path, *, overwrite: bool) -> None:
 
 def _problem(path: Path) -> str | None:
     with direct.open_file(path) as file:
-        return archive.problem_in(file)
+        return verify.problem_in(file)
 
 
 def store_at(directory: str | os.PathLike[str]) -> Store:

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from checkpointable import CheckpointableWarning, latest
 from checkpointable.saving.save_task import SaveTask
 from checkpointable.storage import commit
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 
 _NOBODY = 65534
 _HEAVY = 1 << 23  # rows of three numbers of four bytes: 96 MB
@@ -211,7 +211,7 @@ def read(where: str, until: str, seen: str | None = None) -> dict[str, Any]:
                 continue
             except Exception as error:  # noqa: BLE001  # whatever it is, it is reported
                 damaged.append(f"{path.name}: {error!r}")
-            problem = archive.problem(path)
+            problem = verify.problem(path)
             if problem not in (None, "there is no such file"):
                 damaged.append(f"{path.name}: {problem}")
             done += 1

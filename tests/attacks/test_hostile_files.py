@@ -13,7 +13,7 @@ from nets import Net, load, loader, trainer, write_archive
 
 from checkpointable import CheckpointableWarning, best, latest
 from checkpointable.catalog.info import read_info
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import archive, verify
 
 
 class Evil:
@@ -72,7 +72,7 @@ def small(tmp_path):
 
 def assert_found_or_harmless(path, whole) -> bool:
     """Whether the damage was found. If not, what is read is what was written."""
-    if archive.problem(path) is not None:
+    if verify.problem(path) is not None:
         return True
     read = load(path)
     assert read["epoch"] == 3

@@ -11,7 +11,7 @@ import torch
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
 from checkpointable.policy.position import Position
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 
 
 def saved(record: Path) -> list[str]:
@@ -27,7 +27,7 @@ def assert_whole(directory: Path) -> None:
     """Every file of a final name verifies, and every link leads to one."""
     for path in directory.glob("*.ckpt"):
         assert path.exists(), f"{path.name} leads to {os.readlink(path)}, which is not there"
-        problem = archive.problem(path)
+        problem = verify.problem(path)
         assert problem is None, f"{path.name}: {problem}"
         torch.load(path, weights_only=True)
 

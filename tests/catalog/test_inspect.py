@@ -11,7 +11,7 @@ from catalog.conftest import Make
 from checkpointable import CheckpointFileError
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import Unreadable, inspect, scan
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 
 
 def test_inspect_own_file_is_described(make: Make) -> None:
@@ -65,4 +65,4 @@ def test_scan_any_truncation_of_a_file_is_damage_and_never_raises(make: Make) ->
     for length in [0, *range(2, len(data), 7)]:
         path.write_bytes(data[:length])
         unreadable = [lost.path for lost in scan(path).unreadable]
-        assert unreadable == [str(path)] or archive.problem(path), "cut inside the seal: found when it is verified"
+        assert unreadable == [str(path)] or verify.problem(path), "cut inside the seal: found when it is verified"

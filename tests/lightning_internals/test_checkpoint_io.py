@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from nets import durable_io
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import archive, verify
 from checkpointable.storage.local import LocalStore, store_at
 from checkpointable.storage.staging.snapshot import Snapshot
 
@@ -73,7 +73,7 @@ def test_checkpoint_of_ours_carries_its_metadata_as_a_member(tmp_path):
 
 def test_checkpoint_without_our_key_is_written_without_metadata(tmp_path):
     durable_io().save_checkpoint(PLAIN, tmp_path / "a.ckpt")
-    assert archive.problem(tmp_path / "a.ckpt") is None
+    assert verify.problem(tmp_path / "a.ckpt") is None
     with pytest.raises(CheckpointFileError, match="it was not written by checkpointable"):
         archive.read_metadata(tmp_path / "a.ckpt")
 
@@ -130,7 +130,7 @@ def test_write_to_a_taken_name_leaves_the_other_file_untouched(tmp_path):
         store.write(Snapshot(OURS, None), str(path), overwrite=False)
     assert path.read_bytes() == b"of another run"
     store.write(Snapshot(OURS, None), str(path), overwrite=True)  # the twin: asked to, it does
-    assert archive.problem(path) is None
+    assert verify.problem(path) is None
 
 
 def test_save_by_the_handler_of_a_signal_inside_a_save_writes_both_files(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_load_of_a_malicious_bare_pickle_executes_nothing(tmp_path):
 def test_metadata_of_a_malicious_archive_executes_nothing(tmp_path):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "executed"
     torch.save({"evil": Evil(trace)}, path)
-    assert archive.problem(path) is None
+    assert verify.problem(path) is None
     with pytest.raises(CheckpointFileError):
         archive.read_metadata(path)
     assert not trace.exists()

@@ -19,7 +19,7 @@ from checkpointable import (
     best,
     latest,
 )
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import archive, verify
 from checkpointable.storage.ranges import RangeReader
 
 LARGE = 50 << 20
@@ -126,14 +126,14 @@ def test_metadata_of_a_large_file_is_read_by_its_end_alone(s3, wire):
     wire.reset()
     assert len(Checkpoints(s3)) == 1
     assert wire.received < 1 << 20
-    assert archive.problem(url) is None  # the twin: verifying reads all of it
+    assert verify.problem(url) is None  # the twin: verifying reads all of it
     assert wire.received > LARGE
 
 
 def test_outage_raises_rather_than_start_anew(s3, wire):
     put(f"{s3}/a.ckpt", checkpoint())
     wire.cut()
-    for read in (latest, best, Checkpoints, archive.problem, archive.read_metadata):
+    for read in (latest, best, Checkpoints, verify.problem, archive.read_metadata):
         with pytest.raises(RemoteError, match=r"cannot reach s3://.*Could not connect.* Check that"):
             read(f"{s3}/a.ckpt")
 

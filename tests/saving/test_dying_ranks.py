@@ -14,7 +14,7 @@ import forked
 import pytest
 from nets import files
 
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 
 SCRIPT = Path(__file__).parent / "dying_ranks.py"
 HAPPENS = [(what, rank) for what in ("killed", "raises", "asleep") for rank in (0, 1)] + [("stopped", 1)]
@@ -72,7 +72,7 @@ def test_save_under_way_is_finished_where_the_other_rank_is_killed(run):
     code, _ = all_end(run, start(run, "killed", 1, 12.0))
     assert code != 0
     assert files(run) == ["epoch_0_batch_5.ckpt"]
-    assert archive.problem(str(run / "files" / "epoch_0_batch_5.ckpt")) is None
+    assert verify.problem(str(run / "files" / "epoch_0_batch_5.ckpt")) is None
 
 
 def test_rank_that_hangs_does_not_outlive_the_others(run):

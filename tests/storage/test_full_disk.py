@@ -15,7 +15,7 @@ from nets import durable_io
 
 from checkpointable._errors import SaveError
 from checkpointable.storage.commit import commit, prepare
-from checkpointable.storage.format import archive
+from checkpointable.storage.format import verify
 
 SIZE = 2 << 20
 
@@ -57,7 +57,7 @@ def test_commit_that_does_not_fit_raises_and_leaves_no_temporary(small_disk, ove
         commit(
             small_disk / "a.ckpt",
             lambda file: file.write(bytes(SIZE + 1)),
-            problem=archive.problem,
+            problem=verify.problem,
             overwrite=overwrite,
         )
     assert caught.value.errno == errno.ENOSPC
@@ -109,4 +109,4 @@ def test_save_of_a_checkpoint_that_does_not_fit_raises_and_leaves_the_old_one_in
         ours.save_checkpoint(checkpoint(size_bytes), path)
     assert path.read_bytes() == before
     assert names(small_disk) == ["a.ckpt"]
-    assert archive.problem(path) is None
+    assert verify.problem(path) is None

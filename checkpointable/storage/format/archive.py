@@ -18,11 +18,24 @@ from typing import Any, BinaryIO
 
 from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.storage.files import open_file
+from checkpointable.storage.format import zip_directory
 
 MEMBER = "checkpointable.json"
 _SEAL = b"checkpointable crc32 "
 SEAL_SIZE = len(_SEAL) + 8
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+_NAME = f"archive/{MEMBER}".encode()
+_MOST_METADATA = 1 << 22  # bytes
+_LENGTHS_AT = 26  # in the header of a member: those of its name and its extra field
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 _FLOAT = "__float__"  # JSON has no infinity and no NaN
 _NOT_FINITE = ("nan", "inf", "-inf")
 
@@ -46,12 +59,14 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     """The metadata of an open checkpoint file; ``CheckpointFileError`` if it is no archive, or has none to read."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            member = next((name for name in archive.namelist() if name.endswith(f"/{MEMBER}")), None)
-            decoded = None if member is None else json.loads(archive.read(member), object_hook=decode)
+        directory = zip_directory.read(file)
+        member = directory.last_named(_NAME)
+        if member is not None and not has_intact_seal(directory):
+            raise zipfile.BadZipFile("the checksum of its directory does not match")
+        decoded = None if member is None else json.loads(_content(file, member), object_hook=decode)
     except RemoteError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CheckpointFileError(f"{path} is not an intact checkpoint: {error}.") from error
     if decoded is None:
         raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
@@ -60,44 +75,27 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     return decoded
 
 
-def problem(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with the bytes of a checkpoint file, local or remote, or ``None``. Reads all of it."""
-    try:
-        with open_file(path) as file:
-            return problem_in(file)
-    except FileNotFoundError:
-        return "there is no such file"
-    except RemoteError:
-        raise
-    except OSError as error:
-        return f"cannot be opened: {error}"
+def has_intact_seal(directory: zip_directory.Directory) -> bool:
+    """Whether the comment of an archive is the checksum of its directory."""
+    return directory.comment == seal(zlib.crc32(directory.end, zlib.crc32(directory.raw)))
 
 
-def problem_in(file: BinaryIO) -> str | None:
-    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it."""
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return "an empty file"
-    try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = first_damaged(file, archive)
-            names = archive.namelist()
-            file.seek(archive.start_dir)
-            directory = file.read(max(size - archive.start_dir - SEAL_SIZE, 0))  # 0 if it has shrunk meanwhile
-    except zipfile.BadZipFile as error:
-        return f"not an intact zip archive ({size:,} bytes; {error})"
-    except RemoteError:
-        raise
-    except _DAMAGE as error:
-        return f"cannot be read to its end: {type(error).__name__}: {error}"
-    if damaged is not None:
-        return f"the checksum of its member {damaged} does not match: the bytes were changed after they were written"
-    ours = any(name.endswith(f"/{MEMBER}") for name in names) or archive.comment.startswith(_SEAL)
-    if ours and archive.comment != seal(zlib.crc32(directory)):
-        return "the checksum of its directory does not match: the bytes were changed after they were written"
-    if not any(name.endswith("/data.pkl") for name in names):
-        return "a zip archive, but not one that torch.save wrote"
-    return None
+def is_sealed(directory: zip_directory.Directory) -> bool:
+    """Whether an archive ends as ours do."""
+    return directory.comment.startswith(_SEAL)
+
+
+def _content(file: BinaryIO, member: zip_directory.Entry) -> bytes:
+    """The bytes of a small member, which is stored as it is."""
+    if not member.is_plain or member.packed != member.size or member.size > _MOST_METADATA:
+        raise zipfile.BadZipFile(f"metadata of {member.size:,} bytes that was not stored by checkpointable")
+    file.seek(member.start + _LENGTHS_AT)
+    name_size, extra_size = struct.unpack("<2H", file.read(4))
+    file.seek(name_size + extra_size, os.SEEK_CUR)
+    content = file.read(member.size)
+    if zlib.crc32(content) != member.checksum:
+        raise zipfile.BadZipFile("the checksum of its metadata does not match")
+    return content
 
 
 def _encode(value: Any) -> Any:
@@ -113,45 +111,3 @@ def _encode(value: Any) -> Any:
 def decode(value: dict[str, Any]) -> dict[str, Any] | float:
     """The hook of ``json`` that undoes what ``encode`` does to numbers that are not finite."""
     return float(value[_FLOAT]) if len(value) == 1 and value.get(_FLOAT) in _NOT_FINITE else value
-
-
-_BLOCK = 1 << 22
-_UTF_8 = 0x800
-_FLAGS = _UTF_8 | 0x8  # a descriptor follows the data
-_HEADER = struct.Struct("<4s22x2H")
-
-
-def first_damaged(file: BinaryIO, archive: zipfile.ZipFile) -> str | None:
-    """The name of the first member whose bytes do not match its checksum, or ``None``. One cut short is an error."""
-    if not all(_is_plain(info) for info in archive.infolist()):
-        return archive.testzip()  # another tool wrote it, or it is damaged; this is slower
-    block = memoryview(bytearray(_BLOCK))
-    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-        file.seek(info.header_offset)
-        header = file.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            raise EOFError(f"it ends before the header of {info.filename}")
-        mark, name_size, extra_size = _HEADER.unpack(header)
-        if mark != b"PK\3\4" or file.read(name_size) != info.orig_filename.encode():
-            raise zipfile.BadZipFile(f"{info.filename} has no valid header")
-        file.seek(extra_size, 1)
-        if info.compress_size != info.file_size or _checksum(file, info.file_size, block) != info.CRC:
-            return info.filename
-    return None
-
-
-def _is_plain(info: zipfile.ZipInfo) -> bool:
-    """Whether the directory describes a member as torch's writer does: stored, not encrypted, with a UTF-8 name."""
-    named = info.flag_bits & _UTF_8 != 0 or info.orig_filename.isascii()
-    return info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & ~_FLAGS and named
-
-
-def _checksum(file: BinaryIO, size: int, block: memoryview) -> int:
-    crc = 0
-    while size:
-        count = file.readinto(block[: min(size, len(block))])  # type: ignore[attr-defined]  # all files passed here have it
-        if not count:
-            raise EOFError(f"it ends {size:,} bytes too early")
-        crc = zlib.crc32(block[:count], crc)
-        size -= count
-    return crc

@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from checkpointable.storage.files import open_file
-from checkpointable.storage.format import archive, shards
+from checkpointable.storage.format import archive, shards, verify
 
 
 def problem(path: str | os.PathLike[str]) -> str | None:
     """What is wrong with the bytes of a checkpoint, local or remote, or ``None``. Reads all of it."""
-    return shards.problem(path) if shards.is_marked(path) else archive.problem(path)
+    return shards.problem(path) if shards.is_marked(path) else verify.problem(path)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:

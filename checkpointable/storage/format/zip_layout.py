@@ -114,10 +114,10 @@ def _in_order(
             yield piece
         crcs.append(crc)
         yield place.descriptor(crc)
-    end = directory(places, crcs, comment_size=archive.SEAL_SIZE if sealed else 0)
-    yield end
+    last = directory(places, crcs, comment_size=archive.SEAL_SIZE if sealed else 0)
+    yield last
     if sealed:
-        yield archive.seal(zlib.crc32(end))
+        yield archive.seal(zlib.crc32(last))
 
 
 def size(places: Sequence[Place], *, sealed: bool) -> int:
@@ -134,15 +134,16 @@ def _identity(places: Sequence[Place], crcs: Sequence[int]) -> bytes:
 def directory(places: Sequence[Place], crcs: Sequence[int], *, comment_size: int) -> bytes:
     """The end of the archive without its comment."""
     entries = b"".join(place.entry(crc) for place, crc in zip(places, crcs, strict=True))
-    start, count = places[-1].end, len(places)
-    numbers = (count, count, len(entries), start)
-    end64 = struct.pack("<4sQHHII4Q", b"PK\6\6", 44, 0x031E, 0x2D, 0, 0, *numbers)
-    locator = struct.pack("<4sIQI", b"PK\6\7", 0, start + len(entries), 1)
+    return entries + end(len(places), len(entries), places[-1].end, comment_size=comment_size)
+
+
+def end(count: int, size: int, start: int, *, comment_size: int) -> bytes:
+    """What follows the entries of so many members, which take ``size`` bytes from ``start`` on."""
+    end64 = struct.pack("<4sQHHII4Q", b"PK\6\6", 44, 0x031E, 0x2D, 0, 0, count, count, size, start)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, start + size, 1)
     few = min(count, 0xFFFF)
-    end = struct.pack(
-        "<4s4H2IH", b"PK\5\6", 0, 0, few, few, min(len(entries), _LIMIT), min(start, _LIMIT), comment_size
-    )
-    return entries + end64 + locator + end
+    last = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, few, few, min(size, _LIMIT), min(start, _LIMIT), comment_size)
+    return end64 + locator + last
 
 
 def directory_size(places: Sequence[Place]) -> int:

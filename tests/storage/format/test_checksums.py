@@ -13,7 +13,7 @@ import pytest
 import torch
 from nets import write_archive
 
-from checkpointable.storage.format.archive import first_damaged
+from checkpointable.storage.format.verify import first_damaged
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 CHECKPOINT = {"weight": torch.arange(3000.0), "bias": torch.arange(7), "größe": torch.zeros(0), "last": torch.ones(90)}
