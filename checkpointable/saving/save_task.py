@@ -22,6 +22,7 @@ from checkpointable.policy.reasons import Reason
 from checkpointable.policy.retention import SavedFile
 from checkpointable.saving import pointers
 from checkpointable.saving.kept_files import KeptFiles
+from checkpointable.storage.commit import NotSyncedError
 from checkpointable.storage.files import freed_bytes
 from checkpointable.storage.store import Store
 
@@ -153,8 +154,8 @@ class SaveTask:
             self._delete(to_delete)
             deleted = [path for path in to_delete if not self.store.exists(path)]
             self.kept = before.without(deleted)
-            free = self.store.free_bytes() or 0
-        if free < self.size:
+            free = self.store.free_bytes()
+        if free is not None and free < self.size:
             tried = f"; deleted to make room: {', '.join(deleted)}" if deleted else ""
             raise SaveError(
                 f"no room in {self.store.directory}: a checkpoint takes {self.size:,} bytes, {free:,} are free,"
@@ -197,6 +198,9 @@ class SaveTask:
                 self.write(path, overwrite=path in replaceable and self._is_own(path))
             except FileExistsError:
                 version += 1
+            except NotSyncedError as error:
+                self.messages.append(f"{path} is saved, but its name is not durable: {error}. A power cut may lose it.")
+                return path
             else:
                 return path
 

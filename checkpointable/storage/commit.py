@@ -15,11 +15,12 @@ import shutil
 import socket
 import stat
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from checkpointable._errors import SaveError
+from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.policy.names import TEMPORARY_PREFIX
 
 try:
@@ -30,6 +31,14 @@ except ImportError:
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
 _IN_USE: set[str] = set()  # temporary files of this process, from all its threads
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EIO, errno.EACCES, errno.EPERM}
+_UNSYNCED: set[int] = set()  # devices on which no directory can be synced, as was seen at the start
+
+
+class NotSyncedError(OSError):
+    """A file has its name, and the system has failed to make that name durable."""
+
+
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
 
 
@@ -63,7 +72,15 @@ def commit(
         if wrong is not None:
             raise SaveError(f"{path} is damaged after it was written: {wrong}. It was not kept. Save to another disk.")
         _publish(temporary, path, overwrite=overwrite)
-    sync_directory(path.parent)
+    sync_name(path)
+
+
+def sync_name(path: Path) -> None:
+    """Make the name of a file durable that has just got it; ``NotSyncedError`` if that fails."""
+    try:
+        sync_directory(path.parent)
+    except OSError as error:
+        raise NotSyncedError(error.errno, error.strerror, str(path.parent)) from error
 
 
 def point(link: Path, target: Path) -> None:
@@ -87,14 +104,18 @@ def remove(path: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable. On Windows this is not possible, and does nothing."""
+    """Make the names in a directory durable. Where ``prepare`` has seen that this is not possible, it does nothing."""
     if os.name == "nt":
         return
-    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC or os.stat(directory).st_dev not in _UNSYNCED:
+            raise
 
 
 def prepare(directory: Path, *, below: bool = False) -> None:
@@ -103,9 +124,11 @@ def prepare(directory: Path, *, below: bool = False) -> None:
     ``below`` says that files will be in its subdirectories, too. ``SaveError`` says why it cannot be used.
     """
     try:
+        _find_out_whether_names_sync(next(place for place in (directory, *directory.parents) if place.exists()))
         make(directory)
         with temporary_in(directory) as temporary:
             temporary.write_bytes(b"probe")
+        _sync_parents(directory)
     except (FileExistsError, NotADirectoryError) as error:
         raise SaveError(
             f"cannot save checkpoints in {directory}: a part of that path is a file. Choose another dirpath."
@@ -118,6 +141,32 @@ def prepare(directory: Path, *, below: bool = False) -> None:
     for leftover in directory.glob(f"{'**/' if below else ''}{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's file stays
             _delete_if_abandoned(leftover)
+
+
+def _find_out_whether_names_sync(directory: Path) -> None:
+    """As on SMB, older CIFS, and Windows' drives in WSL, which refuse it."""
+    try:
+        sync_directory(directory)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        _UNSYNCED.add(os.stat(directory).st_dev)
+        warnings.warn(
+            f"the file system of {directory} cannot make the names of files durable ({error.strerror}). Everything is"
+            " saved all the same; a power cut may lose the newest files. If that matters, choose another dirpath.",
+            CheckpointableWarning,
+            stacklevel=2,
+        )
+
+
+def _sync_parents(directory: Path) -> None:
+    """Make the directory itself durable, once, as others may have made the ones above it: a logger makes its own."""
+    device = os.stat(directory).st_dev
+    for place in directory.resolve().parents:
+        with contextlib.suppress(OSError):  # one that this user may not read is older than this run
+            if os.stat(place).st_dev != device:
+                break
+            sync_directory(place)
 
 
 def make(directory: Path) -> None:
@@ -187,18 +236,21 @@ def _copy(target: Path, temporary: Path) -> None:
 def _delete_if_abandoned(leftover: Path) -> None:
     """Delete a temporary file that no process is writing any more.
 
-    A file of this host is deleted if its process is dead and it is not locked. (The lock protects the files of another
-    container, which can have the same host name and other process numbers.) A file of another host is deleted by age.
+    Where locks work, the lock decides of a file of this host: the number of its process may live again, or be one of
+    another container with the same host name. A file of another host is deleted by age.
     """
     name = _NAME.fullmatch(leftover.name)
     if name is None or leftover.name in _IN_USE:
         return
     status = leftover.lstat()
     is_old = time.time() - status.st_mtime > _OLD_SECONDS
-    if not is_old and (name["host"] != socket.gethostname() or _is_alive(int(name["process"]))):
+    is_of_this_host = name["host"] == socket.gethostname()
+    if fcntl is None or stat.S_ISLNK(status.st_mode):  # which nobody locks
+        if is_old or (is_of_this_host and not _is_alive(int(name["process"]))):
+            _delete(leftover)
         return
     with _try_lock(leftover, status) as is_free:
-        if is_free or (is_free is None and is_old):
+        if is_old if is_free is None else is_free and (is_old or is_of_this_host):
             _delete(leftover)
 
 
@@ -212,12 +264,9 @@ def _delete(path: Path) -> None:
 
 @contextlib.contextmanager
 def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
-    """Lock a file for the block if no process has it locked, and give whether that is so; ``None`` without locks."""
-    is_directory = stat.S_ISDIR(status.st_mode)
-    if fcntl is None or not (is_directory or stat.S_ISREG(status.st_mode)):
-        yield True
-        return
-    descriptor = os.open(leftover, (os.O_RDONLY if is_directory else os.O_RDWR) | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Lock a file or a directory for the block, and give whether no process has it locked; ``None`` without locks."""
+    kind = os.O_RDONLY if stat.S_ISDIR(status.st_mode) else os.O_RDWR
+    descriptor = os.open(leftover, kind | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         is_free: bool | None = True
         try:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from checkpointable.storage.commit import make, sync_directory, temporary_in
+from checkpointable.storage.commit import make, sync_directory, sync_name, temporary_in
 
 try:
     import fcntl
@@ -34,14 +34,12 @@ def commit(path: Path, fill: Callable[[Path], None]) -> None:
     """
     _require_free(path)
     make(path.parent)
-    with temporary_in(path.parent) as temporary:
-        temporary.mkdir()
-        with _locked(temporary):
-            fill(temporary)
-            sync_directory(temporary)
-            _require_free(path)
-            os.rename(temporary, path)
-    sync_directory(path.parent)
+    with temporary_in(path.parent) as temporary, _locked(temporary):
+        fill(temporary)
+        sync_directory(temporary)
+        _require_free(path)
+        os.rename(temporary, path)
+    sync_name(path)
 
 
 def remove(path: Path) -> None:
@@ -59,14 +57,16 @@ def _require_free(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Lock a directory for the block, which shows that it is in use; see ``commit``."""
-    if fcntl is None:
+    """Make a directory and lock it for the block, which shows that it is in use; see ``commit``."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            directory.mkdir()
+            if fcntl is None:
+                break
+            descriptor = os.open(directory, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.lexists(directory):  # else another process deleted it before it was locked
+                break
         yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

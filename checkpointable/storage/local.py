@@ -76,9 +76,13 @@ class LocalStore(Store):
         delete(Path(path))
 
     def free_bytes(self) -> int | None:
-        """Free bytes that this user may use."""
+        """Free bytes that this user may use; ``None`` where the file system does not tell."""
         place = next((place for place in (Path(self.directory), *Path(self.directory).parents) if place.exists()), None)
-        return None if place is None else shutil.disk_usage(place).free
+        try:
+            usage = None if place is None else shutil.disk_usage(place)
+        except OSError:
+            return None
+        return None if usage is None or not usage.total else usage.free
 
     def _links(self, role: str) -> Iterator[Path]:
         versions = (Path(self.path(names.versioned(role, version))) for version in itertools.count())

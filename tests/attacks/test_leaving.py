@@ -203,7 +203,8 @@ def test_interruption_right_after_the_writer_began_finds_its_file_finished(tmp_p
 @pytest.mark.parametrize("error", [RuntimeError, CrashError])
 def test_failure_of_the_writer_that_is_not_the_disks_is_raised_as_it_is(tmp_path, monkeypatch, error):
     def broken(descriptor):
-        raise error("in the background")
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise error("in the background")
 
     net = Net(dirpath=tmp_path, save_interval=2, save_on_exception=True)
     monkeypatch.setattr(os, "fsync", broken)

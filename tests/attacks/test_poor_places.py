@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import stat
 import sys
+from collections import namedtuple
 
 import pytest
 from attacks.programs import told
 from attacks.whole import assert_whole
 from nets import Net, files, links, loader, trainer
 
-from checkpointable import latest
+from checkpointable import SaveError, latest
+from checkpointable.storage import commit
 
+Usage = namedtuple("Usage", "total used free")
 WITHOUT = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
 
 
@@ -88,3 +93,64 @@ def test_process_with_room_for_one_copy_saves_in_the_background(forge, place):
     assert ended.code == 0, ended.errors
     assert ended.result == []
     assert files(place) == ["epoch_0_batch_5.ckpt"]
+
+
+@pytest.fixture
+def without_synced_names(monkeypatch):
+    """As SMB, older CIFS, and Windows' drives in WSL: files can be synced, directories cannot."""
+    real, codes = os.fsync, [errno.EINVAL]
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(codes[0], os.strerror(codes[0]))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(commit, "_UNSYNCED", set())
+    return codes
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO], ids=errno.errorcode.get)
+def test_directory_that_cannot_be_synced_is_said_once_and_saved_in(tmp_path, without_synced_names, code):
+    without_synced_names[:] = [code]
+    net = Net(dirpath=tmp_path / "new" / "runs", save_interval=1)
+    with told() as messages:
+        trainer(tmp_path).fit(net, loader(8))
+    (message,) = messages
+    assert "cannot make the names of files durable" in message
+    assert files(tmp_path / "new" / "runs") == ["epoch_0_batch_8.ckpt"]
+    assert links(tmp_path / "new" / "runs") == {"last.ckpt": "epoch_0_batch_8.ckpt"}
+    assert latest(tmp_path / "new" / "runs") == net.last_model_path
+
+
+def test_directory_that_stops_being_synced_costs_no_file_and_is_said_each_time(
+    tmp_path, without_synced_names, monkeypatch
+):
+    """It is no property of the place then. The files are on the list of those that are kept."""
+    monkeypatch.setattr(commit, "_find_out_whether_names_sync", lambda directory: None)  # so it is seen later
+    with told() as messages:
+        trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2), loader(5))
+    assert len([message for message in messages if "its name is not durable" in message]) == 3
+    assert files(tmp_path) == ["epoch_0_batch_5.ckpt"]
+
+
+def untold(path):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def test_file_system_that_does_not_tell_its_room_is_saved_in(tmp_path, monkeypatch):
+    """``statvfs`` gives zeros there, or fails, as with FUSE."""
+    for number, usage in enumerate([lambda _: Usage(0, 0, 0), untold]):
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        where = tmp_path / str(number)
+        with told() as messages:
+            trainer(tmp_path).fit(Net(dirpath=where, save_interval=2), loader(5))
+        assert messages == []
+        assert files(where) == ["epoch_0_batch_5.ckpt"]
+
+
+def test_file_system_that_tells_of_no_room_is_believed(tmp_path, monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 0))
+    with told(), pytest.raises(SaveError, match="no room in"):
+        trainer(tmp_path).fit(Net(dirpath=tmp_path, save_interval=2), loader(5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -109,14 +108,6 @@ def test_next_start_sweeps_what_a_dead_process_left(tmp_path):
     abandoned(tmp_path, dead.pid)
     storage.prepare(tmp_path)
     assert names(tmp_path) == []
-
-
-def test_next_start_leaves_what_a_living_process_writes(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
-        left = abandoned(tmp_path, living.pid)
-        storage.prepare(tmp_path)
-        assert names(left) == ["one", "two"]
-        living.send_signal(signal.SIGKILL)
 
 
 def test_directory_that_is_locked_is_left_whatever_its_process(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -62,6 +63,13 @@ def temporary(directory: Path, process: object, host: str | None = None) -> Path
     path = directory / f".checkpointable-{host or socket.gethostname()}-{process}-0123abcd.tmp"
     path.write_bytes(b"half")
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def test_prepare_of_a_directory_that_is_not_there_makes_it(tmp_path):
@@ -128,19 +136,38 @@ def test_prepare_deletes_what_this_process_left(tmp_path):
     assert not leftover.exists()
 
 
-def test_prepare_leaves_the_temporary_of_a_living_process(tmp_path):
+def test_prepare_leaves_the_temporary_that_a_living_process_has_locked(tmp_path):
     other = temporary(tmp_path, os.getppid())
+    with locked(other):
+        prepare(tmp_path)
+        assert other.read_bytes() == b"half"
+
+
+def test_prepare_deletes_a_temporary_whose_process_number_lives_again(tmp_path):
+    """As large as a checkpoint; the lock decides."""
+    leftover = temporary(tmp_path, os.getppid())
     prepare(tmp_path)
-    assert other.read_bytes() == b"half"
+    assert not leftover.exists()
+
+
+def test_prepare_leaves_the_link_of_a_living_process(tmp_path):
+    """Nobody locks a link."""
+    link = temporary(tmp_path, os.getppid())
+    link.unlink()
+    link.symlink_to("a.ckpt")
+    prepare(tmp_path)
+    assert link.is_symlink()
 
 
 def test_prepare_leaves_the_temporary_of_a_living_process_of_another_user(tmp_path, request):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     other = temporary(tmp_path / "open", request.getfixturevalue("process_of_another_user"))
-    request.getfixturevalue("without_privileges")
-    prepare(Path("open"))
-    assert Path("open", other.name).exists()
+    other.chmod(0o600)
+    with locked(other):
+        request.getfixturevalue("without_privileges")
+        prepare(Path("open"))
+        assert Path("open", other.name).exists()
 
 
 def test_prepare_leaves_the_temporary_of_another_host(tmp_path, dead_process):
@@ -252,3 +279,17 @@ def test_prepare_leaves_files_that_only_look_like_temporaries(tmp_path, name):
     (tmp_path / name).write_bytes(b"of another program")
     prepare(tmp_path)
     assert (tmp_path / name).read_bytes() == b"of another program"
+
+
+def test_prepare_makes_the_directories_durable_that_others_have_made(tmp_path, monkeypatch):
+    """As a logger has, of which nobody knows whether they were synced."""
+    (tmp_path / "logs" / "version_0").mkdir(parents=True)
+    real, synced = os.fsync, set()
+
+    def fsync(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    prepare(tmp_path / "logs" / "version_0" / "checkpoints")
+    assert {str(tmp_path / "logs" / "version_0"), str(tmp_path / "logs"), str(tmp_path)} <= synced
