@@ -20,6 +20,7 @@ from checkpointable.saving import attach, run_state
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
+    import torch
     from lightning.pytorch import Callback, LightningModule
 
     _Base = LightningModule
@@ -150,10 +151,13 @@ class CheckpointingMixin(_Base):
         super().__init_subclass__(**kwargs)
         guard(cls)
 
-    def register_buffer(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """As ``torch.nn.Module.register_buffer``; attributes such as ``best_val_loss`` do not take a name."""
+    def register_buffer(self, name: str, tensor: torch.Tensor | None, persistent: bool = True) -> None:
+        """As ``torch.nn.Module.register_buffer``; attributes such as ``best_val_loss`` do not take a name.
+
+        Torch looks for the name of the last argument where a buffer is assigned.
+        """
         with user_names.free(self, name):
-            super().register_buffer(name, *args, **kwargs)
+            super().register_buffer(name, tensor, persistent)
 
     def register_parameter(self, name: str, *args: Any, **kwargs: Any) -> None:
         """As ``torch.nn.Module.register_parameter``; attributes such as ``best_val_loss`` do not take a name."""

@@ -187,3 +187,15 @@ def test_init_that_reaches_super_through_a_helper():
             self.layer = torch.nn.Linear(2, width)
 
     assert Helped(3).save_interval == 5
+
+
+def test_buffer_that_is_not_saved_can_be_assigned_as_in_any_module():
+    """Torch looks whether ``register_buffer`` has an argument of that name."""
+    net = Net()
+    net.register_buffer("count", torch.zeros(1), persistent=False)
+    net.count = torch.ones(1)
+    net.count += 1
+    assert net.count == 2
+    assert "count" not in net.state_dict()
+    net.register_buffer("saved", torch.zeros(1))
+    assert "saved" in net.state_dict()
