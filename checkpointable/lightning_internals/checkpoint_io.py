@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,7 +62,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged.
+            CheckpointFileError: If the file is not a checkpoint, or its bytes are damaged, or torch refuses it.
             RemoteError: If a remote file system does not answer.
         """
         place = _place(path)
@@ -86,10 +87,17 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 else:
                     checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
             except Exception as error:  # a damaged file of the old format can raise anything
+                if wrong is None and weights_only is not False and isinstance(error, _REFUSALS):
+                    wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
                 if wrong is None:
                     raise
                 raise CheckpointFileError(_cannot_load(place, wrong)) from error
+            if not isinstance(checkpoint, dict):
+                raise CheckpointFileError(_cannot_load(place, f"it holds {type(checkpoint).__name__}, no checkpoint"))
             return checkpoint
+
+
+_REFUSALS = (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def _place(path: str | Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -58,15 +60,24 @@ class ResumingCheckpointIO(DurableCheckpointIO):
         try:
             return super().load_checkpoint(path, *args, **kwargs)
         except CheckpointFileError as error:
-            trainer = self._trainer()
-            fits = trainer is not None and internals.is_fitting(trainer) and internals.is_resuming(trainer)
-            if trainer is None or not fits or is_marked(path):  # a directory of shards, which is not damaged
-                raise
-            instead = newest(scan(parent(str(path)))).info
+            trainer, first = self._trainer(), error
+        fits = trainer is not None and internals.is_fitting(trainer) and internals.is_resuming(trainer)
+        if trainer is None or not fits or is_marked(path):  # a directory of shards, which is not damaged
+            raise first
+        refused = {os.path.realpath(path)}
+        while True:
+            found = scan(parent(str(path)))
+            others = [it for it in found.infos if os.path.realpath(it.path) not in refused and not is_marked(it.path)]
+            instead = newest(replace(found, infos=others)).info
             if instead is None:
-                raise
-            resume_from(trainer, instead, str(error).splitlines()[0])
-            return super().load_checkpoint(instead.path, *args, **kwargs)
+                raise first
+            try:
+                loaded = super().load_checkpoint(instead.path, *args, **kwargs)
+            except CheckpointFileError:  # its bytes are as they were written, and torch refuses it
+                refused.add(os.path.realpath(instead.path))
+            else:
+                resume_from(trainer, instead, str(first).splitlines()[0])
+                return loaded
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the trainer: a copy in another process raises for a damaged file."""
