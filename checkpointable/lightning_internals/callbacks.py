@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals.tree import find, is_a
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def of_session(trainer: Trainer, session: object) -> Any:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set where mypy does not look
         return None
     return next((it for it in callbacks(trainer) if getattr(it, "session", None) is session), None)
+
+
+def open_late(trainer: Trainer, session: object) -> None:
+    """Let our callback look into its directory, if the strategy restores a run only after ``on_fit_start``."""
+    ours = of_session(trainer, session)
+    if ours is not None and model_parallel.parts_model(trainer):
+        ours.open(trainer)
 
 
 def ask_to_save(trainer: Trainer, checkpoint: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from checkpointable.lightning_internals import launched, signals
+from checkpointable.lightning_internals import callbacks, launched, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.listener import Listener
 from checkpointable.lightning_internals.tree import Mixin, find, put_before
@@ -165,6 +165,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
 
     def run(self) -> None:
         listener = _listener(self)
+        callbacks.open_late(self.trainer, listener)
         listener.on_run_start(self.trainer)
         try:
             super().run()

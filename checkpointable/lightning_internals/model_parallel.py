@@ -68,6 +68,12 @@ def as_parted(tensor: Any) -> DTensor | None:
     return tensor if isinstance(tensor, DTensor) else None
 
 
+def of_rank(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that lies on this rank; all of it if it does not lie in parts."""
+    parted = as_parted(tensor)
+    return tensor if parted is None else parted.to_local()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with all of its parts, on the CPU if it has any. Collective for one that lies in parts."""
     parted = as_parted(tensor)

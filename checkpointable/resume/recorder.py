@@ -18,6 +18,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.catalog.info import Confirmation
+from checkpointable.lightning_internals import model_parallel
 from checkpointable.policy.lineage import Lineage
 from checkpointable.resume import traces
 from checkpointable.resume.confirmation import Comparison, Expectation, say_nothing_to_compare
@@ -191,7 +192,8 @@ def _sample(module: torch.nn.Module) -> torch.Tensor | None:
     if not trained:
         return None
     chosen = trained[:: -(-len(trained) // _SAMPLED)]
-    parts = [weight.detach().reshape(-1)[:: -(-weight.numel() // _SAMPLED)] for weight in chosen]
+    flat = [model_parallel.of_rank(weight.detach()).reshape(-1) for weight in chosen]
+    parts = [weight[:: max(-(-weight.numel() // _SAMPLED), 1)] for weight in flat]
     device = parts[0].device
     return torch.cat([part if part.device == device else part.to(device, non_blocking=True) for part in parts])
 

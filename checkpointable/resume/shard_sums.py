@@ -73,9 +73,11 @@ def _of(tensor: torch.Tensor, rank: int) -> int:
     parted = model_parallel.as_parted(tensor)
     if parted is None:
         return 0 if rank else _sum(tensor, [0] * tensor.dim(), tensor.shape)
-    coordinate: Sequence[int] = parted.device_mesh.get_coordinate() or ()
-    if any(at for at, placement in zip(coordinate, parted.placements, strict=True) if placement.is_replicate()):
-        return 0  # another rank has the same part
+    mesh = parted.device_mesh
+    coordinate: Sequence[int] = mesh.get_coordinate() or ()
+    same = any(at for at, placement in zip(coordinate, parted.placements, strict=True) if placement.is_replicate())
+    if same or not (mesh.mesh == 0).any():  # another rank has the same part, in this mesh or in a like one
+        return 0
     chunks = parted.__create_chunk_list__()  # type: ignore[no-untyped-call]
     offsets = list(chunks[0].offsets) if chunks else [0] * tensor.dim()
     return _sum(parted.to_local(), offsets, tensor.shape)

@@ -6,14 +6,17 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
+from checkpointable.catalog.info import FileMetadata
 from checkpointable.lightning_internals.model_parallel import REST
 from checkpointable.policy.names import KEY, SUFFIX
+from checkpointable.policy.reasons import Reason
 from checkpointable.storage.format import shards
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import absolute, parent
@@ -48,10 +51,19 @@ def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | No
     elif (problem := shards.problem(place)) is not None:
         raise CheckpointFileError(f"{place} is damaged: {problem}. Use another checkpoint.")
     target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
-    checkpoint = _whole(Path(place))
+    checkpoint = _as_made_by_hand(_whole(Path(place)), target)
     content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
     store_at(parent(target)).write(content, target, overwrite=False)
     return target
+
+
+def _as_made_by_hand(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+    """The checkpoint as one that the user has saved: no run deletes it, and it is not the best a second time."""
+    if KEY not in checkpoint:
+        return checkpoint
+    metadata = FileMetadata.from_dict(checkpoint[KEY]["metadata"], path)
+    made = replace(metadata, kind=Reason.MANUAL, reasons=(Reason.MANUAL,), score=None, base_name=None)
+    return {**checkpoint, KEY: {**checkpoint[KEY], "metadata": made.to_dict()}}
 
 
 def _whole(folder: Path) -> dict[str, Any]:
@@ -74,4 +86,5 @@ def _by_number(state: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for group in state["param_groups"] for name in group["params"]]
     numbers = {name: number for number, name in enumerate(names)}
     groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {"state": {numbers[name]: it for name, it in state["state"].items()}, "param_groups": groups}
+    kept = state.get("state", {})  # torch drops an empty one
+    return {"state": {numbers[name]: it for name, it in kept.items()}, "param_groups": groups}

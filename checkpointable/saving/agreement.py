@@ -46,12 +46,13 @@ def load(options: Options, trainer: Trainer, given: str | None, read: Callable[[
     if slurm.is_own_save(trainer, given):  # Lightning takes the file of an earlier job where the script gives none
         given = auto_resume.find(options, trainer) or given
     if trainer.world_size == 1:
-        read(verified.intact(trainer, given or auto_resume.find(options, trainer)))
+        path = verified.intact(trainer, given or auto_resume.find(options, trainer))
+        verified.read_by_strategy(trainer, path, read)
         return
     of_all = _of_all(trainer, None if given is None else os.fspath(given))
     path = _agreed(trainer, of_all) if any(of_all) else auto_resume.find(options, trainer)
     path = verified.intact(trainer, path)
-    failure = _failure(lambda: read(path))
+    failure = _failure(lambda: verified.read_by_strategy(trainer, path, read))
     _check_read(trainer, path, failure)
 
 

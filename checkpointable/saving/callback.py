@@ -9,7 +9,7 @@ from weakref import proxy
 import torch
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
-from checkpointable.lightning_internals import launched, loops, signals
+from checkpointable.lightning_internals import launched, loops, model_parallel, signals
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.options import Options
@@ -101,6 +101,11 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try the directory before anything is trained."""
+        if not model_parallel.parts_model(trainer):  # else the checkpoint is not restored yet
+            self.open(trainer)
+
+    def open(self, trainer: Trainer) -> None:
+        """Find and try the directory, and look for what the run that is resumed has there."""
         if not internals.fast_dev_run(trainer):
             self.session.open(trainer)
             recording.prepare(trainer, self.session)

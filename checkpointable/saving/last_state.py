@@ -28,7 +28,7 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
             with interrupt.cuts_short():
                 _save_together(trainer, session, exception)
         saver.close()
-    else:
+    elif not interrupt.pressed_again:
         saver.wait_for_file()
     if interrupt.pressed_again:
         saver.abandon()

@@ -35,6 +35,7 @@ class Shards:
     def __init__(self) -> None:
         self._group: Any = None
         self._stager: Any = None
+        self._frozen: set[str] = set()  # as the script makes the module, also at a resume
 
     def open(self, trainer: Trainer, store: Store | None) -> None:
         """Before anything is trained, if the strategy saves in shards. Collective.
@@ -42,6 +43,8 @@ class Shards:
         Raises:
             SaveError: If the store cannot hold directories.
         """
+        weights = trainer.lightning_module.named_parameters()
+        self._frozen = {name for name, weight in weights if not weight.requires_grad}
         if not model_parallel.saves_in_shards(trainer):
             return
         if store is not None and not store.has_directories:
@@ -76,12 +79,24 @@ class Shards:
         """Before a save.
 
         Raises:
-            SaveError: On all ranks, if the strategy could not read the state of the optimizers back.
+            SaveError: On all ranks, if the strategy could not read the state of the optimizers back: it looks for that
+                of each parameter that is trained.
         """
-        if model_parallel.parts_model(trainer) and request.position.step == 0 and not request.weights_only:
+        if not model_parallel.parts_model(trainer) or request.weights_only:
+            return
+        name = type(trainer.strategy).__name__
+        if request.position.step == 0:
             raise SaveError(
-                f"{type(trainer.strategy).__name__} cannot read a checkpoint in which the optimizers have made no step"
-                " yet, so none is saved before their first one."
+                f"{name} cannot read a checkpoint in which the optimizers have made no step yet, so none is saved"
+                " before their first one."
+            )
+        missing = _without_state(trainer, self._frozen)
+        if missing:
+            raise SaveError(
+                f"{name} cannot read a checkpoint in which an optimizer has no state for some of its parameters:"
+                f" {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''} have got no gradient yet. Nothing is"
+                " saved until they have. If they never get one, freeze them before the training (requires_grad=False)"
+                " or leave them out of the optimizer."
             )
 
     def _copy(self, taken: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -150,8 +165,21 @@ class StagedShards:
     def _fill(self, rest: Snapshot, metadata: Mapping[str, Any], folder: Path) -> None:
         self._tell(str(folder))
         sums = self._write(folder)
+        self._require_all(folder)
         LocalStore(folder).write(rest, str(folder / model_parallel.REST), overwrite=False)
         shards.mark(folder, metadata, shard_sums.total(sums), direct.open_file)
+
+    def _require_all(self, folder: Path) -> None:
+        """On rank 0: check that it sees the shards of all ranks."""
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+        named = {str(it.relative_path) for it in FileSystemReader(folder).read_metadata().storage_data.values()}
+        missing = sorted(name for name in named if not (folder / name).exists())
+        if missing:
+            raise SaveError(
+                f"rank 0 does not see {', '.join(missing)} in {folder}, which other ranks have written. All processes"
+                " must share the directory: choose a dirpath on a file system that they share."
+            )
 
     def _tell(self, folder: str | None) -> str | None:
         """Where rank 0 says that the others shall write. Collective."""
@@ -159,13 +187,13 @@ class StagedShards:
         torch.distributed.broadcast_object_list(told, src=0, group=self.group)
         return told[0]
 
-    def _write(self, folder: Path) -> list[dict[str, int]]:
+    def _write(self, folder: Path) -> list[Any]:
         """Write the shards; on rank 0, return the sums of all ranks. Collective."""
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.filesystem import FileSystemWriter
         from torch.distributed.checkpoint.state_dict_saver import save
 
-        sums = shard_sums.of_rank(self.state, self.rank, self.buffers)
+        sums = self._sums()
         of_ranks: list[Any] = [None] * torch.distributed.get_world_size(self.group)
         try:
             save(
@@ -179,7 +207,35 @@ class StagedShards:
             raise SaveError(f"{folder}: shards could not be written: {each}") from error
         except RuntimeError as error:
             raise SaveError(f"{folder}: another rank has ended while shards were written: {error}") from error
+        if self.rank == 0 and None in of_ranks:
+            raise SaveError(f"{folder}: rank {of_ranks.index(None)} has no memory for the sums over its shard")
         return of_ranks
+
+    def _sums(self) -> dict[str, int] | None:
+        """Those of this rank; ``None`` if there is no memory for them. The others have begun to write already."""
+        try:
+            return shard_sums.of_rank(self.state, self.rank, self.buffers)
+        except (MemoryError, RuntimeError):  # torch's allocators raise RuntimeError
+            return None
+
+
+def _without_state(trainer: Trainer, frozen: set[str]) -> list[str]:
+    """The names of parameters whose optimizer has a state for others, but none for them."""
+    names = {id(weight): name for name, weight in trainer.lightning_module.named_parameters()}
+    found: list[str] = []
+    for optimizer in trainer.optimizers:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        trained = [weight for weight in weights if names.get(id(weight), "") not in frozen]
+        lacking = [names.get(id(weight), "a parameter") for weight in trained if not optimizer.state.get(weight)]
+        is_stateless = len(lacking) == len(trained) and _may_have_no_state(optimizer, len(trainer.optimizers))
+        found += [] if is_stateless else lacking
+    return found
+
+
+def _may_have_no_state(optimizer: Any, optimizers: int) -> bool:
+    """Whether an optimizer without any state may have stepped: it is the only one, or it never has one."""
+    is_plain = isinstance(optimizer, torch.optim.SGD) and not any(it["momentum"] for it in optimizer.param_groups)
+    return is_plain or optimizers == 1
 
 
 def _stager() -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from checkpointable._errors import CheckpointFileError
+from checkpointable._errors import CheckpointFileError, ResumeError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import scan
 from checkpointable.catalog.select import newest
@@ -24,7 +24,28 @@ if TYPE_CHECKING:
 
 def load(trainer: Trainer, given: str | None, read: Callable[[str | None], None]) -> None:
     """Read the checkpoint that ``validate``, ``test`` or ``predict`` is given. Collective."""
-    read(intact(trainer, given))
+    read_by_strategy(trainer, intact(trainer, given), read)
+
+
+def read_by_strategy(trainer: Trainer, path: str | None, read: Callable[[str | None], None]) -> None:
+    """Read a checkpoint. Collective.
+
+    Raises:
+        ResumeError: If the strategy reads it by itself, and cannot: torch's own error is no ``Exception``.
+    """
+    if path is None or not model_parallel.parts_model(trainer):
+        read(path)
+        return
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        read(path)
+    except CheckpointException as error:
+        rank, (failure, _) = next(iter(error.failures.items()))
+        raise ResumeError(
+            f"{type(trainer.strategy).__name__} cannot read {path}: {failure} (rank {rank}). It was saved for another"
+            " model or other optimizers, or before each of their parameters had a state."
+        ) from error
 
 
 def intact(trainer: Trainer, path: str | None) -> str | None:

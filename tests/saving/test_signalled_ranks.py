@@ -31,7 +31,6 @@ CASES: list[dict[str, Any]] = [
     {"name": "slurm", "number": signal.SIGUSR1, "hook": "on_after_backward", "at": 3, "slurm": True, "receivers": (1,)},
     {"name": "while_a_save_is_due", "number": signal.SIGINT, **DUE},
     {"name": "parted", "number": signal.SIGTERM, "hook": "on_before_zero_grad", "at": 3, "parted": True},
-    {"name": "parted_in_a_validation", "number": signal.SIGINT, "hook": VALIDATING, "at": 1, "parted": True},
 ]
 CUT = ("in_a_validation", "while_rank_0_waits", "to_a_rank_that_waits", "while_rank_1_waits")
 CUT_STATUS = [(name, 130 if name == "while_rank_0_waits" else 143) for name in CUT]
@@ -44,7 +43,6 @@ SAVED = {
     "slurm": "epoch_0_batch_4.ckpt",
     "while_a_save_is_due": "epoch_0_batch_2.ckpt",
     "parted": "epoch_0_batch_4.ckpt",
-    "parted_in_a_validation": "epoch_0_batch_6.ckpt",  # after it: see the README
 }
 
 
@@ -111,3 +109,11 @@ def test_thirty_random_moments_of_a_signal_all_resume_exactly(tmp_path, number, 
         assert came["ended"] == [128 + number] * 2, came
         assert came["resumed"] == [0, 0], came
         assert came["same"] == [True, True], came
+
+
+@pytest.mark.sweep
+def test_signal_in_a_validation_of_a_parted_model_waits_until_it_is_over(tmp_path):
+    case = {"name": "parted", "number": signal.SIGINT, "hook": VALIDATING, "at": 1, "parted": True}
+    came = outcomes(tmp_path, [case])["parted"]
+    assert (came["cut"], came["saved"], came["ended"]) == (False, ["epoch_0_batch_6.ckpt"], [130, 130])
+    assert (came["resumed"], came["same"]) == ([0, 0], [True, True])
