@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from checkpointable.storage import writer
 from checkpointable.storage.writer import Writer
 
 
@@ -244,9 +245,10 @@ def test_fork_while_work_is_under_way_has_none_and_does_not_hang(gate):
 @pytest.mark.parametrize("abandoned", [False, True])
 def test_interpreter_waits_for_the_work_unless_it_is_abandoned(tmp_path, abandoned):
     script = f"""
-import threading, time
+import runpy, threading, time
 from pathlib import Path
-from checkpointable.storage.writer import Writer
+
+Writer = runpy.run_path({writer.__file__!r})["Writer"]  # alone: importing the package takes seconds
 
 begun = threading.Event()
 
