@@ -87,7 +87,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 else:
                     checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
             except Exception as error:  # a damaged file of the old format can raise anything
-                if wrong is None and weights_only is not False and isinstance(error, _REFUSALS):
+                if wrong is None and weights_only is not False and _is_refusal(error):
                     wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
                 if wrong is None:
                     raise
@@ -97,7 +97,10 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             return checkpoint
 
 
-_REFUSALS = (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+def _is_refusal(error: Exception) -> bool:
+    """Whether torch cannot read the content, whoever tries. Any other ``RuntimeError`` may be a lack of memory."""
+    kinds = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError)
+    return isinstance(error, kinds) or str(error).startswith("PytorchStreamReader")
 
 
 def _place(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -61,11 +62,8 @@ def tensors(shards: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
 
 def as_parted(tensor: Any) -> DTensor | None:
     """A tensor that lies in parts on the ranks; ``None`` if this one does not."""
-    if not torch.distributed.is_available():
-        return None
-    from torch.distributed.tensor import DTensor
-
-    return tensor if isinstance(tensor, DTensor) else None
+    module = sys.modules.get("torch.distributed.tensor")  # without which there is none; importing it takes a while
+    return tensor if module is not None and isinstance(tensor, module.DTensor) else None
 
 
 def of_rank(tensor: torch.Tensor) -> torch.Tensor:

@@ -64,9 +64,8 @@ class ResumingCheckpointIO(DurableCheckpointIO):
         fits = trainer is not None and internals.is_fitting(trainer) and internals.is_resuming(trainer)
         if trainer is None or not fits or is_marked(path):  # a directory of shards, which is not damaged
             raise first
-        refused = {os.path.realpath(path)}
+        refused, found = {os.path.realpath(path)}, scan(parent(str(path)))
         while True:
-            found = scan(parent(str(path)))
             others = [it for it in found.infos if os.path.realpath(it.path) not in refused and not is_marked(it.path)]
             instead = newest(replace(found, infos=others)).info
             if instead is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from checkpointable._errors import CheckpointableWarning
+from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage
@@ -113,7 +113,7 @@ class Saver:
         try:
             result: SaveResult | None = on_rank_zero(trainer, self._writer.take)
             if not trainer.is_global_zero:  # rank 0 tells if shards were not written
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(SaveError, RuntimeError):
                     self._writer.take()
         except Exception:  # but not Ctrl-C, after which the save is still in progress
             self._in_progress = self._snapshot = None

@@ -7,7 +7,7 @@ their own, as the training goes on in the other one. When all shards are there, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,9 @@ class Shards:
         Raises:
             SaveError: If the store cannot hold directories.
         """
-        weights = trainer.lightning_module.named_parameters()
-        self._frozen = {name for name, weight in weights if not weight.requires_grad}
+        if model_parallel.parts_model(trainer):
+            weights = trainer.lightning_module.named_parameters()
+            self._frozen = {name for name, weight in weights if not weight.requires_grad}
         if not model_parallel.saves_in_shards(trainer):
             return
         if store is not None and not store.has_directories:
@@ -59,14 +60,21 @@ class Shards:
         """Take the shards out of a checkpoint, as a copy; ``None`` if the strategy does not save in shards. Collective.
 
         Raises:
-            SaveError: On all ranks, if one of them has no memory for its copy.
+            SaveError: On all ranks, if one of them cannot copy its part, as for lack of memory.
         """
         if not model_parallel.saves_in_shards(trainer):
             return None
         taken = model_parallel.take_shards(checkpoint)
-        state = self._copy(taken)
-        if not trainer.strategy.reduce_boolean_decision(state is not None) or state is None:
-            raise SaveError("a rank has no memory for a copy of its shard. Leave more memory free.")
+        self._stager = self._stager or _stager()
+        state: Mapping[str, Any] = {}
+        why: str | None = None
+        try:
+            state = self._stager.stage(taken)
+        except (MemoryError, RuntimeError) as error:  # torch's allocators raise RuntimeError
+            why = f"{type(error).__name__}: {error}"
+        of_ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(of_ranks, why)
+        _raise_first(of_ranks, "cannot copy its shard; leave more memory free")
         return StagedShards(
             state=state,
             size=sum(it.numel() * it.element_size() for _, it in model_parallel.tensors(taken)),
@@ -98,15 +106,6 @@ class Shards:
                 " saved until they have. If they never get one, freeze them before the training (requires_grad=False)"
                 " or leave them out of the optimizer."
             )
-
-    def _copy(self, taken: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The state on the CPU, which training no longer changes; ``None`` if there is no memory for it."""
-        self._stager = self._stager or _stager()
-        try:
-            copied: Mapping[str, Any] = self._stager.stage(taken)
-        except (MemoryError, RuntimeError):  # torch's allocators raise RuntimeError
-            return None
-        return copied
 
     def close(self) -> None:
         """Free memory, and leave the group."""
@@ -207,16 +206,23 @@ class StagedShards:
             raise SaveError(f"{folder}: shards could not be written: {each}") from error
         except RuntimeError as error:
             raise SaveError(f"{folder}: another rank has ended while shards were written: {error}") from error
-        if self.rank == 0 and None in of_ranks:
-            raise SaveError(f"{folder}: rank {of_ranks.index(None)} has no memory for the sums over its shard")
+        if self.rank == 0:
+            _raise_first(of_ranks, f"cannot take the sums over its shard for {folder}; leave more memory free")
         return of_ranks
 
-    def _sums(self) -> dict[str, int] | None:
-        """Those of this rank; ``None`` if there is no memory for them. The others have begun to write already."""
+    def _sums(self) -> dict[str, int] | str:
+        """Those of this rank, or why there are none. The others have begun to write already."""
         try:
             return shard_sums.of_rank(self.state, self.rank, self.buffers)
-        except (MemoryError, RuntimeError):  # torch's allocators raise RuntimeError
-            return None
+        except (MemoryError, RuntimeError) as error:  # torch's allocators raise RuntimeError
+            return f"{type(error).__name__}: {error}"
+
+
+def _raise_first(of_ranks: Sequence[Any], what: str) -> None:
+    """Raise what the first of the ranks tells that has failed, which is a string."""
+    for rank, told in enumerate(of_ranks):
+        if isinstance(told, str):
+            raise SaveError(f"rank {rank} {what} ({told})")
 
 
 def _without_state(trainer: Trainer, frozen: set[str]) -> list[str]:

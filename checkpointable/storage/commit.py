@@ -245,7 +245,7 @@ def _delete_if_abandoned(leftover: Path) -> None:
     status = leftover.lstat()
     is_old = time.time() - status.st_mtime > _OLD_SECONDS
     is_of_this_host = name["host"] == socket.gethostname()
-    if fcntl is None or stat.S_ISLNK(status.st_mode):  # which nobody locks
+    if fcntl is None or stat.S_ISLNK(status.st_mode):  # there are no locks on these
         if is_old or (is_of_this_host and not _is_alive(int(name["process"]))):
             _delete(leftover)
         return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,11 +42,10 @@ def commit(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a directory: it disappears whole."""
+    """Delete a directory: it disappears whole. What cannot be deleted of it is swept at the next start."""
     with temporary_in(path.parent) as temporary:
         os.rename(path, temporary)
         sync_directory(path.parent)
-        shutil.rmtree(temporary)
 
 
 def _require_free(path: Path) -> None:

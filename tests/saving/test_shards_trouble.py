@@ -23,6 +23,7 @@ from saving.parted import (
     trainer,
 )
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.staging import DefaultStager
 
 from checkpointable import (
     CheckpointableWarning,
@@ -36,7 +37,7 @@ from checkpointable import (
 )
 from checkpointable.resume import shard_sums
 from checkpointable.saving import verified
-from checkpointable.saving.shards import Shards, StagedShards
+from checkpointable.saving.shards import StagedShards
 from checkpointable.storage.format import checkpoint, shards
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("group_of_one")]
@@ -107,13 +108,15 @@ def test_shard_that_cannot_be_written_costs_that_save_alone(tmp_path, monkeypatc
 def test_rank_without_memory_for_its_copy_costs_that_save_alone(tmp_path, monkeypatch):
     copies = []
 
-    def none(self, taken):
+    def full(self, state, **options):
         copies.append(None)
-        return None if len(copies) == 2 else copied(self, taken)
+        if len(copies) == 2:
+            raise RuntimeError("no memory")
+        return stage(self, state, **options)
 
-    copied = Shards._copy
-    monkeypatch.setattr(Shards, "_copy", none)
-    with pytest.warns(CheckpointableWarning, match="no memory for a copy of its shard"):
+    stage = DefaultStager.stage
+    monkeypatch.setattr(DefaultStager, "stage", full)
+    with pytest.warns(CheckpointableWarning, match=r"rank 0 cannot copy its shard; .*RuntimeError: no memory"):
         fit(tmp_path)
     assert [info.batches for info in Checkpoints(tmp_path)] == [2, 5, 7, 9, 10]
 
@@ -232,7 +235,7 @@ def test_sums_that_cannot_be_taken_cost_that_save_alone(tmp_path, monkeypatch):
         return of_rank(*arguments)
 
     monkeypatch.setattr(shard_sums, "of_rank", without_memory)
-    with pytest.warns(CheckpointableWarning, match="rank 0 has no memory for the sums over its shard"):
+    with pytest.warns(CheckpointableWarning, match=r"rank 0 cannot take the sums over its shard .*MemoryError"):
         fit(tmp_path)
     assert [info.batches for info in Checkpoints(tmp_path)] == [2, 5, 7, 9, 10]
 

@@ -96,8 +96,7 @@ def test_removed_directory_is_gone(tmp_path):
 def test_removal_that_is_interrupted_leaves_no_part_under_the_name(tmp_path, monkeypatch):
     commit(tmp_path / "a.ckpt", fill)
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("the disk is gone")))
-    with pytest.raises(OSError, match="the disk is gone"):
-        remove(tmp_path / "a.ckpt")
+    remove(tmp_path / "a.ckpt")
     (left,) = names(tmp_path)
     assert left.startswith(TEMPORARY_PREFIX)
 

@@ -1,7 +1,7 @@
 """The directory at the end of a zip archive, strictly: it ends the file, and it is where the end says that it is.
 
 ``zipfile`` forgives bytes before an archive, and reads the last of several; torch follows offsets from the first byte.
-Of a file that somebody has made, no more is read into memory than a directory of ``MOST_BYTES``.
+A directory that is longer than ``MOST_BYTES`` is refused before it is read, whatever the file says.
 """
 
 from __future__ import annotations
