@@ -17,6 +17,7 @@ from checkpointable.catalog.info import FileMetadata
 from checkpointable.lightning_internals.model_parallel import REST
 from checkpointable.policy.names import KEY, SUFFIX
 from checkpointable.policy.reasons import Reason
+from checkpointable.storage import files
 from checkpointable.storage.format import shards
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import absolute, parent
@@ -45,12 +46,17 @@ def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | No
     """
     place = os.path.realpath(path)
     if not os.path.isfile(os.path.join(place, REST)):
-        raise CheckpointFileError(f"{path} is not a directory of shards with a complete {REST}.")
+        raise CheckpointFileError(
+            f"{path} is not a checkpoint in shards: there is no {REST} in it. Pass the directory of one,"
+            " as checkpointable.latest(...) returns it."
+        )
     if not shards.is_marked(place):
         warnings.warn(f"{place} has no marker of checkpointable: not verified.", CheckpointableWarning, stacklevel=2)
     elif (problem := shards.problem(place)) is not None:
         raise CheckpointFileError(f"{place} is damaged: {problem}. Use another checkpoint.")
     target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
+    if files.is_there(target):
+        raise FileExistsError(f"{target} is there already, and is not written over. Pass another name as to=...")
     checkpoint = _as_made_by_hand(_whole(Path(place)), target)
     content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
     store_at(parent(target)).write(content, target, overwrite=False)
