@@ -82,9 +82,15 @@ class KeptFiles:
         return next((score for path, score in self.scores.items() if path in here), None)
 
     @property
-    def resumable(self) -> set[str]:
-        """The files that a run can be resumed from."""
-        return {file.path for file in self.files if not file.weights_only}
+    def of_weights(self) -> set[str]:
+        """The files that hold weights alone."""
+        return {file.path for file in self.files if file.weights_only}
+
+    def reduced(self, path: str) -> KeptFiles:
+        """With this file holding its weights alone."""
+        return replace(
+            self, files=tuple(replace(it, weights_only=it.weights_only or it.path == path) for it in self.files)
+        )
 
     def add(self, file: SavedFile) -> KeptFiles:
         """With this file as the newest one."""

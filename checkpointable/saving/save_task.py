@@ -6,7 +6,8 @@ files are deleted. Never deleted: the file resumed from, the newest file, and an
 
 from __future__ import annotations
 
-import itertools
+import errno
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
@@ -20,7 +21,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.policy.retention import SavedFile
-from checkpointable.saving import pointers
+from checkpointable.saving import pointers, room, weights_alone
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.storage.commit import NotSyncedError
 from checkpointable.storage.files import freed_bytes
@@ -111,7 +112,7 @@ class SaveTask:
         try:
             self._forget_missing()
             self._make_room()
-            path = self._write()
+            path = self._write_or_free()
         except (OSError, MemoryError) as error:
             problem = str(error) or type(error).__name__
             if self.store.directory not in problem:  # an error of an open file has no path in it
@@ -140,20 +141,17 @@ class SaveTask:
         self.on_durable(kept)
 
     def _make_room(self) -> None:
-        """Make sure that the file fits. Files that it makes outdated are deleted first, if that is enough."""
+        """Make sure that the file fits, as far as other files may go for it."""
         free = self.store.free_bytes()
         if self.size is None or free is None:
             return
         if all(file.weights_only > self.request.weights_only for file in self.kept.files):
-            self._warn_of_little_space(free, self.size)
-        to_delete = self._enough_to_delete(self.size - free) if free < self.size else []
+            self.messages += room.warning_of_little(
+                self.store, self.options, free, self.size, weights_only=self.request.weights_only
+            )
         deleted: list[str] = []
-        if to_delete:
-            before = self.kept
-            self._publish(before.without(to_delete))
-            self._delete(to_delete)
-            deleted = [path for path in to_delete if not self.store.exists(path)]
-            self.kept = before.without(deleted)
+        if free < self.size:
+            deleted = self._free(self.size - free)
             free = self.store.free_bytes()
         if free is not None and free < self.size:
             tried = f"; deleted to make room: {', '.join(deleted)}" if deleted else ""
@@ -162,32 +160,65 @@ class SaveTask:
                 f" {self.size - free:,} are missing{tried}"
             )
 
-    def _enough_to_delete(self, missing: int) -> list[str]:
-        """Outdated files that free so many bytes while an intact file stays; none if that is not possible.
+    def _free(self, missing: int) -> list[str]:
+        """Free so many bytes and return what was deleted; if all that may go is not enough, nothing is touched."""
+        may_go = room.may_go(self.store, self.kept, self.request.file_at(_NEW), self._own)
+        needed = missing
+        if may_go.total < needed:
+            return []
+        deleted: list[str] = []
+        for path, freed in may_go.outdated.items():
+            if missing > 0 and self._give_up(path):
+                deleted.append(path)
+                missing -= freed
+        for path in may_go.best:
+            if missing > 0 and path not in self.kept.of_weights:
+                missing -= self._reduce(path, needed)
+        for path in may_go.best:
+            if missing > 0:
+                freed = freed_bytes(path)
+                if self._give_up(path):
+                    deleted.append(path)
+                    missing -= freed
+                    self.messages.append(
+                        f"the best checkpoint {path} was deleted to make room for the next one: the newest stays until"
+                        f" that one is on disk. Free at least {needed:,} bytes in {self.store.directory} to keep both."
+                    )
+        return deleted
 
-        If there are files to resume from, the one that stays is one of them. The best ones are chosen last: no later
-        save can make them again.
-        """
-        outdated, best = self._own(self.kept.replaced_by(self.request.file_at(_NEW))), self.kept.scores
-        in_order = sorted(outdated, key=lambda path: (path in best, path == self.kept.last_path, path))
-        freed = {path: freed_bytes(path) for path in in_order}
-        kept = self.kept.kept & (self.kept.resumable or self.kept.kept)
-        for stays in [*sorted(kept - outdated), *(path for path in reversed(in_order) if path in kept)]:
-            chosen = _first_that_free({path: size for path, size in freed.items() if path != stays}, missing)
-            if chosen and self.store.problem(stays) is None:
-                return chosen
-        return []
+    def _reduce(self, path: str, needed: int) -> int:
+        """Reduce one of the best files to its weights, and return how many bytes that frees."""
+        before = freed_bytes(path)
+        try:
+            notes = weights_alone.reduce_to_weights(self.store, path)
+        except (OSError, MemoryError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            self.messages.append(f"{path} cannot be reduced to its weights: {error or type(error).__name__}.")
+            return 0
+        self._publish(self.kept.reduced(path))
+        self.messages.append(
+            f"the best checkpoint {path} was reduced to its weights to make room for the next one.{notes} Free at least"
+            f" {needed:,} bytes in {self.store.directory} to keep best checkpoints whole."
+        )
+        return before - freed_bytes(path)
 
-    def _warn_of_little_space(self, free: int, size: int) -> None:
-        """Before the first file of its kind: warn if there is not enough room for all that will be kept."""
-        counts = self.options.most_files(weights_only=self.request.weights_only)
-        count = sum(counts.values()) + 1
-        if -1 not in counts.values() and free < count * size:
-            self.messages.append(
-                f"{self.store.directory} has {free:,} bytes free, and up to {count} checkpoints of {size:,} bytes will"
-                f" be there at once ({' + '.join(counts)} + 1): {count * size - free:,} are missing. Free space, keep"
-                " fewer, or choose another dirpath."
-            )
+    def _give_up(self, path: str) -> bool:
+        """Delete a file that the run keeps, after the links to it have moved; whether it is gone."""
+        before = self.kept
+        self._publish(before.without([path]))
+        self._delete([path])
+        if self.store.exists(path):
+            self.kept = before
+            return False
+        return True
+
+    def _write_or_free(self) -> str:
+        """Write the file; if the disk is full, or a quota that no one can ask for is used up, free its size first."""
+        try:
+            return self._write()
+        except OSError as error:
+            if error.errno not in _FULL or self.size is None or not self._free(self.size):
+                raise
+        return self._write()
 
     def _write(self) -> str:
         replaceable = self.kept.replaced_by(self.request.file_at(_NEW)) - {self.resumed_from}
@@ -226,11 +257,5 @@ class SaveTask:
         return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NEW = "\0the file about to be written"
-
-
-def _first_that_free(sizes: Mapping[str, int], wanted: int) -> list[str]:
-    """The first files that free so many bytes together; none if all of them free too little."""
-    totals = itertools.accumulate(sizes.values())
-    count = next((number for number, total in enumerate(totals, start=1) if total >= wanted), 0)
-    return list(sizes)[:count]

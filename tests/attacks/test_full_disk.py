@@ -83,15 +83,24 @@ class Judged(Large, Scripted):
     """Large, and judged by a given series of scores."""
 
 
-def test_what_is_outdated_makes_room_if_another_file_stays(tmp_path, small_disk):
+@pytest.mark.parametrize(
+    ("leave", "told", "stay"),
+    [
+        (SIZE * 2 // 3, ["was reduced to its weights"], ["best_score_epoch_0.ckpt"]),
+        (100_000, ["cannot be reduced to its weights", "was deleted to make room"], []),
+    ],
+)
+def test_best_makes_room_and_the_newest_stays(tmp_path, small_disk, leave, told, stay):
     disk = small_disk(8 * MB)
     net = Judged(scores=[1.0, 2.0, 3.0], dirpath=disk, save_interval=2)
     seen = []
-    things = {6: lambda: fill(disk, leave=100_000), 7: lambda: seen.append(files(disk))}
+    things = {6: lambda: fill(disk, leave=leave), 7: lambda: seen.append(files(disk))}
     messages = fit(net, tmp_path, things, batches=9, validation=loader(1), val_check_interval=3)
-    assert messages == []
-    assert seen == [["best_score_epoch_0.ckpt", "epoch_0_batch_6.ckpt"]]
-    assert files(disk) == ["best_score_epoch_0.ckpt", "epoch_0_batch_9.ckpt"]
+    assert [part in message for part, message in zip(told, messages, strict=True)] == [True] * len(told)
+    assert seen == [[*stay, "epoch_0_batch_6.ckpt"]]
+    assert files(disk) == (
+        [*stay, "epoch_0_batch_9.ckpt"] if stay else ["best_score_epoch_0.ckpt", "epoch_0_batch_8.ckpt"]
+    )  # where the best is gone, the next score is the best of those that are kept
     assert_whole(disk)
 
 
@@ -118,10 +127,11 @@ def test_write_that_fails_after_room_was_made_leaves_links_and_attributes_at_wha
         trainer(tmp_path, callbacks=[Settled(), batch], num_sanity_val_steps=0, val_check_interval=3).fit(
             net, loader(9), loader(1)
         )
-    assert len(messages) == 1
-    assert "epoch 0, batch 6" in messages[0]
-    assert "Input/output error" in messages[0]
-    assert seen == [(["best_score_epoch_0.ckpt"], "best_score_epoch_0.ckpt")]
+    assert len(messages) == 3
+    assert "was deleted to make room" in messages[1]
+    assert "epoch 0, batch 6" in messages[2]
+    assert "Input/output error" in messages[2]
+    assert seen == [(["epoch_0_batch_4.ckpt"], "epoch_0_batch_4.ckpt")]
 
 
 class Growing(Judged):

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from saving.test_save_task import Refusing, Saving, pointed, snapshot, there
 
-from checkpointable.saving.kept_files import KeptFiles
-
 SIZE = snapshot(1).size
 MANY = 5000  # values
 LARGE = snapshot(1, values=MANY).size
@@ -55,26 +53,13 @@ def test_task_without_room_never_deletes_the_only_file(store):
     assert result.kept.last_path == first.path
 
 
-def test_task_without_room_never_deletes_the_only_file_to_resume_from(store):
-    run = Saving(store, save_weights_only="best")
-    run.save(1, "best", score=0.5)
-    newest = run.save(1, "newest").path
-    store.room = 2 * SIZE + SIZE // 2
-    result = run.save(2)
-    assert "no room in" in result.problem
-    assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_1.ckpt"]
-    assert result.kept.last_path == newest
-
-
-def test_file_to_resume_from_would_go_if_any_file_could_stay(store, monkeypatch):
-    """The twin."""
-    monkeypatch.setattr(KeptFiles, "resumable", property(lambda kept: kept.kept))
+def test_task_without_room_gives_up_the_best_weights_before_the_only_file_to_resume_from(store):
     run = Saving(store, save_weights_only="best")
     run.save(1, "best", score=0.5)
     run.save(1, "newest")
     store.room = 2 * SIZE + SIZE // 2
-    run.save(2)
-    assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
+    assert run.save(2).problem is None
+    assert there(store) == ["epoch_0_batch_2.ckpt"]
 
 
 @pytest.mark.parametrize(
@@ -86,38 +71,6 @@ def test_task_with_little_space_counts_the_files_of_its_kind(store, reason, coun
     store.room = SIZE + SIZE // 2
     [message] = run.save(1, reason, score=0.5 if reason == "best" else None).messages
     assert re.search(counted, message)
-
-
-@pytest.mark.parametrize("damaged", [False, True])
-def test_task_without_room_deletes_what_is_outdated_first_only_if_a_whole_file_stays(store, damaged):
-    run = Saving(store)
-    best = run.save(1, "best", score=0.5).path
-    run.save(2)
-    store.room = 2 * SIZE + SIZE // 2
-    if damaged:
-        data = bytearray(Path(best).read_bytes())
-        data[len(data) // 2] ^= 1
-        Path(best).write_bytes(data)
-    result = run.save(3)
-    if damaged:
-        assert "no room in" in result.problem
-        assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
-    else:
-        assert result.problem is None
-        assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_3.ckpt"]
-
-
-def test_task_that_fails_after_it_made_room_leaves_links_to_files_that_are_there(store):
-    run = Saving(store)
-    best = run.save(1, "best", score=0.5).path
-    run.save(2)
-    store.room = 2 * SIZE + SIZE // 2
-    store.refused.add("write")
-    result = run.save(3)
-    assert "Input/output error" in result.problem
-    assert there(store) == ["best_val_loss_epoch_0.ckpt"]
-    assert result.kept.kept == {best}
-    assert all(os.path.exists(store.path(name)) for name in pointed(store))
 
 
 def test_task_that_looks_ahead_says_once_what_will_be_missing(store):
@@ -148,48 +101,6 @@ def test_task_without_room_deletes_nothing_if_what_may_go_is_not_enough(store, r
     assert there(store) == ["best_val_loss_epoch_0.ckpt", "epoch_0_batch_2.ckpt"]
     assert pointed(store) == links == {"best.ckpt": "best_val_loss_epoch_0.ckpt", "last.ckpt": "epoch_0_batch_2.ckpt"}
     assert result.kept == before
-
-
-def test_task_without_room_deletes_the_newest_before_the_best(store, run_of_two):
-    best = run_of_two.kept.best_path
-    store.room = 2 * SIZE + LARGE - SIZE // 2
-    store.refused.add("write")
-    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert "Input/output error" in result.problem
-    assert there(store) == ["best_val_loss_epoch_0.ckpt"]
-    assert result.kept.best_path == result.kept.last_path == best
-    assert set(pointed(store).values()) == {"best_val_loss_epoch_0.ckpt"}
-
-
-def test_task_whose_best_makes_room_removes_the_link_to_it(store):
-    run = Saving(store)
-    run.resumed_from = run.save(1).path
-    run.save(2, "best", score=0.5)
-    store.room = 2 * SIZE + LARGE - SIZE // 2
-    store.refused.add("write")
-    result = run.save(3, "best", score=0.4, values=MANY)
-    assert "Input/output error" in result.problem
-    assert there(store) == ["epoch_0_batch_1.ckpt"]
-    assert pointed(store) == {"last.ckpt": "epoch_0_batch_1.ckpt"}
-    assert result.kept.best_path == ""
-
-
-def test_task_without_room_whose_removal_is_refused_keeps_what_is_still_there(store, run_of_two):
-    before = run_of_two.kept
-    store.room = 2 * SIZE + LARGE - SIZE // 2
-    store.refused.add("remove")
-    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert "no room in" in result.problem
-    assert "deleted to make room" not in result.problem
-    assert result.kept == before
-
-
-def test_task_without_room_where_deleting_frees_less_than_it_should_says_what_went(store, run_of_two):
-    newest = run_of_two.kept.last_path
-    store.free_bytes = lambda: LARGE - SIZE // 2
-    result = run_of_two.save(3, "best", "interval", score=0.4, values=MANY)
-    assert result.problem.endswith(f" are missing; deleted to make room: {newest}")
-    assert newest not in result.kept.kept
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="steps down from root")

@@ -93,11 +93,12 @@ class Saving:
         self.options = Options(**{"save_last_k": 1, "save_top_k": 1, "monitor": "val_loss", **options})
         self.kept = KeptFiles(retention=self.options.retention)
         self.resumed_from: str | None = None
+        self.content = snapshot
 
     def save(
-        self, batch: int, *reasons: str, score: float | None = None, size: bool = True, values: int = 500
+        self, batch: int, *reasons: str, score: float | None = None, size: bool = True, **content: Any
     ) -> SaveResult:
-        content = snapshot(batch, values=values)
+        content = self.content(batch, **content)
         result = SaveTask(
             store=self.store,
             write=partial(self.store.write, content),

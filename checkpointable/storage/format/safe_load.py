@@ -52,7 +52,7 @@ _MALFORMED = (
 )
 
 
-def load(file: BinaryIO, path: str, map_location: Any, *, weights_only: bool | None) -> Any:
+def load(file: BinaryIO, path: str, map_location: Any, *, weights_only: bool | None, mapped: bool = False) -> Any:
     """What a file that ``torch.save`` wrote as an archive holds. Unknown objects become placeholders.
 
     Args:
@@ -60,19 +60,20 @@ def load(file: BinaryIO, path: str, map_location: Any, *, weights_only: bool | N
         path: Its name, for errors.
         map_location: As for ``torch.load``.
         weights_only: ``None`` or ``True``, as for ``torch.load``: an environment variable of torch may decide.
+        mapped: Whether the tensors lie in the file, which is local, and are read when they are used.
 
     Raises:
         pickle.UnpicklingError: If it holds what no checkpoint holds.
     """
-    loading = Loading(path)
+    loading, source = Loading(path), path if mapped else file
     stand_ins = [(Placeholder(name, loading), name) for name in _unknown(file) if name != _SELF]
     try:
         with serialization.safe_globals([(Placeholder, _SELF), *stand_ins]):
             try:
-                return torch.load(file, map_location=map_location, weights_only=weights_only)
+                return torch.load(source, map_location=map_location, weights_only=weights_only, mmap=mapped)
             except _MALFORMED as error:
                 refused = error
-        return _load_with_ours(file, loading, map_location, refused)
+        return _load_with_ours(source, loading, map_location, refused)
     finally:
         loading.is_open = False
 
@@ -87,13 +88,15 @@ def _unknown(file: BinaryIO) -> list[str]:
         file.seek(0)
 
 
-def _load_with_ours(file: BinaryIO, loading: Loading, map_location: Any, refused: Exception) -> Any:
-    file.seek(0)
+def _load_with_ours(source: BinaryIO | str, loading: Loading, map_location: Any, refused: Exception) -> Any:
+    if not isinstance(source, str):
+        source.seek(0)
     known = {name: it for it, name in map(_with_name, serialization.get_safe_globals())}
     kind = type("_Unpickler", (_Unpickler,), {"loading": loading, "users": known})
     pickling = SimpleNamespace(Unpickler=kind, load=None, __name__=__name__)
     try:
-        return torch.load(file, map_location=map_location, pickle_module=pickling, weights_only=False)
+        is_mapped = isinstance(source, str)
+        return torch.load(source, map_location, pickling, weights_only=False, mmap=is_mapped)
     except _MALFORMED as error:
         raise pickle.UnpicklingError(
             f"cannot load {loading.path} without running code from it (weights_only): {error}.\n"
