@@ -22,11 +22,7 @@ from typing import BinaryIO
 
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.policy.names import TEMPORARY_PREFIX
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]  # on Windows, where files have no such locks
+from checkpointable.storage import locks
 
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
@@ -63,7 +59,7 @@ def commit(
         OSError: If the file system refuses.
     """
     make(path.parent)
-    with temporary_in(path.parent) as temporary, _locked(temporary) as made:
+    with temporary_in(path.parent) as temporary, locks.locked_file(temporary) as made:
         with made as file:
             write(file)
             file.flush()
@@ -194,23 +190,6 @@ def temporary_in(directory: Path) -> Iterator[Path]:
             _delete(path)
 
 
-@contextlib.contextmanager
-def _locked(temporary: Path) -> Iterator[BinaryIO]:
-    """Make a file and lock it until the end of the block, even if it is closed before. The lock shows it is in use."""
-    with contextlib.ExitStack() as stack:
-        while True:
-            file = stack.enter_context(open(temporary, "x+b"))
-            if fcntl is None:
-                break
-            lock = os.dup(file.fileno())
-            stack.callback(os.close, lock)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.lexists(temporary):  # else another process deleted it before it was locked
-                break
-        yield file
-
-
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if overwrite:
         os.replace(temporary, path)
@@ -227,7 +206,7 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _copy(target: Path, temporary: Path) -> None:
-    with open(target, "rb") as source, _locked(temporary) as copy:
+    with open(target, "rb") as source, locks.locked_file(temporary) as copy:
         shutil.copyfileobj(source, copy, 1 << 24)
         copy.flush()
         os.fsync(copy.fileno())
@@ -239,17 +218,20 @@ def _delete_if_abandoned(leftover: Path) -> None:
     Where locks work, the lock decides of a file of this host: the number of its process may live again, or be one of
     another container with the same host name. A file of another host is deleted by age.
     """
-    name = _NAME.fullmatch(leftover.name)
+    name = _NAME.fullmatch(leftover.name.removesuffix(locks.BESIDE))
     if name is None or leftover.name in _IN_USE:
         return
     status = leftover.lstat()
     is_old = time.time() - status.st_mtime > _OLD_SECONDS
     is_of_this_host = name["host"] == socket.gethostname()
-    if fcntl is None or stat.S_ISLNK(status.st_mode):  # there are no locks on these
+    is_beside = leftover.name.endswith(locks.BESIDE)
+    if is_beside and os.path.lexists(os.fspath(leftover).removesuffix(locks.BESIDE)):
+        return  # it goes with the file that it is the lock of
+    if is_beside or stat.S_ISLNK(status.st_mode):  # there are no locks on these
         if is_old or (is_of_this_host and not _is_alive(int(name["process"]))):
             _delete(leftover)
         return
-    with _try_lock(leftover, status) as is_free:
+    with locks.try_lock(leftover) as is_free:
         if is_old if is_free is None else is_free and (is_old or is_of_this_host):
             _delete(leftover)
 
@@ -262,26 +244,10 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _try_lock(leftover: Path, status: os.stat_result) -> Iterator[bool | None]:
-    """Lock a file or a directory for the block, and give whether no process has it locked; ``None`` without locks."""
-    kind = os.O_RDONLY if stat.S_ISDIR(status.st_mode) else os.O_RDWR
-    descriptor = os.open(leftover, kind | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        is_free: bool | None = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            is_free = False
-        except OSError:
-            is_free = None
-        yield is_free
-    finally:
-        os.close(descriptor)
-
-
 def _is_alive(process: int) -> bool:
-    """Whether another process of this host is alive. The files that this one writes are known by name."""
+    """Whether another process of this host may be alive. The files that this one writes are known by name."""
+    if os.name == "nt":
+        return process != os.getpid()  # there, the question would be a signal
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -6,18 +6,13 @@ it is: two names cannot be exchanged in one step everywhere, and in between ther
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from checkpointable.storage import locks
 from checkpointable.storage.commit import make, sync_directory, sync_name, temporary_in
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]  # on Windows, where files have no such locks
 
 
 def commit(path: Path, fill: Callable[[Path], None]) -> None:
@@ -33,7 +28,7 @@ def commit(path: Path, fill: Callable[[Path], None]) -> None:
     """
     _require_free(path)
     make(path.parent)
-    with temporary_in(path.parent) as temporary, _locked(temporary):
+    with temporary_in(path.parent) as temporary, locks.locked_directory(temporary):
         fill(temporary)
         sync_directory(temporary)
         _require_free(path)
@@ -51,20 +46,3 @@ def remove(path: Path) -> None:
 def _require_free(path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Make a directory and lock it for the block, which shows that it is in use; see ``commit``."""
-    with contextlib.ExitStack() as stack:
-        while True:
-            directory.mkdir()
-            if fcntl is None:
-                break
-            descriptor = os.open(directory, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.path.lexists(directory):  # else another process deleted it before it was locked
-                break
-        yield
