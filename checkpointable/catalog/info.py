@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from checkpointable._errors import CheckpointFileError
+from checkpointable._errors import CheckpointFileError, RemoteError
 from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits, required
 from checkpointable.policy.lineage import UNKNOWN, Lineage
 from checkpointable.policy.names import SUFFIX
@@ -18,6 +19,7 @@ from checkpointable.policy.verdict import Verdict
 from checkpointable.storage.format import checkpoint
 
 FORMAT = 1
+_OF_CONTENT = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}  # it is no file, or no archive
 _LATEST = 253402300800.0  # the year 10000, in seconds since the epoch of Unix time
 
 
@@ -184,8 +186,20 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
 
 
 def metadata_of(path: str | os.PathLike[str]) -> FileMetadata | None:
-    """The metadata of a file; ``None`` if it is not ours, or not readable."""
+    """The metadata of a file; ``None`` if it is not ours, is damaged, or is gone.
+
+    Raises:
+        OSError: If it cannot be read now, which says nothing about the file.
+    """
     try:
         return FileMetadata.from_dict(checkpoint.read_metadata(path)[0], os.fspath(path))
-    except (CheckpointFileError, OSError):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except CheckpointFileError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _OF_CONTENT:
+            raise error.__cause__ from error
+        return None
+    except OSError as error:
+        if error.errno not in _OF_CONTENT or isinstance(error, RemoteError):
+            raise
         return None

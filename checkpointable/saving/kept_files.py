@@ -101,11 +101,15 @@ class KeptFiles:
         gone = set(paths)
         return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
-    def without_outdated(self) -> KeptFiles:
-        """Without the files that no rule keeps, and without those that need no rule because they stay for ever."""
+    def without_outdated(self, *, but: Set[str] = frozenset()) -> KeptFiles:
+        """Without the files that no rule keeps, and without those that need no rule because they stay for ever.
+
+        ``but`` are outdated files that stay in the list, as they are still to be deleted.
+        """
         others = tuple(rule for rule in self.retention.others if not isinstance(rule, KeepForever))
         rules = replace(self.retention, others=others)
-        return replace(self, files=tuple(rules.kept(self.files)))
+        stay = {file.path for file in rules.kept(self.files)} | but
+        return replace(self, files=tuple(file for file in self.files if file.path in stay))
 
     def replaced_by(self, file: SavedFile) -> set[str]:
         """The files that this one makes outdated, so that it may take one of their names."""

@@ -7,8 +7,9 @@ files are deleted. Never deleted: the file resumed from, the newest file, and an
 from __future__ import annotations
 
 import errno
+import itertools
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -105,11 +106,14 @@ class SaveTask:
     resumed_from: str | None
     on_durable: Callable[[KeptFiles], None] = lambda kept: None
     messages: list[str] = field(default_factory=list)
+    _present: Container[str] = field(default=(), init=False)
 
     def run(self) -> SaveResult:
         """Save. An error of the file system or of memory becomes the result's problem; any other is raised."""
         path = problem = None
         try:
+            first = self.store.path(names.versioned(self.request.base_name, 0))
+            self._present = self.store.present([*self.kept.kept, first])
             self._forget_missing()
             self._make_room()
             path = self._write_or_free()
@@ -119,12 +123,11 @@ class SaveTask:
                 problem = f"{self.store.directory}: {problem}"
         else:
             self._publish(self.kept.add(self.request.file_at(path)))
-            self._delete(self.kept.outdated)
-            self.kept = self.kept.without_outdated()
+            self.kept = self.kept.without_outdated(but=self._delete(self.kept.outdated))
         return SaveResult(request=self.request, kept=self.kept, path=path, problem=problem, messages=self.messages)
 
     def _forget_missing(self) -> None:
-        missing = [path for path in sorted(self.kept.kept) if not self.store.exists(path)]
+        missing = [path for path in sorted(self.kept.kept) if path not in self._present]
         if missing:
             self.kept = self.kept.without(missing)
             self.messages.append(
@@ -221,35 +224,59 @@ class SaveTask:
         return self._write()
 
     def _write(self) -> str:
-        replaceable = self.kept.replaced_by(self.request.file_at(_NEW)) - {self.resumed_from}
-        version = 0
-        while True:
+        """Write the file under the first free name. One that the new file replaces is free, if that is safe."""
+        replaced = self.kept.replaced_by(self.request.file_at(_NEW)) if self.store.overwrites_safely else set()
+        refused = 0
+        for version in itertools.count():
             path = self.store.path(names.versioned(self.request.base_name, version))
+            overwrite = path in replaced and path != self.resumed_from and self._is_surely_own(path)
+            if path in self._present and not overwrite:
+                continue
             try:
-                self.write(path, overwrite=path in replaceable and self._is_own(path))
-            except FileExistsError:
-                version += 1
+                self.write(path, overwrite=overwrite)
+            except FileExistsError as error:  # taken a moment ago
+                refused += 1
+                if refused == _MOST_REFUSED:
+                    raise SaveError(
+                        f"{self.store.directory}: {refused} names were free and are said to be taken, {path} the last."
+                        " Look at what answers for this place, or choose another dirpath."
+                    ) from error
             except NotSyncedError as error:
                 self.messages.append(f"{path} is saved, but its name is not durable: {error}. A power cut may lose it.")
                 return path
             else:
                 return path
+        raise AssertionError("not reached")
 
-    def _delete(self, outdated: Iterable[str]) -> None:
-        for path in sorted(self._own(outdated)):
+    def _delete(self, outdated: Iterable[str]) -> set[str]:
+        """Delete files of this run. Returns those that could not be deleted now, which are tried again."""
+        later: set[str] = set()
+        for path in sorted(self._deletable(outdated)):
             try:
-                self.store.remove(path)
+                if self._is_own(path):
+                    self.store.remove(path)
             except OSError as error:
+                later.add(path)
                 self.messages.append(
-                    f"cannot delete the outdated checkpoint {path}: {error}. It stays; delete it by hand."
+                    f"cannot delete the outdated checkpoint {path}: {error}. The next save tries again."
                 )
+        return later
 
     def _own(self, paths: Iterable[str]) -> set[str]:
-        """Those that this run wrote here and has not resumed from."""
-        return {p for p in paths if p != self.resumed_from and self.store.contains(p) and self._is_own(p)}
+        """Those that this run wrote here and has not resumed from, as far as they can be read."""
+        return {path for path in self._deletable(paths) if self._is_surely_own(path)}
+
+    def _deletable(self, paths: Iterable[str]) -> set[str]:
+        return {path for path in paths if path != self.resumed_from and self.store.contains(path)}
+
+    def _is_surely_own(self, path: str) -> bool:
+        try:
+            return self._is_own(path)
+        except OSError:
+            return False
 
     def _is_own(self, path: str) -> bool:
-        """Whether this run wrote the file that is there now."""
+        """Whether this run wrote the file that is there now; ``OSError`` if that cannot be read."""
         metadata = metadata_of(path)
         if metadata is None:
             return False
@@ -257,5 +284,6 @@ class SaveTask:
         return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
 
 
+_MOST_REFUSED = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NEW = "\0the file about to be written"

@@ -17,10 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import BinaryIO, Literal, TypeVar, cast
 
+from checkpointable._errors import RemoteError
 from checkpointable.storage.paths import filesystem, is_remote, normalize_path, reaching
 from checkpointable.storage.ranges import RangeReader
+from checkpointable.storage.waiting import ask
 
 _AT_A_TIME = 8
+_LIST_SECONDS = 300.0  # a thousand names a request
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 T = TypeVar("T")
@@ -48,8 +51,7 @@ def kind(path: str) -> Literal["file", "directory"] | None:
     try:
         if is_remote(path):
             files, place = filesystem(path)
-            with reaching(path):
-                return "directory" if files.info(place)["type"] == "directory" else "file"
+            return "directory" if ask(path, lambda: files.info(place))["type"] == "directory" else "file"
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -92,22 +94,29 @@ def modified(path: str) -> float:
     if not is_remote(path):
         return os.stat(path).st_mtime
     files, place = filesystem(path)
-    with reaching(path):
-        try:
-            when = files.modified(place)
-        except NotImplementedError:
+    try:
+        when = ask(path, lambda: files.modified(place))
+    except RemoteError as error:
+        if isinstance(error.__cause__, NotImplementedError):
             return math.inf
+        raise
     return when.timestamp() if isinstance(when, datetime) else math.inf
 
 
-def listed(url: str, *, below: bool) -> list[str]:
-    """The files in a remote directory, or also ``below`` it, as sorted URLs; none if there is no such directory."""
+def listed(url: str, *, below: bool, seconds: float | None = _LIST_SECONDS) -> list[str]:
+    """The files in a remote directory, or also ``below`` it, as sorted URLs; none if there is no such directory.
+
+    ``seconds`` is how long that may take, as for ``ask``.
+    """
     files, place = filesystem(url)
-    with reaching(url):
-        try:
-            found = files.find(place, detail=True) if below else {it["name"]: it for it in files.ls(place, detail=True)}
-        except FileNotFoundError:
-            return []
+    try:
+        if below:
+            found = ask(url, lambda: files.find(place, detail=True), seconds=seconds)
+        else:
+            entries = ask(url, lambda: files.ls(place, detail=True), seconds=seconds)
+            found = {entry["name"]: entry for entry in entries}
+    except FileNotFoundError:
+        return []
     root = place.rstrip("/")
     names = sorted(name for name, info in found.items() if info["type"] == "file" and name.startswith(f"{root}/"))
     return [normalize_path(url) + name[len(root) :] for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class LocalStore(Store):
 
     has_links = True
     has_directories = True
+    overwrites_safely = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.realpath(os.path.expanduser(directory))
@@ -47,6 +48,10 @@ class LocalStore(Store):
     def exists(self, path: str) -> bool:
         """Whether something is at that path."""
         return exists(path)
+
+    def present(self, paths: Iterable[str]) -> Container[str]:
+        """Tells which files are there. Each is looked at when it is asked for."""
+        return _Existing()
 
     def write(self, content: Content, path: str, *, overwrite: bool) -> None:
         """Write a file durably, and verify it before it becomes visible."""
@@ -87,6 +92,11 @@ class LocalStore(Store):
     def _links(self, role: str) -> Iterator[Path]:
         versions = (Path(self.path(names.versioned(role, version))) for version in itertools.count())
         return filter(Path.is_symlink, itertools.takewhile(os.path.lexists, versions))
+
+
+class _Existing:
+    def __contains__(self, path: object) -> bool:
+        return exists(str(path))
 
 
 def write(content: Content, path: Path, *, overwrite: bool) -> None:

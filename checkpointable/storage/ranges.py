@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from checkpointable.storage.paths import filesystem, reaching
+from checkpointable.storage.waiting import ask
 
 _LEAST = 1 << 19
 _MOST = 1 << 25
@@ -19,8 +20,7 @@ class RangeReader(io.RawIOBase):
     def __init__(self, url: str) -> None:
         self._url = url
         self._files, self._path = filesystem(url)
-        with reaching(url):
-            info = self._files.info(self._path)
+        info = ask(url, lambda: self._files.info(self._path))
         if info["type"] != "file":
             raise FileNotFoundError(f"{url} is not a file")
         self._size = int(info["size"])
@@ -61,8 +61,9 @@ class RangeReader(io.RawIOBase):
         start = min(self._at, max(self._size - _LEAST, 0))
         end = min(start + self._length, self._size)
         starts = list(range(start, end, _PART))
+        ends = [*starts[1:], end]
+        parts = ask(self._url, lambda: self._files.cat_ranges([self._path] * len(starts), starts, ends))
         with reaching(self._url):
-            parts = self._files.cat_ranges([self._path] * len(starts), starts, [*starts[1:], end])
             for failure in (part for part in parts if isinstance(part, BaseException)):
                 raise failure
         self._start, self._window = start, memoryview(parts[0] if len(parts) == 1 else b"".join(parts))

@@ -6,7 +6,7 @@ A method that changes or reads files raises ``OSError`` where the file system re
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -35,11 +35,13 @@ class Store(Protocol):
         directory: The directory, as an absolute path or a URL.
         has_links: Whether a name can stand for a file of another name.
         has_directories: Whether a checkpoint can be a directory of files that other processes write.
+        overwrites_safely: Whether a file that is overwritten stays until the new one is durable and verified.
     """
 
     directory: str
     has_links: bool
     has_directories: bool
+    overwrites_safely: bool
 
     def prepare(self, *, below: bool) -> None:
         """Make the directory, show that it can be written, sweep what dead processes left half-written.
@@ -55,6 +57,12 @@ class Store(Protocol):
 
     def exists(self, path: str) -> bool:
         """Whether there is something at that path."""
+
+    def present(self, paths: Iterable[str]) -> Container[str]:
+        """Tells which files are there: at least of these, and of others in their directories.
+
+        On a remote file system it is looked up at once, with as few questions as possible.
+        """
 
     def write(self, content: Content, path: str, *, overwrite: bool) -> None:
         """Make a file durable and verify it; it appears under its name whole, or not at all.

@@ -8,32 +8,40 @@ file is written under a temporary name and then renamed.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import hashlib
 import io
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from checkpointable.policy.names import TEMPORARY_PREFIX
+from checkpointable.policy.names import SUFFIX, TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
-from checkpointable.storage.writer import run_in_thread
-
-T = TypeVar("T")
+from checkpointable.storage.waiting import ask
 
 _BLOCK = 1 << 23
+_ABANDONED = timedelta(days=1)
+_UNABORTED: list[tuple[Any, str, int]] = []  # files whose abort has failed, their URLs, and the process
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
-def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, timeout_seconds: float) -> None:
+def send(
+    content: Content,
+    url: str,
+    *,
+    exclusive: bool,
+    part_size_bytes: int,
+    timeout_seconds: float,
+    answered: Callable[[], None] = lambda: None,
+) -> None:
     """Upload a file. After an ``OSError`` it may exist nevertheless.
 
     Args:
@@ -42,25 +50,28 @@ def send(content: Content, url: str, *, exclusive: bool, part_size_bytes: int, t
         exclusive: Whether to raise ``FileExistsError`` if the name is taken by then, where the file system can tell.
         part_size_bytes: Size of each part but the last.
         timeout_seconds: How long each part may take.
+        answered: Called when the file system has answered.
     """
     files, path = filesystem(url)
     if not files.async_impl:
-        _send_and_rename(content, url)
+        _send_and_rename(content, url, timeout_seconds, answered)
         return
-    with reaching(url):
-        file = _open(files, path, exclusive=exclusive, part_size_bytes=part_size_bytes)
+    abort_again()
+    file = ask(url, lambda: _open(files, path, exclusive=exclusive, part_size_bytes=part_size_bytes))
     try:
         for piece, ends_part in _parts(content.pieces(), part_size_bytes):
-            with reaching(url):
-                if ends_part:  # this write sends the part
-                    within(timeout_seconds, partial(file.write, piece))
-                else:
+            if ends_part:  # this write sends the part
+                ask(url, partial(file.write, piece), seconds=timeout_seconds)
+                answered()
+            else:
+                with reaching(url):
                     file.write(piece)
-        with reaching(url):
-            within(timeout_seconds, file.close)  # sends the last part
-            within(timeout_seconds, file.commit)
+        ask(url, file.close, seconds=timeout_seconds)  # sends the last part
+        answered()
+        ask(url, file.commit, seconds=timeout_seconds)
+        answered()
     except BaseException:
-        _abort(file, url, timeout_seconds)
+        _abort(file, url)
         raise
 
 
@@ -71,8 +82,7 @@ def difference(content: Content, url: str, *, part_size_bytes: int) -> str | Non
     differs (encryption with own keys changes it), the file is read back and compared.
     """
     files, path = filesystem(url)
-    with reaching(url):
-        info = files.info(path)
+    info = ask(url, lambda: files.info(path))
     if info["size"] != content.size:
         return f"{content.size:,} bytes were sent, {info['size']:,} are there"
     etag = str(info.get("ETag", "")).strip('"')
@@ -90,30 +100,68 @@ def _open(files: AbstractFileSystem, path: str, *, exclusive: bool, part_size_by
     return files._open(path, "wb", **options)
 
 
-def _abort(file: Any, url: str, timeout_seconds: float) -> None:
-    """Abort the upload. If that fails too, its parts remain, but no file becomes visible."""
+def _abort(file: Any, url: str) -> None:
+    """Abort the upload. If that fails too, its parts remain, and no file becomes visible; it is tried again later."""
     file.closed = True
-    with contextlib.suppress(OSError), reaching(url):
-        within(timeout_seconds, file.discard)
+    try:
+        ask(url, file.discard)
+    except OSError:
+        _UNABORTED.append((file, url, os.getpid()))
 
 
-def _send_and_rename(content: Content, url: str) -> None:
+def abort_again() -> None:
+    """Abort the uploads of this process whose abort has failed."""
+    left = [it for it in _UNABORTED if it[2] == os.getpid()]
+    _UNABORTED.clear()
+    for file, url, _ in left:
+        _abort(file, url)
+
+
+def abort_abandoned(directory: str) -> None:
+    """Abort uploads of checkpoints below a directory that are over a day old: those that killed processes have left.
+
+    Only S3 lists them. A file system that does not, or that refuses it, removes them by its own rules.
+    """
+    files, place = filesystem(directory)
+    if not hasattr(files, "call_s3"):
+        return
+    bucket, _, folder = place.partition("/")
+    with contextlib.suppress(OSError, NotImplementedError):
+        for upload in _uploads(files, directory, bucket, f"{folder}/" if folder else ""):
+            age = datetime.now(UTC) - upload["Initiated"]
+            if upload["Key"].endswith(SUFFIX) and age > _ABANDONED:
+                which = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                ask(directory, partial(files.call_s3, "abort_multipart_upload", **which))
+
+
+def _uploads(files: Any, directory: str, bucket: str, prefix: str) -> Iterator[Any]:
+    """The uploads that were begun and neither completed nor aborted, a page of a thousand at a time."""
+    after: dict[str, str] = {}
+    while True:
+        page = ask(directory, partial(files.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after))
+        yield from page.get("Uploads", [])
+        if not page.get("IsTruncated"):
+            return
+        after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def _send_and_rename(content: Content, url: str, timeout_seconds: float, answered: Callable[[], None]) -> None:
     temporary = f"{parent(url)}/{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
     files, temporary_path = filesystem(temporary)
     path = files._strip_protocol(url)
+    wait = partial(ask, url, seconds=timeout_seconds)
     try:
-        with reaching(url):
-            files.makedirs(files._parent(path), exist_ok=True)
-            file = files.open(temporary_path, "wb")
+        wait(lambda: files.makedirs(files._parent(path), exist_ok=True))
+        file = wait(lambda: files.open(temporary_path, "wb"))
         with file:
             for piece in content.pieces():
-                with reaching(url):
-                    file.write(piece)
-        with reaching(url):
-            files.mv(temporary_path, path)
+                wait(partial(file.write, piece))
+                answered()
+        wait(lambda: files.mv(temporary_path, path))
+        answered()
     except BaseException:
-        with contextlib.suppress(OSError), reaching(url):
-            files.rm_file(temporary_path)
+        with contextlib.suppress(OSError):
+            ask(url, lambda: files.rm_file(temporary_path))
         raise
 
 
@@ -143,17 +191,3 @@ def _parts_etag(content: Content, part_size: int) -> str:
 def _is_same(content: Content, url: str) -> bool:
     with io.BufferedReader(RangeReader(url), _BLOCK) as file:
         return all(file.read(len(piece)) == piece for piece in content.pieces()) and not file.read(1)
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call. It runs on its own thread, which is abandoned with ``TimeoutError`` at the end of the time.
-
-    Uploads need this: aiohttp, and what is built on it, hangs forever if the server stops reading, as its own timeouts
-    begin when a request is sent.
-    """
-    result: Future[T] = Future()
-    run_in_thread(call, result, name="checkpointable-upload")
-    concurrent.futures.wait([result], seconds)
-    if not result.done():
-        raise TimeoutError(f"no answer for {seconds:g} s")
-    return result.result()

@@ -57,7 +57,7 @@ def test_outage_during_training_is_a_warning_and_the_end_is_saved(s3, wire, tmp_
     net = Net(dirpath=s3, save_interval=5, save_top_k=0, async_save=False)
     outage = At(batch_1=wire.cut, batch_8=wire.mend)
     with pytest.warns(
-        CheckpointableWarning, match=r"epoch 0, batch 5.* not saved: cannot save s3://.*Training continues"
+        CheckpointableWarning, match=r"epoch 0, batch 5.* not saved: cannot list s3://.*Training continues"
     ):
         trainer(tmp_path, callbacks=[outage]).fit(net, loader(20))
     assert latest(s3) == f"{s3}/epoch_0_batch_20.ckpt"

@@ -171,9 +171,12 @@ def test_task_whose_removal_is_refused_has_saved_and_says_what_stays(store):
     assert result.problem is None
     assert len(result.messages) == 1
     assert f"cannot delete the outdated checkpoint {first.path}" in result.messages[0]
-    assert "It stays; delete it by hand." in result.messages[0]
+    assert "The next save tries again." in result.messages[0]
     assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt"]
-    assert run.save(3).messages[0].startswith(f"cannot delete the outdated checkpoint {result.path}")
+    assert run.kept.kept == {result.path}
+    store.refused.clear()
+    assert run.save(3).messages == []
+    assert there(store) == ["epoch_0_batch_3.ckpt"]
 
 
 def test_task_whose_link_is_refused_has_saved_and_says_so(store):
