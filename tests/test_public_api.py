@@ -34,6 +34,8 @@ ARGUMENTS: dict[str, Any] = {
     "save_weights_only": False,
     "save_trainable_only": False,
     "dirpath": None,
+    "fast_dirpath": None,
+    "upload_interval": None,
     "filename": "epoch_{epoch}_batch_{batch}",
     "best_filename": "best_{monitor}_epoch_{epoch}",
     "auto_insert_metric_name": False,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import html
-import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from checkpointable._errors import CheckpointFileError, PolicyError, SaveError
+from checkpointable._errors import CheckpointableWarning, CheckpointFileError, PolicyError, SaveError
 from checkpointable.catalog import select, table
 from checkpointable.catalog.info import CheckpointInfo, read_info
 from checkpointable.catalog.scan import scan
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage.format import checkpoint
 from checkpointable.storage.local import store_at
-from checkpointable.storage.paths import normalize_path, parent
+from checkpointable.storage.paths import Paths, normalize_paths, parent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,9 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
     Args:
         path: A directory, a checkpoint file, or a link to either; a local path, or a URL. A path that does not
-            exist has no checkpoints.
+            exist has no checkpoints. Or several of these, as for a run with a ``fast_dirpath``: a checkpoint that is at
+            more than one of them is listed once, at the first. One that cannot be reached is left out with a
+            ``CheckpointableWarning`` if there are checkpoints at another.
 
     Raises:
         CheckpointFileError: If the path is a file that is not a checkpoint of this library.
@@ -36,9 +38,11 @@ class Checkpoints(Sequence[CheckpointInfo]):
         RemoteError: If a remote file system does not answer.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = normalize_path(path)
-        self._found = scan(path)
+    def __init__(self, path: Paths) -> None:
+        places = normalize_paths(path)
+        self._path, self._found = ", ".join(places), scan(places)
+        for why in self._found.unreached:
+            warnings.warn(f"{why} What is there is not listed.", CheckpointableWarning, stacklevel=2)
 
     @overload
     def __getitem__(self, index: int) -> CheckpointInfo: ...
@@ -148,7 +152,7 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
     def _delete(self, outdated: Iterable[CheckpointInfo]) -> list[str]:
         deleted, failures = [], []
-        for info in outdated:
+        for info in (it for first in outdated for it in (first, *self._found.copies.get(first.path, ()))):
             try:
                 if not _is_replaced(info) and _is_intact(info):
                     store_at(parent(info.path)).remove(info.path)

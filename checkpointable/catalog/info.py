@@ -150,6 +150,11 @@ class CheckpointInfo(_Facts):
         """How often its run had been resumed."""
         return self.lineage.generation
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What two copies of one checkpoint have in common, and no other has."""
+        return (self.run_id, self.lineage.attempt, self.batches, self.kind, self.created)
+
     def belongs_to(self, lineage: Lineage) -> bool:
         """Whether an attempt of this lineage wrote it, under the name that the file has now."""
         given = re.escape(self.base_name or "")

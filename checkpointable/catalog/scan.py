@@ -16,7 +16,7 @@ from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.storage import files
 from checkpointable.storage.format import archive, verify, zip_directory
 from checkpointable.storage.format.shards import is_marked
-from checkpointable.storage.paths import is_remote, normalize_path, parent
+from checkpointable.storage.paths import Paths, is_remote, normalize_paths, parent
 
 _LOOK_SECONDS = 60.0
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
@@ -39,26 +39,58 @@ class Found:
     unreadable: list[Unreadable] = field(default_factory=list)
     others: int = 0  # checkpoints of other libraries
     is_file: bool = False
+    copies: dict[str, list[CheckpointInfo]] = field(default_factory=dict)  # at later places, by the path of the first
+    unreached: list[str] = field(default_factory=list)  # why places beside these could not be looked at
 
 
-def scan(path: str | os.PathLike[str]) -> Found:
-    """Find the checkpoints at or below a path, by their metadata only. It raises what ``latest`` raises."""
-    for found in looks(path):
+def scan(paths: Paths) -> Found:
+    """Find the checkpoints at or below a path or several, by their metadata only. It raises what ``latest`` raises."""
+    for found in looks(paths):
         if all(files.is_there(lost.path) for lost in found.unreadable):
             break
     return found
 
 
-def looks(path: str | os.PathLike[str]) -> Iterator[Found]:
-    """What is at a path, looked up again for each item, for at most a minute.
+def looks(paths: Paths) -> Iterator[Found]:
+    """What is at a path or several, looked up again for each item, for at most a minute.
 
     A run deletes a file only after it has saved a newer one. So if a file was deleted between listing and reading, the
     next look finds the newer one.
     """
-    place, deadline = normalize_path(path), time.monotonic() + _LOOK_SECONDS
-    yield _look(place)
+    places, deadline = normalize_paths(paths), time.monotonic() + _LOOK_SECONDS
+    yield _look_at_all(places)
     while time.monotonic() < deadline:
-        yield _look(place)
+        yield _look_at_all(places)
+
+
+def _look_at_all(places: list[str]) -> Found:
+    """What is at all of them, each checkpoint once.
+
+    One that cannot be reached is an error only if nothing is found at the others.
+    """
+    looked: list[Found] = []
+    unreached: list[RemoteError] = []
+    for place in places:
+        try:
+            looked.append(_look(place))
+        except RemoteError as error:
+            unreached.append(error)
+    if unreached and not any(found.infos for found in looked):
+        raise unreached[0]
+    if len(places) == 1:
+        return looked[0]
+    first: dict[tuple[object, ...], CheckpointInfo] = {}
+    copies: dict[str, list[CheckpointInfo]] = {}
+    for info in (info for found in looked for info in found.infos):
+        if (original := first.setdefault(info.identity, info)) is not info:
+            copies.setdefault(original.path, []).append(info)
+    return Found(
+        infos=in_order(first.values()),
+        copies=copies,
+        unreadable=[lost for found in looked for lost in found.unreadable],
+        others=sum(found.others for found in looked),
+        unreached=[str(error) for error in unreached],
+    )
 
 
 def _look(place: str) -> Found:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from checkpointable._errors import CheckpointableWarning, MonitorError
+from checkpointable._errors import CheckpointableWarning, MonitorError, RemoteError
 from checkpointable.catalog.info import CheckpointInfo
-from checkpointable.catalog.scan import Found, Unreadable, looks
+from checkpointable.catalog.scan import Found, looks
 from checkpointable.catalog.unusable import passed_over, why_nothing
 from checkpointable.storage import files
 from checkpointable.storage.format import checkpoint
+from checkpointable.storage.paths import Paths
 
 
-def latest(path: str | os.PathLike[str]) -> str | None:
+def latest(path: Paths) -> str | None:
     """The newest intact checkpoint that can be resumed from, for ``Trainer.fit(ckpt_path=latest(...))``.
 
     The run whose newest file was written last comes first. Within a run, the position decides, not the clock. At the
@@ -26,7 +26,9 @@ def latest(path: str | os.PathLike[str]) -> str | None:
 
     Args:
         path: A directory, which is searched with its subdirectories; a checkpoint file, which alone is considered; or a
-            link to either. A local path, or a URL such as ``s3://bucket/runs``.
+            link to either. A local path, or a URL such as ``s3://bucket/runs``. Or several of these, as for a run with
+            a ``fast_dirpath``: what is at one that cannot be reached is left out, with a ``CheckpointableWarning``, if
+            another has an intact checkpoint.
 
     Returns:
         The path of a file whose bytes were all read and checked; ``None`` if there is none, as before the first save.
@@ -48,7 +50,7 @@ def latest(path: str | os.PathLike[str]) -> str | None:
     return None if choice.info is None else choice.info.path
 
 
-def best(path: str | os.PathLike[str], monitor: str | None = None) -> str | None:
+def best(path: Paths, monitor: str | None = None) -> str | None:
     """The intact checkpoint with the best score, of all runs there.
 
     Scores are compared if they are of the same quantity in the same mode. NaN is never best. Of equal scores, the
@@ -99,7 +101,7 @@ class Choice:
 
 def newest(found: Found) -> Choice:
     """The newest intact checkpoint that can be resumed from."""
-    choice = first_intact((info for info in reversed(found.infos) if not info.weights_only), found.unreadable)
+    choice = _first_intact((info for info in reversed(found.infos) if not info.weights_only), found)
     if found.is_file:
         weights_only = "it holds weights only, so a run cannot be resumed from it"
         choice.skipped.update({info.path: weights_only for info in found.infos if info.weights_only})
@@ -116,7 +118,7 @@ def best_of(found: Found, monitor: str | None = None) -> Choice:
             f"cannot choose the best checkpoint by monitor={monitor!r}: no file there has its score."
             f" Choose one of {_listed(scored)}.{lost}"
         )
-    choice = first_intact(candidates, found.unreadable)
+    choice = _first_intact(candidates, found)
     others = [
         info for info in scored if monitor in (None, info.monitor) and _compared(info) != _compared(candidates[0])
     ]
@@ -166,21 +168,23 @@ def _say(message: str) -> None:
     rank_zero_info(f"checkpointable: {message}.")
 
 
-def first_intact(candidates: Iterable[CheckpointInfo], unreadable: Iterable[Unreadable]) -> Choice:
-    """The first intact candidate. Unreadable files that were changed after it was saved are reported as skipped."""
+def _first_intact(candidates: Iterable[CheckpointInfo], found: Found) -> Choice:
+    """The first intact candidate, or a copy of it. Unreadable files that are newer than it are reported as skipped."""
     chosen, skipped = None, {}
-    for info in candidates:
+    for info in (it for first in candidates for it in (first, *found.copies.get(first.path, ()))):
         problem = checkpoint.problem(info.path)
         if problem is None:
             chosen = info
             break
         skipped[info.path] = problem
-    skipped.update({lost.path: lost.problem for lost in unreadable if not chosen or lost.modified > chosen.created})
+    skipped.update(
+        {lost.path: lost.problem for lost in found.unreadable if not chosen or lost.modified > chosen.created}
+    )
     return Choice(info=chosen, skipped=skipped)
 
 
-def choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> tuple[Choice, Found]:
-    """Choose among what is at a path, again while files that are tried are deleted."""
+def choose(path: Paths, choose: Callable[[Found], Choice]) -> tuple[Choice, Found]:
+    """Choose among what is at a path or several, again while files that are tried are deleted."""
     for found in looks(path):
         choice = choose(found)
         if all(files.is_there(skipped) for skipped in choice.skipped):
@@ -191,4 +195,10 @@ def choose(path: str | os.PathLike[str], choose: Callable[[Found], Choice]) -> t
                 f"cannot choose a checkpoint at {path}: for a minute, files were deleted before they could be read, and"
                 " no other is intact. Stop the process that deletes them, or pass the path of one that is kept."
             )
+    if found.unreached:
+        if choice.info is None:
+            raise RemoteError(found.unreached[0])
+        choice.notes.extend(
+            f"{why} What is there is not compared: {choice.info.path} is used." for why in found.unreached
+        )
     return choice, found

@@ -9,34 +9,35 @@ from checkpointable.catalog.scan import Found
 from checkpointable.policy.names import SUFFIX
 from checkpointable.storage import files
 from checkpointable.storage.format.shards import MARKER
-from checkpointable.storage.paths import is_remote, normalize_path
+from checkpointable.storage.paths import Paths, is_remote, normalize_paths
 
 _WRITTEN_LAST = "meta.pt"  # by Lightning, after torch has written the shards
 _SHOWN = 3
 
 
-def why_nothing(path: str | os.PathLike[str], found: Found) -> str:
-    """What is at a path where no checkpoint can be resumed from."""
-    place = normalize_path(path)
-    if not is_remote(place) and files.kind(place) is None:
-        return f"{place} does not exist"
-    there = list(_there(place, found))
-    return f"no checkpoint in {place}" if not there else f"none in {place} can be resumed from: {', '.join(there)}"
+def why_nothing(path: Paths, found: Found) -> str:
+    """What is at a path or several where no checkpoint can be resumed from."""
+    places = normalize_paths(path)
+    if len(places) == 1 and not is_remote(places[0]) and files.kind(places[0]) is None:
+        return f"{places[0]} does not exist"
+    there, named = list(_there(places, found)), " or ".join(places)
+    return f"no checkpoint in {named}" if not there else f"none in {named} can be resumed from: {', '.join(there)}"
 
 
-def _there(place: str, found: Found) -> Iterator[str]:
+def _there(places: list[str], found: Found) -> Iterator[str]:
     kinds = {
         "damaged": len(found.unreadable) + sum(not info.weights_only for info in found.infos),
         "with weights only": sum(info.weights_only for info in found.infos),
         "not written by checkpointable (pass such a file to fit itself)": found.others,
-        "in shards (pass such a directory to fit itself)": len(list(_sharded(place))),
+        "in shards (pass such a directory to fit itself)": sum(len(list(_sharded(place))) for place in places),
     }
     return (f"{number} {kind}" for kind, number in kinds.items() if number)
 
 
-def passed_over(path: str | os.PathLike[str], since: float) -> str:
-    """Names the checkpoints in shards at a path that are newer; ``""`` if there are none."""
-    newer = [(when, folder) for folder, when in _sharded(normalize_path(path)) if when > since]
+def passed_over(path: Paths, since: float) -> str:
+    """Names the checkpoints in shards at a path or several that are newer; ``""`` if there are none."""
+    sharded = (it for place in normalize_paths(path) for it in _sharded(place))
+    newer = [(when, folder) for folder, when in sharded if when > since]
     named = [folder for _, folder in sorted(newer, reverse=True)]
     if not named:
         return ""

@@ -56,6 +56,8 @@ class Checkpointing(RunAttributes, Callback):
         save_weights_only: bool | Literal["best"] = False,
         save_trainable_only: bool = False,
         dirpath: str | os.PathLike[str] | None = None,
+        fast_dirpath: str | os.PathLike[str] | None = None,
+        upload_interval: timedelta | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,

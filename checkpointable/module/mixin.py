@@ -62,6 +62,11 @@ class CheckpointingMixin(_Base):
             checksums. The module brings them itself when it is resumed or loaded, and a warning says if they differ.
         dirpath: Directory or URL; relative to the working directory at construction. ``None`` = ``checkpoints`` under
             the trainer's log directory, or the directory of the checkpoint resumed from.
+        fast_dirpath: A second, local directory where each file is saved first, so that saving does not wait for
+            ``dirpath``, which must be given. The best ones and the last are always copied to ``dirpath`` in the
+            background, of the others the newest every so often. Resume with ``latest([fast_dirpath, dirpath])``.
+        upload_interval: The least time between the beginnings of two such copies of interval, time, step and epoch
+            checkpoints; ``None``: the next one begins as soon as the copy before is done.
         filename: Template: ``{epoch}`` (from 0), ``{batch}`` (batches done in this epoch), ``{step}`` (optimizer steps
             done), any logged metric, with format specs.
         best_filename: The same for best checkpoints; ``{monitor}`` is the name of the monitored quantity.
@@ -109,6 +114,8 @@ class CheckpointingMixin(_Base):
         save_weights_only: bool | Literal["best"] = False,
         save_trainable_only: bool = False,
         dirpath: str | os.PathLike[str] | None = None,
+        fast_dirpath: str | os.PathLike[str] | None = None,
+        upload_interval: timedelta | None = None,
         filename: str = "epoch_{epoch}_batch_{batch}",
         best_filename: str = "best_{monitor}_epoch_{epoch}",
         auto_insert_metric_name: bool = False,

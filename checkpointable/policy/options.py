@@ -50,6 +50,8 @@ class Options:
     save_weights_only: bool | str = False
     save_trainable_only: bool = False
     dirpath: str | os.PathLike[str] | None = None
+    fast_dirpath: str | os.PathLike[str] | None = None
+    upload_interval: timedelta | None = None
     filename: str = "epoch_{epoch}_batch_{batch}"
     best_filename: str = "best_{monitor}_epoch_{epoch}"
     auto_insert_metric_name: bool = False
@@ -65,6 +67,11 @@ class Options:
         found = list(self._problems())
         if found:
             raise PolicyError("\n  ".join(["these arguments cannot be used:", *found]))
+
+    @property
+    def places(self) -> list[str]:
+        """The directories that the user has given, the fast one first."""
+        return [os.fspath(place) for place in (self.fast_dirpath, self.dirpath) if place is not None]
 
     @property
     def script_parts(self) -> frozenset[Part]:
@@ -156,6 +163,10 @@ class Options:
                 "auto_insert_metric_name=True: the default filename has the names already, as in epoch_3_batch_20;"
                 ' pass filename="{epoch}-{batch}" with it, or leave it out'
             )
+        if self.dirpath is None and _LIMITS["fast_dirpath"][0](self.fast_dirpath):
+            yield f"fast_dirpath={self.fast_dirpath!r}: needs a dirpath, to which checkpoints are copied from there"
+        if self.fast_dirpath is None and _LIMITS["upload_interval"][0](self.upload_interval):
+            yield f"upload_interval={self.upload_interval!r}: needs a fast_dirpath, from which checkpoints are copied"
         if self.resume in ("auto", "must") and self.dirpath is None:
             yield f"resume={self.resume!r}: needs a dirpath to look in; that of a logger is new in each run"
         if self.save_weights_only == "best" and not self.keeps_best:
@@ -213,6 +224,14 @@ _LIMITS: dict[str, _Limit] = {
     "dirpath": (
         lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "",
         "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
+    ),
+    "fast_dirpath": (
+        lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "" and "://" not in str(value),
+        "must be a local directory, or None to save in dirpath at once",
+    ),
+    "upload_interval": (
+        lambda value: isinstance(value, timedelta) and value > timedelta(0),
+        "must be a datetime.timedelta above 0, or None to copy the next checkpoint as soon as the one before is there",
     ),
     "from_script": (
         are_parts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,21 +34,21 @@ def find(options: Options, trainer: Trainer) -> str | None:
         return None
     if options.resume is None or options.dirpath is None:
         return requeued.find(options, trainer)
-    directory = os.fspath(options.dirpath)
-    if directory in _LOOKED:
+    places = options.places
+    if places[-1] in _LOOKED:
         return None
-    _LOOKED.add(directory)
+    _LOOKED.add(places[-1])
     below = "/" in options.filename + options.best_filename
-    path: str | None = on_rank_zero(trainer, lambda: _look(directory, options.resume, below=below), ResumeError)
+    path: str | None = on_rank_zero(trainer, lambda: _look(places, options.resume, below=below), ResumeError)
     return path
 
 
-def _look(directory: str, resume: str | None, *, below: bool) -> str | None:
-    choice, found = choose(directory, lambda found: newest(_of_directory(found, directory, below=below)))
+def _look(places: list[str], resume: str | None, *, below: bool) -> str | None:
+    choice, found = choose(places, lambda found: newest(_of_places(found, places, below=below)))
     choice.warn(stacklevel=2)
     if choice.info is not None:
         return choice.info.path
-    why = why_nothing(directory, _of_directory(found, directory, below=below))
+    why = why_nothing(places, _of_places(found, places, below=below))
     if resume == "must":
         raise ResumeError(
             f"resume='must': {why}. Correct dirpath, or start a new run there with resume='auto' or resume=None."
@@ -59,12 +58,12 @@ def _look(directory: str, resume: str | None, *, below: bool) -> str | None:
     return None
 
 
-def _of_directory(found: Found, directory: str, *, below: bool) -> Found:
+def _of_places(found: Found, places: list[str], *, below: bool) -> Found:
     """Without the checkpoints in subdirectories, unless the templates of this run put its own there."""
     if below:
         return found
     return replace(
         found,
-        infos=[info for info in found.infos if parent(info.path) == directory],
-        unreadable=[it for it in found.unreadable if parent(it.path) == directory],
+        infos=[info for info in found.infos if parent(info.path) in places],
+        unreadable=[it for it in found.unreadable if parent(it.path) in places],
     )

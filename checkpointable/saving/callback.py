@@ -8,6 +8,7 @@ from weakref import proxy
 
 import torch
 
+from checkpointable._errors import SaveError
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import launched, loops, model_parallel, signals
 from checkpointable.lightning_internals import trainer as internals
@@ -15,6 +16,7 @@ from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.policy.options import Options
 from checkpointable.saving import last_state, recording, requeued
 from checkpointable.saving.kept_files import KeptFiles
+from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         """
         if self._is_made and isinstance(getattr(type(self), name, None), property):
             raise AttributeError(f"{name} cannot be set: it is read from the checkpoints that are kept")
-        if self._is_made and name == "dirpath" and self.session.saver.store is not None:
-            raise AttributeError("dirpath cannot be set in a fit that saves there already: give it to the constructor")
+        if self._is_made and name in ("dirpath", "fast_dirpath") and self.session.saver.store is not None:
+            raise AttributeError(f"{name} cannot be set in a fit that saves there already: give it to the constructor")
         if self._is_made and name == "save_trainable_only":
             raise AttributeError(f"{name} cannot be set: what is frozen is noted before the training begins")
         if self._is_made and name in Options.__dataclass_fields__:
@@ -110,7 +112,9 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             self.session.open(trainer)
             recording.prepare(trainer, self.session)
             store = self.session.saver.store
-            vars(self)["dirpath"] = None if store is None else store.directory
+            options = self.session.options
+            there = options.dirpath if options.fast_dirpath is not None else store and store.directory
+            vars(self)["dirpath"] = there
             launched.find_out(trainer)
             launched.finish_first(self.session.saver.wait_for_file)
             if self.session.options.save_on_exception:
@@ -154,8 +158,16 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         self.session.interrupt.close()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The fit has ended normally, so its trace is not needed any more."""
+        """The fit has ended normally: wait for copies in ``dirpath``. Its trace is not needed any more.
+
+        Raises:
+            SaveError: If one that must be there is not.
+        """
         if not internals.fast_dev_run(trainer):
+            if self.session.options.fast_dirpath is not None:
+                missing = on_rank_zero(trainer, self.session.saver.finish)
+                if missing is not None:
+                    raise SaveError(missing)
             self.session.recorder.finish()
             if not signals.requeue_at_end(trainer):  # else the job goes on after this fit
                 requeued.end_fit(trainer)

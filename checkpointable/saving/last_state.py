@@ -27,6 +27,8 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
         if not interrupt.pressed_again:
             with interrupt.cuts_short():
                 _save_together(trainer, session, exception)
+        if trainer.is_global_zero and not interrupt.pressed_again:
+            _wait_for_copies(session, exception)
         saver.close()
     elif not interrupt.pressed_again:
         saver.wait_for_file()
@@ -39,6 +41,14 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
         signals.requeue(trainer, exception)
     if session.validation.stop is not None and trainer.is_global_zero:
         session.validation.stop.leave()
+
+
+def _wait_for_copies(session: Session, exception: BaseException) -> None:
+    """With a ``fast_dirpath``: wait until the last state is in ``dirpath``, too."""
+    with session.interrupt.cuts_short(), failures.as_warnings("checkpoints were not copied to dirpath", exception):
+        missing = session.saver.finish()
+        if missing is not None:
+            raise SaveError(missing)
 
 
 def _save_together(trainer: Trainer, session: Session, exception: BaseException) -> None:

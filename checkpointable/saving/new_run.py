@@ -20,15 +20,18 @@ def announce(trainer: Trainer, options: Options, saver: Saver) -> None:
     """Say it on rank 0, unless the run resumes or this is a further fit of it; the directory exists."""
     if not trainer.is_global_zero or saver.resumed_from or internals.has_trained_before(trainer):
         return
-    directory = saver.directory
-    if any(itertools.islice(checkpoint_files(directory, below=False), 1)):
+    places = options.places if options.fast_dirpath is not None else [saver.directory]
+    named = " or ".join(places)
+    if any(any(itertools.islice(checkpoint_files(place, below=False), 1)) for place in places):
         cure = "resume='auto' holds for the first fit of a process that saves there"
         if options.resume is None:
-            cure = f"to resume, give resume='auto', or ckpt_path=checkpointable.latest({directory!r}) to fit"
-        begins = f"new run, although there are checkpoints in {directory} ({cure})"
+            asked = places if len(places) > 1 else places[0]
+            cure = f"to resume, give resume='auto', or ckpt_path=checkpointable.latest({asked!r}) to fit"
+        begins = f"new run, although there are checkpoints in {named} ({cure})"
     else:
-        begins = f"new run: no checkpoint in {directory}"
-    rank_zero_info(f"checkpointable: {begins}. Saves there: {', '.join(when(options))}.")
+        begins = f"new run: no checkpoint in {named}"
+    saves = f"Saves in {places[0]}, copied to {places[1]}" if len(places) > 1 else "Saves there"
+    rank_zero_info(f"checkpointable: {begins}. {saves}: {', '.join(when(options))}.")
 
 
 def say_if_never_due(trainer: Trainer, options: Options) -> None:

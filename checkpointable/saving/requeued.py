@@ -39,11 +39,12 @@ def begin_fit() -> None:
 
 
 def note(trainer: Trainer, options: Options, directory: str, run_id: str) -> None:
-    """Note where this fit saves, for the job that is started again."""
+    """Note where this fit saves, for the job that is started again; with a ``fast_dirpath`` in two places."""
     if not trainer.is_global_zero or not slurm.requeues(trainer) or not slurm.job():
         return
     path = _notes(trainer) / f"{_prefix()}{len(_FITS)}.json"
-    noted = {"directory": directory, "run_id": run_id, **_identity(trainer, options)}
+    places = options.places if options.fast_dirpath is not None else [directory]
+    noted = {"places": places, "run_id": run_id, **_identity(trainer, options)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".tmp").open("w") as file:
@@ -80,7 +81,7 @@ def _look(trainer: Trainer, options: Options) -> str | None:
         try:
             noted = json.loads(path.read_text())
             if {name: noted[name] for name in mine} == mine:
-                return _newest(noted["directory"], noted["run_id"])
+                return _newest(noted["places"], noted["run_id"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             rank_zero_warn(
                 f"cannot read {path}, which says where a fit of this job saves: {error}. Delete it, and pass ckpt_path"
@@ -90,14 +91,14 @@ def _look(trainer: Trainer, options: Options) -> str | None:
     return None
 
 
-def _newest(directory: str, run_id: str) -> str | None:
+def _newest(places: list[str], run_id: str) -> str | None:
     def of_run(found: Found) -> Choice:
         return newest(replace(found, infos=[info for info in found.infos if info.run_id == run_id]))
 
-    choice, _ = choose(directory, of_run)
+    choice, _ = choose(places, of_run)
     choice.warn(stacklevel=2)
     if choice.info is None:
-        rank_zero_info(f"checkpointable: nothing to resume: no file of this job's run is in {directory}.")
+        rank_zero_info(f"checkpointable: nothing to resume: no file of this job's run is in {' or '.join(places)}.")
         return None
     return choice.info.path
 

@@ -26,6 +26,7 @@ from checkpointable.saving import pointers, room, weights_alone
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.storage.commit import NotSyncedError
 from checkpointable.storage.files import freed_bytes
+from checkpointable.storage.paths import is_remote
 from checkpointable.storage.store import Store
 
 
@@ -94,7 +95,7 @@ class SaveTask:
     """Makes one file, on rank 0. Once started, only the background thread uses it.
 
     ``write(path, overwrite=...)`` makes the file durable; ``size`` is in bytes, ``None`` if unknown. ``on_durable`` is
-    called with the files that are durable, before any is deleted.
+    called with the files that are durable, before any is deleted. What ``held`` returns is not deleted now.
     """
 
     store: Store
@@ -105,6 +106,7 @@ class SaveTask:
     options: Options
     resumed_from: str | None
     on_durable: Callable[[KeptFiles], None] = lambda kept: None
+    held: Callable[[], Set[str]] = set
     messages: list[str] = field(default_factory=list)
     _present: Container[str] = field(default=(), init=False)
 
@@ -127,7 +129,8 @@ class SaveTask:
         return SaveResult(request=self.request, kept=self.kept, path=path, problem=problem, messages=self.messages)
 
     def _forget_missing(self) -> None:
-        missing = [path for path in sorted(self.kept.kept) if path not in self._present]
+        here = [path for path in sorted(self.kept.kept) if self.store.contains(path) or not is_remote(path)]
+        missing = [path for path in here if path not in self._present]
         if missing:
             self.kept = self.kept.without(missing)
             self.messages.append(
@@ -250,8 +253,9 @@ class SaveTask:
 
     def _delete(self, outdated: Iterable[str]) -> set[str]:
         """Delete files of this run. Returns those that could not be deleted now, which are tried again."""
-        later: set[str] = set()
-        for path in sorted(self._deletable(outdated)):
+        outdated = set(outdated)
+        later = outdated & self.held()
+        for path in sorted(self._deletable(outdated) - later):
             try:
                 if self._is_own(path):
                     self.store.remove(path)
@@ -267,7 +271,8 @@ class SaveTask:
         return {path for path in self._deletable(paths) if self._is_surely_own(path)}
 
     def _deletable(self, paths: Iterable[str]) -> set[str]:
-        return {path for path in paths if path != self.resumed_from and self.store.contains(path)}
+        stays = {self.resumed_from, *self.held()}
+        return {path for path in paths if path not in stays and self.store.contains(path)}
 
     def _is_surely_own(self, path: str) -> bool:
         try:

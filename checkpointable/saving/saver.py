@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -22,14 +21,15 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
-from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.saving import deadline, directory
+from checkpointable.policy.reasons import Reason
+from checkpointable.saving import deadline, directory, users_io
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types_not_named
 from checkpointable.saving.on_rank_zero import on_rank_zero
+from checkpointable.saving.promotion import Promotion
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.saving.shards import Shards, StagedShards
-from checkpointable.saving.steps import changed_only_by_steps
+from checkpointable.saving.staged import staged
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
@@ -49,14 +49,12 @@ _CHANGED = (
 class Saver:
     """Saves, keeps and deletes the files of one fit.
 
-    Only the training thread calls its methods. The background thread sets ``kept_on_disk``, and ``_only_steps_change``
+    Only the training thread calls its methods. The background thread sets ``_on_disk``, and ``_only_steps_change``
     when it finds a torn copy; it sets nothing else.
 
     Attributes:
         kept: The files that the run keeps, the same on all ranks.
         outrun: The file resumed from, once its position has got a validation that the file had not seen; or ``None``.
-        kept_on_disk: ``kept`` as rank 0 knows it. Moves as soon as a file is durable; ``kept`` follows when all ranks
-            collect the result.
         blocked_seconds: How long training has waited for the last save so far.
     """
 
@@ -64,11 +62,12 @@ class Saver:
         self.store: Store | None = None
         self.resumed_from: str | None = None
         self.outrun: str | None = None
-        self.kept = self.kept_on_disk = KeptFiles(retention=options.retention)
+        self.kept = self._on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
         self._writer: Writer[SaveResult | None] = Writer()
         self._buffer = StagingBuffer()
         self._shards = Shards()
+        self._promotion: Promotion | None = None  # on rank 0, with a fast_dirpath
         self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
         self._only_steps_change: bool | None = None  # None until the first save has been watched
@@ -79,13 +78,18 @@ class Saver:
 
     def open(self, trainer: Trainer, options: Options, run_id: str, lineage: Lineage, position: Position) -> int:
         """Find and try the directory, and the run's files there up to ``position``; return its next free generation."""
-        resumed_from = internals.resume_path(trainer)
-        look = partial(directory.look, trainer, options, resumed_from)
-        self.store, self.resumed_from, found = on_rank_zero(trainer, look)
+
+        def look() -> directory.Place:
+            place = directory.look(trainer, options, internals.resume_path(trainer))
+            self._promotion = directory.promotion_to(options, place, run_id, lineage, position)
+            return place
+
+        place = on_rank_zero(trainer, look)
+        self.store, self.resumed_from, found = place.store, place.resumed_from, place.found
         self._shards.open(trainer, self.store)
-        if resumed_from is not None:
+        if self.resumed_from is not None:
             own = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
-            self.kept = self.kept_on_disk = KeptFiles.found(options, own, position)
+            self.kept = self._on_disk = KeptFiles.found(options, own, position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
     def save(
@@ -121,7 +125,10 @@ class Saver:
         self._in_progress = self._snapshot = None
         if result is None:  # a forked process: its parent writes
             return None
-        self.kept = self.kept_on_disk = result.kept
+        self.kept = self._on_disk = result.kept
+        if self._promotion is not None:
+            self._promotion.offer(result)
+            result.messages.extend(self._promotion.take_messages())
         if result.path is not None:
             self._seconds[result.request.weights_only] = self._writer.last_seconds
         for message in result.messages:
@@ -139,6 +146,18 @@ class Saver:
                 self._is_known_slow = True  # once, not after every batch of a long save
             busy = self._writer.is_busy
         return bool(trainer.strategy.broadcast(busy))
+
+    def finish(self) -> str | None:
+        """On rank 0: wait until the durable directory has its copies; returns what is wrong if one is missing."""
+        problem = None if self._promotion is None else self._promotion.finish()
+        for message in () if self._promotion is None else self._promotion.take_messages():
+            _warn(message)
+        return problem
+
+    @property
+    def kept_on_disk(self) -> KeptFiles:
+        """``kept`` as rank 0 knows it, at the durable paths: it moves as soon as a file is on disk."""
+        return self._on_disk if self._promotion is None else self._promotion.placed(self._on_disk)
 
     @property
     def directory(self) -> str:
@@ -176,6 +195,8 @@ class Saver:
     def abandon(self) -> None:
         """Wait for no save any more."""
         self._writer.abandon()
+        if self._promotion is not None:
+            self._promotion.abandon()
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
@@ -235,10 +256,11 @@ class Saver:
             snapshot = Snapshot(checkpoint, metadata, self._buffer)
             write: Callable[..., None] = partial(shards.lead, store, snapshot, metadata)
         elif isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
-            snapshot = self._staged(trainer, checkpoint, request, options)
+            watched = self._only_steps_change
+            snapshot = staged(trainer, checkpoint, request, options, self._buffer, only_steps_change=watched)
             write = partial(store.write, snapshot)
         else:
-            write = partial(_write_through_users_io, trainer, checkpoint)
+            write = partial(users_io.write, trainer, checkpoint)
         self._snapshot = snapshot
         task = SaveTask(
             store=store,
@@ -249,23 +271,10 @@ class Saver:
             options=options,
             resumed_from=self.resumed_from,
             on_durable=self._note_durable,
+            held=set if self._promotion is None else self._promotion.pinned,
         )
         work = partial(self._fill_and_run, snapshot, task, shards)
         self._writer.start(work, background=snapshot is not None and snapshot.is_copy)
-
-    def _staged(self, trainer: Trainer, checkpoint: dict[str, Any], request: SaveRequest, options: Options) -> Snapshot:
-        """The present state. What may be copied while training continues is copied by the background thread."""
-        metadata = checkpoint.get(KEY, {}).get("metadata")
-        if not options.async_save:
-            return Snapshot(checkpoint, metadata)
-        watched = self._only_steps_change is None
-        overlaps = watched or (self._only_steps_change and request.reasons <= PERIODIC)
-        later = changed_only_by_steps(trainer) if overlaps else ()
-        try:
-            return Snapshot(checkpoint, metadata, self._buffer, later, watched=watched)
-        except MemoryError as error:
-            _warn(f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.")
-            return Snapshot(checkpoint, metadata)
 
     def _fill_and_run(self, snapshot: Snapshot | None, task: SaveTask, shards: StagedShards | None) -> SaveResult:
         """On the background thread: complete the copy, then make the file."""
@@ -279,18 +288,11 @@ class Saver:
         return SaveResult(request=task.request, kept=task.kept, messages=[_CHANGED], retry=True)
 
     def _note_durable(self, kept: KeptFiles) -> None:
-        self.kept_on_disk = kept
+        self._on_disk = kept
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which do not share a save in progress."""
-        return {**self.__dict__, "_in_progress": None, "_snapshot": None}
-
-
-def _write_through_users_io(trainer: Trainer, checkpoint: dict[str, Any], path: str, *, overwrite: bool) -> None:
-    """Save with the ``CheckpointIO`` of the user."""
-    if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(path)
-    internals.own_checkpoint_io(trainer).save_checkpoint(checkpoint, path)
+        return {**self.__dict__, "_in_progress": None, "_snapshot": None, "_promotion": None}
 
 
 def _warn(message: str) -> None:

@@ -6,9 +6,9 @@ import contextlib
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fsspec.config import conf
 from fsspec.core import url_to_fs
@@ -16,7 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
-from checkpointable._errors import RemoteError
+from checkpointable._errors import PolicyError, RemoteError
+
+Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 _ONCE_A_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?!/)")
 _LOCAL = {"file", "local"}
@@ -43,6 +45,14 @@ def normalize_path(path: str | os.PathLike[str]) -> str:
         return text if text.endswith("://") else text.rstrip("/")
     local = str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
     return os.path.realpath(local) if os.pardir in Path(local).parts else local
+
+
+def normalize_paths(paths: Paths) -> list[str]:
+    """One path, or several, as ``normalize_path`` gives them; a ``PolicyError`` if there is none."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise PolicyError("no path to look at: pass at least one")
+    return [normalize_path(path) for path in given]
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -48,6 +48,14 @@ BAD = {
     "async_save": (NOT_A_FLAG, "must be True or False"),
     "save_trainable_only": (["yes", None, 1], "must be True or False"),
     "save_weights_only": (["last", None, 1], "must be True or False, or 'best' for the best checkpoints alone"),
+    "fast_dirpath": (
+        [0, "", b"x", True, "s3://bucket/run"],
+        "must be a local directory, or None to save in dirpath at once",
+    ),
+    "upload_interval": (
+        [0, 60.0, timedelta(0), timedelta(-1)],
+        "must be a datetime.timedelta above 0, or None to copy the next checkpoint as soon as the one before is there",
+    ),
     "dirpath": (
         ["", 3, True, b"runs", ["runs"]],
         "must be a directory or a URL, or None for 'checkpoints' under the trainer's log directory",
@@ -104,6 +112,8 @@ GOOD = {
     "best_filename": ["{monitor}_{val_loss:.3f}", "the_best_one"],
     "auto_insert_metric_name": [False],
     "async_save": [True, False],
+    "fast_dirpath": [None],  # the others need a dirpath
+    "upload_interval": [None],
     "resume": [None],  # the others need a dirpath
     "strict_resume": [True, False],
     "from_script": [(), "data", ["data"], ("data", "data", "optimizers"), {"callbacks"}],

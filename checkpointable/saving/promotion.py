@@ -1,0 +1,251 @@
+"""Copies the files of a run from its fast directory to the durable one, in the background, one at a time.
+
+The best files, the last one and those that are kept for ever are always copied. Of all others, the newest is, every so
+often. What was copied is kept there by the same rules as in the fast directory, and counted by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from checkpointable._errors import SaveError
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import infos
+from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.names import SUFFIX
+from checkpointable.policy.options import Options
+from checkpointable.policy.position import Position
+from checkpointable.policy.reasons import PERIODIC, Reason
+from checkpointable.saving.kept_files import KeptFiles
+from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
+from checkpointable.storage import files
+from checkpointable.storage.format import verify
+from checkpointable.storage.local import store_at
+from checkpointable.storage.store import Store
+from checkpointable.storage.writer import Writer
+
+_BLOCK = 1 << 23
+_REPLACEABLE = PERIODIC | {Reason.EPOCH, Reason.NEWEST}
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A file of the fast directory that is to be copied."""
+
+    path: str
+    request: SaveRequest
+
+    @property
+    def must(self) -> bool:
+        """Whether it is copied in any case, and not only if it is the newest at its time."""
+        return not self.request.reasons <= _REPLACEABLE
+
+    @property
+    def outlasts(self) -> bool:
+        """Whether it is copied even if a better one has taken its place."""
+        return not self.request.reasons <= _REPLACEABLE | {Reason.BEST}
+
+
+class _Content:
+    """The bytes of an open file, read when they are needed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+
+    def pieces(self) -> Iterator[memoryview]:
+        self._file.seek(0)
+        while block := self._file.read(_BLOCK):
+            yield memoryview(block)
+
+
+class Promotion:
+    """What rank 0 has copied, copies, and will copy.
+
+    The training thread calls the methods. The background thread runs ``_copy_all``. Both hold the lock while they read
+    or change what is waiting, in progress and done.
+
+    Attributes:
+        promoted: The copy of each file in the fast directory that has one.
+    """
+
+    def __init__(
+        self,
+        fast: Store,
+        options: Options,
+        run_id: str,
+        lineage: Lineage,
+        position: Position,
+        resumed_from: str | None,
+    ) -> None:
+        self.store = store_at(os.fspath(options.dirpath or ""))
+        self.promoted: dict[str, str] = {}
+        self._fast, self._options, self._resumed_from = fast, options, resumed_from
+        self._run_id, self._lineage, self._position = run_id, lineage, position
+        self._kept: KeptFiles | None = None  # None until the directory has been looked at
+        self._there = KeptFiles(retention=options.retention)  # in the fast directory
+        self._must: list[_Copy] = []
+        self._newest: _Copy | None = None
+        self._current: _Copy | None = None
+        self._begun_at = -float("inf")
+        self._is_finishing = False
+        self._messages: list[str] = []
+        self._problem: str | None = None
+        self._lock = threading.Lock()
+        self._writer: Writer[None] = Writer()
+
+    def open(self, *, may_fail: bool) -> list[CheckpointInfo]:
+        """Try the directory, and return the checkpoints of this run that are there.
+
+        Raises:
+            SaveError: If it cannot be used. If it ``may_fail``, that is said, and each copy tries it again.
+        """
+        below = "/" in self._options.filename + self._options.best_filename
+        try:
+            self.store.prepare(below=below)
+            return self._look()
+        except OSError as error:
+            if not may_fail:
+                raise error if isinstance(error, SaveError) else SaveError(str(error)) from error
+            self._messages.append(f"{error} The run goes on in {self._fast.directory}, and copies are tried again.")
+            return []
+
+    def pinned(self) -> set[str]:
+        """The files that must not be deleted: they are being copied, or will be in any case."""
+        with self._lock:
+            return {copy.path for copy in (*self._must, self._current) if copy is not None}
+
+    def offer(self, result: SaveResult) -> None:
+        """A file is in the fast directory: copy it now, later, or not at all."""
+        if result.path is None:
+            return
+        copy = _Copy(result.path, result.request)
+        with self._lock:
+            self._there = result.kept
+            self._must = [it for it in self._must if it.outlasts or it.path in result.kept.kept]
+            if copy.must:
+                self._must.append(copy)
+            else:
+                self._newest = copy
+        self._start()
+
+    def take_messages(self) -> list[str]:
+        """What the user should read."""
+        with self._lock:
+            messages, self._messages = self._messages, []
+        return messages
+
+    def finish(self) -> str | None:
+        """Copy what must be copied, and the newest file, and wait for it; returns what is wrong if that fails."""
+        self._writer.wait()
+        with self._lock:
+            self._problem, self._is_finishing = None, True
+            if self._newest is not None:
+                self._must.append(self._newest)
+                self._newest = None
+        self._start()
+        self._writer.wait()
+        return self._problem if self._must else None
+
+    def abandon(self) -> None:
+        """Let the interpreter end in the middle of a copy."""
+        self._writer.abandon()
+
+    def placed(self, kept: KeptFiles) -> KeptFiles:
+        """The same files, each at its durable path if it has one."""
+        return replace(kept, files=tuple(replace(it, path=self.promoted.get(it.path, it.path)) for it in kept.files))
+
+    def _start(self) -> None:
+        if not self._writer.is_busy:
+            self._writer.take()
+            self._writer.start(self._copy_all, background=True)
+
+    def _copy_all(self) -> None:
+        """On the background thread: one copy after the other, until nothing is due or one fails."""
+        while (copy := self._take()) is not None:
+            result = self._copied(copy)
+            with self._lock:
+                self._current = None
+                outdated = copy.path in self._there.outdated
+            if outdated:  # meanwhile, and it could not be deleted
+                with contextlib.suppress(OSError):  # the next save tries again
+                    self._fast.remove(copy.path)
+            with self._lock:
+                if result is None:
+                    continue
+                self._messages += result.messages
+                if result.path is not None:
+                    self._kept = result.kept
+                    self.promoted[copy.path] = result.path
+                    continue
+                self._problem = f"{copy.path} could not be copied to {self.store.directory}: {result.problem}"
+                self._messages.append(f"{self._problem}. It stays where it is, and the next save tries again.")
+                if copy.must or self._is_finishing:
+                    self._must.insert(0, copy)
+                elif self._newest is None:
+                    self._newest = copy
+            return
+
+    def _take(self) -> _Copy | None:
+        interval = self._options.upload_interval
+        with self._lock:
+            if self._must:
+                self._current = self._must.pop(0)
+            elif self._newest is not None and (
+                interval is None or time.monotonic() - self._begun_at >= interval.total_seconds()
+            ):
+                self._current, self._newest, self._begun_at = self._newest, None, time.monotonic()
+            return self._current
+
+    def _copied(self, copy: _Copy) -> SaveResult | None:
+        """Copy one file; ``None`` if it is gone or damaged, so that there is nothing to copy."""
+        try:
+            file = files.open_file(copy.path)
+        except FileNotFoundError:
+            if copy.must:
+                self._say(f"{copy.path} is gone, so it is not copied to {self.store.directory}.")
+            return None
+        with file:
+            wrong = verify.problem_in(file)
+            if wrong is None:
+                return self._task(copy, _Content(file))
+            self._say(f"{copy.path} is damaged, so it is not copied to {self.store.directory}: {wrong}.")
+            return None
+
+    def _task(self, copy: _Copy, content: _Content) -> SaveResult:
+        kept = self._kept
+        if kept is None:
+            try:
+                self._look()
+            except OSError as error:
+                empty = KeptFiles(retention=self._options.retention)
+                return SaveResult(request=copy.request, kept=empty, problem=str(error))
+            kept = self._kept
+            assert kept is not None
+        base_name = os.path.relpath(copy.path, self._fast.directory).replace(os.sep, "/").removesuffix(SUFFIX)
+        return SaveTask(
+            store=self.store,
+            write=lambda path, *, overwrite: self.store.write(content, path, overwrite=overwrite),
+            size=content.size,
+            request=replace(copy.request, base_name=base_name),
+            kept=kept,
+            options=self._options,
+            resumed_from=self._resumed_from,
+        ).run()
+
+    def _say(self, message: str) -> None:
+        with self._lock:
+            self._messages.append(message)
+
+    def _look(self) -> list[CheckpointInfo]:
+        """Find the files of this run that are there."""
+        found = [info for info in infos(self.store.directory, below=True) if info.run_id == self._run_id]
+        own = [info for info in found if info.belongs_to(self._lineage)]
+        self._kept = KeptFiles.found(self._options, own, self._position)
+        return found
