@@ -61,6 +61,7 @@ class LoaderPosition:
         self._place: tuple[LoaderState, int, bool, Rest | None] | None = None
         self.rest: Rest | None = None
         self._idles = False
+        self._workers_rng: Mapping[str, Any] | None = None
         self._before: dict[str, Any] | None = None
         self._before_consumed: dict[str, Any] | None = None
 
@@ -134,9 +135,14 @@ class LoaderPosition:
         self._place = state, epoch, inside, rest
 
     def expect(self, state: LoaderState, *, more: bool, idle: bool) -> None:
-        """Expect passes as long as this state says; ``idle``: the next pass is begun only to be begun again."""
+        """Expect passes as long as this state says; ``idle``: the next pass is begun only to be begun again.
+
+        The pass after an idle one starts persistent workers, which are running already in the uninterrupted run.
+        """
         self.length.expect(state, more=more)
         self._idles = idle and not self.is_indexed and self._place is None
+        persistent = self._idles and getattr(self.loader, "persistent_workers", False)
+        self._workers_rng = state.iterator_rng if persistent else None
 
     def start_persistent_workers(self, state: LoaderState) -> None:
         """Start the workers that were running in this state. The global generators stay unchanged."""
@@ -176,6 +182,10 @@ class LoaderPosition:
         self.own.start_pass()
         self.pass_start_rng = self.order.owners.capture()
         self.order.begin()
+        if self._workers_rng is not None and self.loader._iterator is None:
+            self.iterator_rng, self._workers_rng = self._workers_rng, None
+            with rng.isolated(self.iterator_rng):
+                return self._iterate()
         if self.iterator_rng is None or getattr(self.loader, "_iterator", None) is None:
             self.iterator_rng = rng.capture()
         return self._iterate()

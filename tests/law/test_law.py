@@ -16,7 +16,7 @@ COMMON = [
     Config(workers=2, persistent=True, validation="half"),
     Config(sampler="lazy", accumulate=3),
     Config(sampler="unsized", validation="every"),
-    Config(sampler="sized", workers=2),
+    Config(sampler="sized", workers=2, persistent=True),
     Config(sampler="stateful", scheduler="step"),
     Config(sampler="torchdata", workers=2, scheduler="plateau"),
     Config(sampler="torchdata_unsized", validation="every"),
