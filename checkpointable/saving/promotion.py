@@ -70,9 +70,6 @@ class Promotion:
 
     The training thread calls the methods. The background thread runs ``_copy_all``. Both hold the lock while they read
     or change what is waiting, in progress and done.
-
-    Attributes:
-        promoted: The copy of each file in the fast directory that has one.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class Promotion:
         resumed_from: str | None,
     ) -> None:
         self.store = store_at(os.fspath(options.dirpath or ""))
-        self.promoted: dict[str, str] = {}
+        self._promoted: dict[tuple[str, Position], str] = {}
         self._fast, self._options, self._resumed_from = fast, options, resumed_from
         self._run_id, self._lineage, self._position = run_id, lineage, position
         self._kept: KeptFiles | None = None  # None until the directory has been looked at
@@ -150,7 +147,7 @@ class Promotion:
                 self._must.append(self._newest)
                 self._newest = None
         self._start()
-        self._writer.wait()
+        self._writer.take()
         return self._problem if self._must else None
 
     def abandon(self) -> None:
@@ -159,7 +156,8 @@ class Promotion:
 
     def placed(self, kept: KeptFiles) -> KeptFiles:
         """The same files, each at its durable path if it has one."""
-        return replace(kept, files=tuple(replace(it, path=self.promoted.get(it.path, it.path)) for it in kept.files))
+        paths = {it: self._promoted.get((it.path, it.position), it.path) for it in kept.files}
+        return replace(kept, files=tuple(replace(it, path=path) for it, path in paths.items()))
 
     def _start(self) -> None:
         if not self._writer.is_busy:
@@ -172,25 +170,26 @@ class Promotion:
             result = self._copied(copy)
             with self._lock:
                 self._current = None
+                if result is not None and result.path is None:
+                    self._note_failure(copy, result)
+                    return
+                if result is not None:
+                    self._messages += result.messages
+                    self._kept = result.kept
+                    self._promoted[copy.path, copy.request.position] = result.path or ""
                 outdated = copy.path in self._there.outdated
-            if outdated:  # meanwhile, and it could not be deleted
+            if outdated:  # meanwhile, when it could not be deleted
                 with contextlib.suppress(OSError):  # the next save tries again
                     self._fast.remove(copy.path)
-            with self._lock:
-                if result is None:
-                    continue
-                self._messages += result.messages
-                if result.path is not None:
-                    self._kept = result.kept
-                    self.promoted[copy.path] = result.path
-                    continue
-                self._problem = f"{copy.path} could not be copied to {self.store.directory}: {result.problem}"
-                self._messages.append(f"{self._problem}. It stays where it is, and the next save tries again.")
-                if copy.must or self._is_finishing:
-                    self._must.insert(0, copy)
-                elif self._newest is None:
-                    self._newest = copy
-            return
+
+    def _note_failure(self, copy: _Copy, result: SaveResult) -> None:
+        """Say that a copy has failed, and keep it for the next time, unless it has become needless."""
+        self._problem = f"{copy.path} could not be copied to {self.store.directory}: {result.problem}"
+        self._messages += [*result.messages, f"{self._problem}. It stays where it is, and the next save tries again."]
+        if copy.outlasts or self._is_finishing or (copy.must and copy.path in self._there.kept):
+            self._must.insert(0, copy)
+        elif not copy.must and self._newest is None:
+            self._newest = copy
 
     def _take(self) -> _Copy | None:
         interval = self._options.upload_interval

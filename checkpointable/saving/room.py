@@ -14,6 +14,7 @@ from checkpointable.policy.reasons import Reason
 from checkpointable.policy.retention import SavedFile
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.storage.files import freed_bytes
+from checkpointable.storage.paths import is_remote
 from checkpointable.storage.store import Store
 
 
@@ -50,7 +51,8 @@ def may_go(store: Store, kept: KeptFiles, new: SavedFile, own: Callable[[Iterabl
 
 def _newest_intact(store: Store, kept: KeptFiles) -> str | None:
     """The newest file to resume from whose bytes are intact; of weights alone if there is nothing else."""
-    paths = [file.path for file in kept.files if not file.weights_only] or [file.path for file in kept.files]
+    here = [file for file in kept.files if store.contains(file.path) or not is_remote(file.path)]
+    paths = [file.path for file in here if not file.weights_only] or [file.path for file in here]
     return next((path for path in reversed(paths) if store.problem(path) is None), None)
 
 

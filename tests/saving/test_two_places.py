@@ -281,3 +281,15 @@ def test_damaged_file_is_not_copied(tmp_path, places, both):
     assert waiting.finish() is None
     assert "is damaged, so it is not copied" in waiting.take_messages()[0]
     assert files(durable) == ["epoch_0_batch_1.ckpt"]
+
+
+def test_file_written_over_in_the_fast_place_is_not_taken_for_its_older_copy(tmp_path, places, both, monkeypatch):
+    fast, durable = both
+    seen = []
+    net = Net(save_interval=1, save_top_k=0, filename="x", async_save=False, **places)
+    net._checkpointing.change(upload_interval=timedelta(days=1))
+    look = At(batch_3=lambda: (copied(net), seen.append(net.last_model_path)))
+    trainer(tmp_path, callbacks=[look]).fit(net, loader(5))
+    assert seen == [str(fast / "x.ckpt")]
+    assert [info.batch for info in Checkpoints(both)] == [5]
+    assert net.last_model_path == str(durable / "x.ckpt")
