@@ -18,6 +18,7 @@ from checkpointable._errors import (
 )
 from checkpointable._version import __version__
 from checkpointable.catalog.checkpoints import Checkpoints
+from checkpointable.catalog.directory_report import doctor
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.select import best, latest
 from checkpointable.module.checkpointing import Checkpointing
@@ -47,6 +48,7 @@ __all__ = [
     "UnknownArgumentError",
     "__version__",
     "best",
+    "doctor",
     "latest",
     "to_single_file",
 ]

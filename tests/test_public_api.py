@@ -64,7 +64,7 @@ ERRORS = {
     "UnknownArgumentError",
 }
 DOORS = {"CheckpointingModule", "CheckpointingMixin", "Checkpointing"}
-NAMES = DOORS | {"Checkpoints", "CheckpointInfo", "latest", "best", "to_single_file", "__version__"}
+NAMES = DOORS | {"Checkpoints", "CheckpointInfo", "latest", "best", "doctor", "to_single_file", "__version__"}
 METHODS = {
     "compute_loss": ["self", "batch", "batch_idx"],
     "training_step": ["self", "batch", "batch_idx"],

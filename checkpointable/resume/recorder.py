@@ -18,11 +18,12 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.catalog.info import Confirmation
+from checkpointable.catalog.traces import Label
 from checkpointable.lightning_internals import model_parallel
 from checkpointable.policy.lineage import Lineage
 from checkpointable.resume import traces
 from checkpointable.resume.confirmation import Comparison, Expectation, say_nothing_to_compare
-from checkpointable.resume.traces import Label, Traces
+from checkpointable.resume.traces import Traces
 from checkpointable.storage.ring_file import RingFile
 
 _SAMPLED = 8  # parameters, and elements of each

@@ -7,48 +7,16 @@ resumed exactly, as far as is known: wherever they begin, a batch of a given num
 from __future__ import annotations
 
 import glob
-import json
 import os
-import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from checkpointable._errors import CheckpointableWarning
 from checkpointable.catalog.scan import scan
+from checkpointable.catalog.traces import Trace, is_free, rank_of, read_trace, without_run
 from checkpointable.policy.names import TEMPORARY_PREFIX
-from checkpointable.storage import ring_file
-
-_NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<attempt>\w+)-(?P<rank>\d+)\.trace")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """What a trace says about itself: its run, the attempt that began its trajectory, and the number of ranks."""
-
-    run_id: str
-    trajectory: str
-    ranks: int
-
-    def encoded(self) -> bytes:
-        """As it is written to the file."""
-        return json.dumps(asdict(self)).encode()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """One file: the bits of each batch's result, by the number of the batch in the run."""
-
-    path: str
-    attempt: str
-    rank: int
-    label: Label
-    records: dict[int, int]
-
-    def reaches_beyond(self, batches: int) -> bool:
-        """Whether it has a batch after so many."""
-        return max(self.records, default=0) > batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +43,17 @@ class Traces:
 
     def find_abandoned(self) -> list[Trace]:
         """Those of other runs that no process writes any more, and of which no checkpoint is left to resume from."""
-        others = [trace for trace in self._of_all_runs() if trace.label.run_id != self.run_id and _is_free(trace.path)]
-        found = [scan(place) for place in {os.path.dirname(trace.path) for trace in others}]
-        if any(it.unreadable for it in found):  # one of them may be of any run
-            return []
-        runs = {info.run_id for it in found for info in it.infos}
-        return [trace for trace in others if trace.label.run_id not in runs]
+        others = [trace for trace in self._of_all_runs() if trace.label.run_id != self.run_id and is_free(trace.path)]
+        return without_run(others, [scan(place) for place in {os.path.dirname(trace.path) for trace in others}])
 
     def _of_all_runs(self) -> list[Trace]:
         found = []
         for directory in self.directories:
             for path in sorted(glob.glob(os.path.join(glob.escape(directory), f"{TEMPORARY_PREFIX}*.trace"))):
-                named = _NAME.fullmatch(os.path.basename(path))
-                if named is not None and int(named["rank"]) % self.ranks == self.rank:
-                    found.append(_read(path, named["attempt"], int(named["rank"])))
+                rank = rank_of(path)
+                if rank is not None and rank % self.ranks == self.rank:
+                    found.append(read_trace(path))
         return [trace for trace in found if trace is not None]
-
-
-def _is_free(path: str) -> bool:
-    try:
-        return not ring_file.is_in_use(path)
-    except OSError:  # another user's, or deleted meanwhile
-        return False
 
 
 def remove(traces: Iterable[Trace]) -> None:
@@ -110,22 +67,3 @@ def remove(traces: Iterable[Trace]) -> None:
                 CheckpointableWarning,
                 stacklevel=2,
             )
-
-
-def _read(path: str, attempt: str, rank: int) -> Trace | None:
-    """A trace; ``None`` if it cannot be read, so that nothing is compared with it and nothing claimed from it."""
-    try:
-        ring = ring_file.read(path)
-    except OSError:  # another user's, or deleted meanwhile
-        return None
-    label = None if ring is None else _label(ring.label)
-    if ring is None or label is None:
-        return None
-    return Trace(path=path, attempt=attempt, rank=rank, label=label, records=ring.records)
-
-
-def _label(text: bytes) -> Label | None:
-    try:
-        return Label(**json.loads(text))
-    except (ValueError, TypeError):  # damaged, or of another version
-        return None

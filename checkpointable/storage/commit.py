@@ -27,7 +27,7 @@ from checkpointable.storage import locks
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)-[0-9a-f]+\.tmp")
 _OLD_SECONDS = 24 * 3600
 _IN_USE: set[str] = set()  # temporary files of this process, from all its threads
-_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EIO, errno.EACCES, errno.EPERM}
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EIO, errno.EACCES, errno.EPERM}
 _UNSYNCED: set[int] = set()  # devices on which no directory can be synced, as was seen at the start
 
 
@@ -110,7 +110,7 @@ def sync_directory(directory: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_SYNC or os.stat(directory).st_dev not in _UNSYNCED:
+        if error.errno not in CANNOT_SYNC or os.stat(directory).st_dev not in _UNSYNCED:
             raise
 
 
@@ -136,7 +136,7 @@ def prepare(directory: Path, *, below: bool = False) -> None:
         ) from error
     for leftover in directory.glob(f"{'**/' if below else ''}{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's file stays
-            _delete_if_abandoned(leftover)
+            is_abandoned(leftover, delete=True)
 
 
 def _find_out_whether_names_sync(directory: Path) -> None:
@@ -144,7 +144,7 @@ def _find_out_whether_names_sync(directory: Path) -> None:
     try:
         sync_directory(directory)
     except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
+        if error.errno not in CANNOT_SYNC:
             raise
         _UNSYNCED.add(os.stat(directory).st_dev)
         warnings.warn(
@@ -212,28 +212,30 @@ def _copy(target: Path, temporary: Path) -> None:
         os.fsync(copy.fileno())
 
 
-def _delete_if_abandoned(leftover: Path) -> None:
-    """Delete a temporary file that no process is writing any more.
+def is_abandoned(leftover: Path, *, delete: bool = False) -> bool:
+    """Whether no process is writing a temporary file any more; ``delete`` it then.
 
     Where locks work, the lock decides of a file of this host: the number of its process may live again, or be one of
-    another container with the same host name. A file of another host is deleted by age.
+    another container with the same host name. A file of another host is abandoned by age.
     """
     name = _NAME.fullmatch(leftover.name.removesuffix(locks.BESIDE))
     if name is None or leftover.name in _IN_USE:
-        return
+        return False
     status = leftover.lstat()
     is_old = time.time() - status.st_mtime > _OLD_SECONDS
     is_of_this_host = name["host"] == socket.gethostname()
     is_beside = leftover.name.endswith(locks.BESIDE)
     if is_beside and os.path.lexists(os.fspath(leftover).removesuffix(locks.BESIDE)):
-        return  # it goes with the file that it is the lock of
-    if is_beside or stat.S_ISLNK(status.st_mode):  # there are no locks on these
-        if is_old or (is_of_this_host and not _is_alive(int(name["process"]))):
+        return False  # it goes with the file that it is the lock of
+    with contextlib.ExitStack() as held:
+        if is_beside or stat.S_ISLNK(status.st_mode):  # there are no locks on these
+            is_dead = is_old or (is_of_this_host and not _is_alive(int(name["process"])))
+        else:
+            is_free = held.enter_context(locks.try_lock(leftover))
+            is_dead = is_old if is_free is None else is_free and (is_old or is_of_this_host)
+        if is_dead and delete:
             _delete(leftover)
-        return
-    with locks.try_lock(leftover) as is_free:
-        if is_old if is_free is None else is_free and (is_old or is_of_this_host):
-            _delete(leftover)
+    return is_dead
 
 
 def _delete(path: Path) -> None:

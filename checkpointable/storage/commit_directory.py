@@ -6,9 +6,10 @@ it is: two names cannot be exchanged in one step everywhere, and in between ther
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from checkpointable.storage import locks
@@ -28,12 +29,19 @@ def commit(path: Path, fill: Callable[[Path], None]) -> None:
     """
     _require_free(path)
     make(path.parent)
-    with temporary_in(path.parent) as temporary, locks.locked_directory(temporary):
+    with temporary_directory_in(path.parent) as temporary:
         fill(temporary)
         sync_directory(temporary)
         _require_free(path)
         os.rename(temporary, path)
     sync_name(path)
+
+
+@contextlib.contextmanager
+def temporary_directory_in(directory: Path) -> Iterator[Path]:
+    """An empty directory that no other process takes for a leftover. It is deleted at the end of the block."""
+    with temporary_in(directory) as temporary, locks.locked_directory(temporary):
+        yield temporary
 
 
 def remove(path: Path) -> None:

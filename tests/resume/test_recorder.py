@@ -11,6 +11,7 @@ from resume.stopped import Noisy, confirmed, said, trace_files, train, without_r
 
 from checkpointable import CheckpointableWarning, Checkpoints, ResumeError, latest
 from checkpointable.catalog.info import Confirmation
+from checkpointable.catalog.traces import Label, Trace
 from checkpointable.resume import traces
 from checkpointable.storage import ring_file
 
@@ -237,14 +238,14 @@ def test_trace_that_cannot_be_deleted_is_a_warning(tmp_path, monkeypatch):
     def refuse(path, **_):
         raise PermissionError(13, "not allowed")
 
-    trace = traces.Trace(path=str(tmp_path / "a"), attempt="a", rank=0, label=None, records={})
+    trace = Trace(path=str(tmp_path / "a"), attempt="a", rank=0, label=None, records={})
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.warns(CheckpointableWarning, match="It stays; delete it by hand"):
         traces.remove([trace])
 
 
 def trace_of(where: Path, run_id: str) -> ring_file.RingFile:
-    label = traces.Label(run_id=run_id, trajectory="first", ranks=1).encoded()
+    label = Label(run_id=run_id, trajectory="first", ranks=1).encoded()
     return ring_file.RingFile(str(where / f".checkpointable-{run_id}first-0.trace"), label, records=8)
 
 

@@ -1,0 +1,86 @@
+"""One trace file: the results of the batches of one attempt on one rank, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from checkpointable.catalog.scan import Found
+from checkpointable.policy.names import TEMPORARY_PREFIX
+from checkpointable.storage import ring_file
+
+_NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<attempt>\w+)-(?P<rank>\d+)\.trace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a trace says about itself: its run, the attempt that began its trajectory, and the number of ranks."""
+
+    run_id: str
+    trajectory: str
+    ranks: int
+
+    def encoded(self) -> bytes:
+        """As it is written to the file."""
+        return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One file: the bits of each batch's result, by the number of the batch in the run."""
+
+    path: str
+    attempt: str
+    rank: int
+    label: Label
+    records: dict[int, int]
+
+    def reaches_beyond(self, batches: int) -> bool:
+        """Whether it has a batch after so many."""
+        return max(self.records, default=0) > batches
+
+
+def rank_of(path: str) -> int | None:
+    """The rank that a trace is of, by its name; ``None`` if the name is that of no trace."""
+    named = _NAME.fullmatch(os.path.basename(path))
+    return None if named is None else int(named["rank"])
+
+
+def read_trace(path: str) -> Trace | None:
+    """A trace; ``None`` if it cannot be read, so that nothing is compared with it and nothing claimed from it."""
+    named = _NAME.fullmatch(os.path.basename(path))
+    try:
+        ring = ring_file.read(path)
+    except OSError:  # another user's, or deleted meanwhile
+        return None
+    label = None if ring is None else _label(ring.label)
+    if ring is None or label is None or named is None:
+        return None
+    return Trace(path=path, attempt=named["attempt"], rank=int(named["rank"]), label=label, records=ring.records)
+
+
+def is_free(path: str) -> bool:
+    """Whether no process writes a trace any more."""
+    try:
+        return not ring_file.is_in_use(path)
+    except OSError:  # another user's, or deleted meanwhile
+        return False
+
+
+def without_run(free: Iterable[Trace], found: Iterable[Found]) -> list[Trace]:
+    """Those of whose run there is no checkpoint to resume from, by a look that was taken after they were free."""
+    found = list(found)
+    if any(it.unreadable for it in found):  # one of them may be of any run
+        return []
+    runs = {info.run_id for it in found for info in it.infos}
+    return [trace for trace in free if trace.label.run_id not in runs]
+
+
+def _label(text: bytes) -> Label | None:
+    try:
+        return Label(**json.loads(text))
+    except (ValueError, TypeError):  # damaged, or of another version
+        return None
