@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from checkpointable._errors import PolicyError
 from checkpointable.catalog.leftovers import local_findings, remote_findings
 from checkpointable.storage import mounts, probes
 from checkpointable.storage.files import kind
-from checkpointable.storage.findings import Finding, Findings, Outcome
+from checkpointable.storage.findings import Finding, Findings, Outcome, reason_of
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import filesystem, is_remote, normalize_path, parent, reaching
 from checkpointable.storage.remote_probes import ANSWER_SECONDS, RemoteProbe, UnansweredError, apart
@@ -39,7 +40,7 @@ def doctor(dirpath: str | os.PathLike[str]) -> Findings:
         PolicyError: If ``dirpath`` is no path, or that of a file.
         RemoteError: If no file system is known for the URL, or its package is missing.
     """
-    if not isinstance(dirpath, (str, os.PathLike)) or not str(dirpath):
+    if not isinstance(dirpath, (str, os.PathLike)) or not str(dirpath) or "\0" in str(dirpath):
         raise PolicyError(f"cannot examine dirpath={dirpath!r}: must be a directory or a URL.")
     place = normalize_path(dirpath)
     return Findings(place, _remote(place, ANSWER_SECONDS) if is_remote(place) else _local(place))
@@ -48,7 +49,10 @@ def doctor(dirpath: str | os.PathLike[str]) -> Findings:
 def _local(place: str) -> list[Finding]:
     if is_marked(place) or os.path.isfile(place):
         raise PolicyError(f"cannot examine {place}: it is a checkpoint or another file. Pass the directory it is in.")
-    nearest = next(it for it in (Path(place), *Path(os.path.abspath(place)).parents) if os.path.lexists(it))
+    try:
+        nearest = _nearest_local(place)
+    except OSError as error:
+        return [_unreachable(place, reason_of(error))]
     if not nearest.is_dir():
         return [_part_is_no_directory(nearest)]
     if nearest != Path(place):
@@ -58,10 +62,19 @@ def _local(place: str) -> list[Finding]:
     return [*mounts.findings(nearest, newest), *probes.probe(nearest), *there]
 
 
+def _nearest_local(place: str) -> Path:
+    """The first that is there of a path and the ones above it. What cannot be looked at raises ``OSError``."""
+    for path in (Path(place), *Path(os.path.abspath(place)).parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)
+            return path
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)  # as where a drive is gone
+
+
 def _remote(url: str, answer_seconds: float) -> list[Finding]:
     filesystem(url)  # raises what to install, or that there is no such kind of URL
     try:
-        nearest = RemoteProbe(url, answer_seconds).ask(lambda: _nearest(url))
+        nearest = RemoteProbe(url, answer_seconds).ask(lambda: _nearest_remote(url))
     except (UnansweredError, OSError) as error:
         return [Finding("answer", Outcome.PROBLEM, *apart(error))]
     probe = RemoteProbe(nearest, answer_seconds)
@@ -75,7 +88,7 @@ def _remote(url: str, answer_seconds: float) -> list[Finding]:
         return [*found, Finding("checkpoints", Outcome.UNKNOWN, *apart(error))]
 
 
-def _nearest(url: str) -> str:
+def _nearest_remote(url: str) -> str:
     """The directory to try things out in: on object stores the URL, elsewhere the nearest one that exists."""
     with contextlib.suppress(PermissionError):  # what is denied is found out later
         if kind(url) == "file":
@@ -95,11 +108,20 @@ def _missing(nearest: str) -> Finding:
     )
 
 
-def _part_is_no_directory(part: Path) -> Finding:
-    what = "a link that leads nowhere" if part.is_symlink() else "a file"
+def _unreachable(place: str, why: str) -> Finding:
     return Finding(
         "directory",
         Outcome.PROBLEM,
-        f"{part} is {what}, and no directory: no checkpoint can be saved there.",
+        f"whether {place} is there cannot be seen: {why}.",
+        "Give this process the right to reach it, or choose another dirpath.",
+    )
+
+
+def _part_is_no_directory(part: Path) -> Finding:
+    kind_of_part = "a link that leads nowhere" if part.is_symlink() else "a file"
+    return Finding(
+        "directory",
+        Outcome.PROBLEM,
+        f"{part} is {kind_of_part}, and no directory: no checkpoint can be saved there.",
         "Choose another dirpath.",
     )

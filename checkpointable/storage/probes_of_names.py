@@ -12,7 +12,7 @@ from pathlib import Path
 from checkpointable.storage import commit
 from checkpointable.storage.findings import milliseconds_since, reason_of
 
-_MOST_RENAMES, _MOST_SECONDS = 200, 1.0
+_MOST_RENAMES, _MOST_SECONDS = 100, 1.0
 
 
 def rename(folder: Path) -> str:
@@ -21,7 +21,9 @@ def rename(folder: Path) -> str:
     file.write_bytes(contents[0])
     done, number, begun = threading.Event(), 0, time.monotonic()
     wrong: list[str] = []
-    reader = threading.Thread(target=_read_until, args=(done, file, contents, wrong), daemon=True)
+    reader = threading.Thread(
+        target=_read_until, args=(done, file, contents, wrong), name="checkpointable-reader", daemon=True
+    )
     if os.name != "nt":  # there, a file that is read cannot be replaced
         reader.start()
     try:
@@ -63,7 +65,7 @@ def hard_links(folder: Path) -> str:
         raise OSError("a link replaces a file that has its name")
     if link.read_bytes() != b"1":
         raise OSError("a link replaces a file that has its name")
-    return "made; one to a taken name is refused, so two runs never take the same name."
+    return "made; one to a taken name is refused, so no run replaces a file of another."
 
 
 def symbolic_links(folder: Path) -> str:

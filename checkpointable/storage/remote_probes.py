@@ -112,6 +112,8 @@ class RemoteProbe:
                 self.is_answering = False
                 raise UnansweredError(*apart(error)) from error
             return Finding(what, Outcome.PROBLEM, *apart(error))
+        except FileNotFoundError as error:
+            return Finding(what, Outcome.PROBLEM, f"{reason(error)}.", advice(error))
         except OSError as error:  # not as it should be
             return Finding(what, Outcome.PROBLEM, str(error), "Choose another dirpath.")
         return Finding(what, Outcome.OK, seen) if isinstance(seen, str) else seen
@@ -160,7 +162,7 @@ class RemoteProbe:
         try:
             self._send(Bytes(b"2"), exclusive=True)
         except FileExistsError:
-            return "an upload to a name that another file has is refused, so two runs never take the same name."
+            return "an upload to a name that another file has is refused, so no run replaces a file of another."
         return Finding(
             "taken name",
             Outcome.WARNING,
