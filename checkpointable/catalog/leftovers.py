@@ -19,7 +19,8 @@ from checkpointable.storage.unfinished_uploads import unfinished_uploads
 
 _SHOWN = 3
 _OLD_SECONDS = 24 * 3600
-_DAY_LATER = "The next fit that saves there deletes them; or delete them by hand."
+_NEXT_FIT = "The next fit that saves there deletes them; or delete them by hand."
+_BY_HAND = "Delete them by hand; at a URL no fit does."
 _ABORT = "Give the bucket a rule AbortIncompleteMultipartUpload, or abort them by hand."
 
 
@@ -51,7 +52,7 @@ def remote_findings(url: str) -> list[Finding]:
     damaged = {lost.path: lost.problem for lost in found.unreadable}
     old = [path for path in files.listed(url, below=True) if _is_temporary(path) and _age(path) > _OLD_SECONDS]
     read = "by their descriptions; Checkpoints(...).verify() reads all bytes"
-    return [*_checkpoints(found, damaged, read), *_leftovers(old, "older than a day"), *_uploads(url)]
+    return [*_checkpoints(found, damaged, read), *_leftovers(old, "older than a day", _BY_HAND), *_uploads(url)]
 
 
 def _checkpoints(found: Found, damaged: dict[str, str], read: str) -> Iterator[Finding]:
@@ -120,7 +121,7 @@ class _Names:
                 pass  # its process has finished it
             except OSError as error:
                 unknown.append(f"{path} ({reason_of(error)})")
-        yield from _leftovers(dead, "of dead processes")
+        yield from _leftovers(dead, "of dead processes", _NEXT_FIT)
         if unknown:
             yield Finding(
                 "temporary files",
@@ -140,9 +141,9 @@ def _age(url: str) -> float:
     return time.time() - files.modified(url)
 
 
-def _leftovers(paths: list[str], of: str) -> Iterator[Finding]:
+def _leftovers(paths: list[str], of: str, cure: str) -> Iterator[Finding]:
     if paths:
-        yield Finding("temporary files", Outcome.WARNING, f"{len(paths)} {of}: {_named(paths)}.", _DAY_LATER)
+        yield Finding("temporary files", Outcome.WARNING, f"{len(paths)} {of}: {_named(paths)}.", cure)
 
 
 def _traces(paths: list[str]) -> Iterator[Finding]:
@@ -151,7 +152,7 @@ def _traces(paths: list[str]) -> Iterator[Finding]:
             "traces without a run",
             Outcome.WARNING,
             f"{len(paths)} files of losses, of whose runs there is no checkpoint: {_named(paths)}.",
-            _DAY_LATER,
+            _NEXT_FIT,
         )
 
 
@@ -170,7 +171,7 @@ def _uploads(url: str) -> Iterator[Finding]:
         yield Finding(
             what,
             Outcome.WARNING,
-            f"{len(old)} of processes that have ended more than a day ago, paid for and invisible: {_named(old)}.",
+            f"{len(old)} begun more than a day ago and never completed, invisible and paid for: {_named(old)}.",
             _ABORT,
         )
     if young:

@@ -25,14 +25,14 @@ class Probe:
 
     Attributes:
         what: Its subject.
-        probe: Finds out. It gets an empty folder, and returns what it has seen.
+        probe: Finds out. It gets an empty folder, and returns what it has seen, or the finding.
         refused: The outcome if it raises ``OSError``.
         means: What that means for checkpoints.
         cure: What to do about it.
     """
 
     what: str
-    probe: Callable[[Path], str]
+    probe: Callable[[Path], str | Finding]
     refused: Outcome
     means: str
     cure: str = ""
@@ -42,7 +42,8 @@ class Probe:
         try:
             own = folder / self.what.replace(" ", "_")
             own.mkdir()
-            return Finding(self.what, Outcome.OK, self.probe(own))
+            seen = self.probe(own)
+            return Finding(self.what, Outcome.OK, seen) if isinstance(seen, str) else seen
         except OSError as error:
             return Finding(self.what, self.refused, f"{reason_of(error)}: {self.means}.", self.cure)
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from checkpointable.storage import commit
-from checkpointable.storage.findings import milliseconds_since, reason_of
+from checkpointable.storage.findings import Finding, Outcome, milliseconds_since, reason_of
 
 _MOST_RENAMES, _MOST_SECONDS = 100, 1.0
 
@@ -87,7 +87,7 @@ def case(folder: Path) -> str:
     return "upper and lower case differ."
 
 
-def sync_names(folder: Path) -> str:
+def sync_names(folder: Path) -> str | Finding:
     """Make a name durable. ``commit.sync_directory`` is silent where a fit of this process has seen it refused."""
     if os.name == "nt":
         raise OSError(errno.ENOTSUP, "Windows has no way to do it")
@@ -99,7 +99,8 @@ def sync_names(folder: Path) -> str:
     except OSError as error:
         if error.errno in commit.CANNOT_SYNC:
             raise
-        raise OSError(error.errno, f"{error.strerror}, because of which a fit does not start") from error
+        refused = f"{reason_of(error)}: a fit does not start there."
+        return Finding("sync of names", Outcome.PROBLEM, refused, "Free space there, or choose another dirpath.")
     finally:
         os.close(descriptor)
     return f"a new name took {milliseconds_since(begun)} (fsync of the directory)."
