@@ -165,8 +165,8 @@ def _uploads(url: str) -> Iterator[Finding]:
         return
     if found is None:
         return
-    old = [upload.url for upload in found if upload.age_seconds > _OLD_SECONDS]
-    young = [upload.url for upload in found if upload.age_seconds <= _OLD_SECONDS]
+    old = [upload.url for upload in found if upload.is_abandoned]
+    young = [upload.url for upload in found if not upload.is_abandoned]
     if old:
         yield Finding(
             what,

@@ -16,7 +16,8 @@ from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.files import is_there, listed
 from checkpointable.storage.paths import advice, filesystem, is_remote, normalize_path, parent, reason
 from checkpointable.storage.store import Content, Store
-from checkpointable.storage.upload import abort_abandoned, difference, send
+from checkpointable.storage.unfinished_uploads import abort_abandoned
+from checkpointable.storage.upload import difference, send
 from checkpointable.storage.waiting import ask
 
 T = TypeVar("T")

@@ -15,20 +15,18 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from checkpointable.policy.names import SUFFIX, TEMPORARY_PREFIX
+from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
 from checkpointable.storage.waiting import ask
 
 _BLOCK = 1 << 23
-_ABANDONED = timedelta(days=1)
 _UNABORTED: list[tuple[Any, str, int]] = []  # files whose abort has failed, their URLs, and the process
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
@@ -115,34 +113,6 @@ def abort_again() -> None:
     _UNABORTED.clear()
     for file, url, _ in left:
         _abort(file, url)
-
-
-def abort_abandoned(directory: str) -> None:
-    """Abort uploads of checkpoints below a directory that are over a day old: those that killed processes have left.
-
-    Only S3 lists them. A file system that does not, or that refuses it, removes them by its own rules.
-    """
-    files, place = filesystem(directory)
-    if not hasattr(files, "call_s3"):
-        return
-    bucket, _, folder = place.partition("/")
-    with contextlib.suppress(OSError, NotImplementedError):
-        for upload in _uploads(files, directory, bucket, f"{folder}/" if folder else ""):
-            age = datetime.now(UTC) - upload["Initiated"]
-            if upload["Key"].endswith(SUFFIX) and age > _ABANDONED:
-                which = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                ask(directory, partial(files.call_s3, "abort_multipart_upload", **which))
-
-
-def _uploads(files: Any, directory: str, bucket: str, prefix: str) -> Iterator[Any]:
-    """The uploads that were begun and neither completed nor aborted, a page of a thousand at a time."""
-    after: dict[str, str] = {}
-    while True:
-        page = ask(directory, partial(files.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after))
-        yield from page.get("Uploads", [])
-        if not page.get("IsTruncated"):
-            return
-        after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def _send_and_rename(content: Content, url: str, timeout_seconds: float, answered: Callable[[], None]) -> None:

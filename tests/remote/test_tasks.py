@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,7 +17,7 @@ from remote.server import environment
 from saving.test_save_task import RUN, Saving
 
 from checkpointable import CheckpointableWarning, SaveError, latest
-from checkpointable.storage import upload, waiting
+from checkpointable.storage import unfinished_uploads, waiting
 from checkpointable.storage.paths import filesystem
 from checkpointable.storage.remote import RemoteStore
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -118,7 +117,7 @@ def test_uploads_that_killed_processes_left_here_are_aborted_after_a_day(s3, sto
     for key in (f"{folder}/a.ckpt", elsewhere, f"{folder}/of_somebody_else.parquet"):
         files.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
     if not is_old:  # moto says of each that it was begun in 2010
-        monkeypatch.setattr(upload, "_ABANDONED", timedelta(days=100 * 365))
+        monkeypatch.setattr(unfinished_uploads, "ABANDONED_SECONDS", 100 * 365 * 24 * 3600)
     store_at(s3).prepare(below=True)
     left = {elsewhere, f"{folder}/of_somebody_else.parquet"} | (set() if is_old else {f"{folder}/a.ckpt"})
     assert set(unfinished(s3)) == left
