@@ -34,7 +34,6 @@ from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress
 from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.saver import Saver
-from checkpointable.saving.steps import call_before_steps
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -111,8 +110,7 @@ class Session(Listener):
         self.progress.position = self.restorer.position or self.progress.position
         self.progress.counted = self.progress.position if self.validates_first else None
         new_run.say_if_never_due(trainer, self.options)
-        self.progress.steps.listen(trainer)
-        call_before_steps(trainer, self.saver.before_step)
+        self.progress.steps.listen(trainer, self.saver.before_step)
 
     def before_first(self, trainer: Trainer, what: Ended) -> bool:
         """Restore the random generators if the run resumes here, at a safe point again; return whether it does."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals import trainer as internals
@@ -33,13 +34,22 @@ class Steps:
         self.stepped = (False, False)  # ever, and in the last batch
         self._depth = 0  # a tuner's trial is a training inside a training
         self._forget: weakref.finalize[Any, Steps] | None = None
+        self._hooks: list[RemovableHandle] = []
 
-    def listen(self, trainer: Trainer) -> None:
-        """In manual optimisation: note every step, until ``close``."""
-        if trainer.lightning_module.automatic_optimization:
-            return
+    def listen(self, trainer: Trainer, wait: Callable[[], None]) -> None:
+        """Until ``close``: call ``wait`` before each step, and in manual optimisation note every step.
+
+        It is not called where Lightning's closure runs first, which calls ``on_before_optimizer_step``.
+        """
+
+        def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)
+            if not internals.is_own_closure(closure):
+                wait()
+
+        self._hooks += [optimizer.register_step_pre_hook(before) for optimizer in _optimizers(trainer)]
         self._depth += 1
-        if self._depth == 1:
+        if self._depth == 1 and not trainer.lightning_module.automatic_optimization:
             listener = weakref.ref(self)
 
             def note(optimizer: Optimizer, *_: Any) -> None:
@@ -50,9 +60,14 @@ class Steps:
             self._forget = weakref.finalize(self, register_optimizer_step_post_hook(note).remove)
 
     def close(self) -> None:
-        """Stop noting steps, when the training ends."""
+        """Stop, when the training ends. The user may keep the optimizers for another one."""
         self._depth = max(self._depth - 1, 0)
-        if self._depth == 0 and self._forget is not None:
+        if self._depth:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        if self._forget is not None:
             self._forget()
             self._forget = None
 
@@ -74,7 +89,7 @@ class Steps:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: they note no steps."""
-        return {**self.__dict__, "_depth": 0, "_forget": None}
+        return {**self.__dict__, "_depth": 0, "_forget": None, "_hooks": []}
 
 
 def _trains(trainer: Trainer, optimizer: Optimizer) -> bool:
@@ -98,18 +113,6 @@ def changed_only_by_steps(trainer: Trainer) -> Iterator[torch.Tensor]:
         for state in optimizer.state.values():
             if isinstance(state, Mapping):
                 yield from (value for value in state.values() if isinstance(value, torch.Tensor))
-
-
-def call_before_steps(trainer: Trainer, wait: Callable[[], None]) -> None:
-    """Call ``wait`` before each step, unless Lightning's closure runs first: it calls ``on_before_optimizer_step``."""
-
-    def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        closure = kwargs.get("closure") or next((arg for arg in args if arg is not optimizer), None)
-        if not internals.is_own_closure(closure):
-            wait()
-
-    for optimizer in _optimizers(trainer):
-        optimizer.register_step_pre_hook(before)
 
 
 def _optimizers(trainer: Trainer) -> Iterator[Optimizer]:

@@ -158,3 +158,30 @@ def test_copy_of_a_module_in_training_listens_to_nothing_and_leaves_the_original
     assert hooks() == before
     assert files(tmp_path) == ["epoch_0_batch_2.ckpt", "epoch_0_batch_4.ckpt"]
     assert read_info(tmp_path / "epoch_0_batch_4.ckpt").step == 4
+
+
+class Keeping(Net):
+    """Keeps its optimizer over several fits."""
+
+    optimizer: Any = None
+
+    def configure_optimizers(self) -> Any:
+        self.optimizer = self.optimizer or super().configure_optimizers()
+        return self.optimizer
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_optimizer_that_the_user_keeps_has_no_hook_left_after_a_fit(tmp_path, fails):
+    net = Keeping(dirpath=tmp_path, save_interval=2)
+    for _ in range(2):
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                trainer(tmp_path, callbacks=[Failing()]).fit(net, loader(3))
+        else:
+            trainer(tmp_path).fit(net, loader(3))
+        assert len(net.optimizer._optimizer_step_pre_hooks) == 0
+
+
+class Failing(L.Callback):
+    def on_train_batch_end(self, *_: Any) -> None:
+        raise ZeroDivisionError
