@@ -189,15 +189,16 @@ class StagedShards:
     def _write(self, folder: Path) -> list[Any]:
         """Write the shards; on rank 0, return the sums of all ranks. Collective."""
         from torch.distributed.checkpoint.api import CheckpointException
-        from torch.distributed.checkpoint.filesystem import FileSystemWriter
         from torch.distributed.checkpoint.state_dict_saver import save
+
+        from checkpointable.saving.shard_writer import DurableWriter
 
         sums = self._sums()
         of_ranks: list[Any] = [None] * torch.distributed.get_world_size(self.group)
         try:
             save(
                 dict(self.state),
-                storage_writer=FileSystemWriter(folder, sync_files=True),
+                storage_writer=DurableWriter(folder),
                 process_group=self.group,
             )
             torch.distributed.gather_object(sums, of_ranks if self.rank == 0 else None, group=self.group)
