@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from checkpointable._errors import CheckpointFileError, RemoteError
+from checkpointable.policy import names
 from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits, required
 from checkpointable.policy.lineage import UNKNOWN, Lineage
-from checkpointable.policy.names import SUFFIX
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Verdict
 from checkpointable.storage.format import checkpoint
+from checkpointable.storage.paths import join
 
 FORMAT = 1
 _OF_CONTENT = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}  # it is no file, or no archive
@@ -155,11 +155,11 @@ class CheckpointInfo(_Facts):
         """What two copies of one checkpoint have in common, and no other has."""
         return (self.run_id, self.lineage.attempt, self.batches, self.kind, self.created)
 
-    def belongs_to(self, lineage: Lineage) -> bool:
-        """Whether an attempt of this lineage wrote it, under the name that the file has now."""
-        given = re.escape(self.base_name or "")
-        named = re.search(rf"(^|/){given}(-v\d+)?{re.escape(SUFFIX)}$", self.path.replace(os.sep, "/")) is not None
-        return self.base_name is not None and named and lineage.includes(self.lineage.attempt, self.batches)
+    def belongs_to(self, lineage: Lineage, directory: str) -> bool:
+        """Whether an attempt of this lineage that saved in the directory wrote it, under the path that it has now."""
+        if self.base_name is None or not names.is_version(self.path, join(directory, self.base_name)):
+            return False
+        return lineage.includes(self.lineage.attempt, self.batches)
 
     @property
     def at(self) -> Position:

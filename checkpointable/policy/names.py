@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Collection, Mapping
@@ -114,3 +115,9 @@ def _format(template: str, name: str, spec: str, values: Mapping[str, int | floa
 def versioned(base_name: str, version: int) -> str:
     """The file name of a version: ``a.ckpt``, ``a-v1.ckpt``, ``a-v2.ckpt`` ... as Lightning numbers names in use."""
     return f"{base_name}{SUFFIX}" if version == 0 else f"{base_name}-v{version}{SUFFIX}"
+
+
+def is_version(path: str, base_name: str) -> bool:
+    """Whether a path is that of a version of a name; the name is given with all folders that the path has."""
+    given, named = (it.replace(os.sep, "/") for it in (path, base_name))
+    return re.fullmatch(rf"{re.escape(named)}(-v\d+)?{re.escape(SUFFIX)}", given) is not None

@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from checkpointable._errors import PolicyError, SaveError
-from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.info import CheckpointInfo, metadata_of
 from checkpointable.catalog.scan import infos
 from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.names import is_version
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.saving.promotion import Promotion
 from checkpointable.storage.local import store_at
-from checkpointable.storage.paths import absolute, parent
+from checkpointable.storage.paths import absolute, join, parent
 from checkpointable.storage.store import Store
 
 if TYPE_CHECKING:
@@ -32,15 +33,30 @@ def with_absolute_dirpath(options: Options) -> Options:
 
 @dataclass(frozen=True)
 class Place:
-    """The directory of a fit, the file resumed from, and the checkpoints that concern it."""
+    """The directory of a fit, the file resumed from, and the checkpoints where both lie, at and below."""
 
     store: Store
     resumed_from: str | None
     found: list[CheckpointInfo]
 
+    def own(self, options: Options, run_id: str, lineage: Lineage) -> list[CheckpointInfo]:
+        """What the run has saved, each save once: where it saves now, and where it had saved the file resumed from.
+
+        Copies that the user made count only if the run resumes from one of them, and their originals are gone.
+        """
+        assert self.resumed_from is not None
+        names = {info.path: info.base_name for info in self.found}
+        there = _saved_in(self.resumed_from, names.get(self.resumed_from))
+        kept: dict[object, CheckpointInfo] = {}
+        for directory in (self.store.directory, *options.places, there):
+            for info in self.found:
+                if info.run_id == run_id and info.belongs_to(lineage, directory):
+                    kept.setdefault(info.identity, info)
+        return list(kept.values())
+
 
 def look(trainer: Trainer, options: Options, resumed_from: str | None) -> Place:
-    """On rank 0: the directory in which files are saved first. Checkpoints are there and beside the one resumed."""
+    """On rank 0: the directory in which files are saved first, tried, and what is there."""
     if options.fast_dirpath is not None and model_parallel.saves_in_shards(trainer):
         raise SaveError(
             f"fast_dirpath={str(options.fast_dirpath)!r}: checkpoints in shards are not copied. Leave it out, or let"
@@ -49,16 +65,17 @@ def look(trainer: Trainer, options: Options, resumed_from: str | None) -> Place:
     if options.places:
         directory = options.places[0]
     elif resumed_from is not None:
-        directory = parent(resumed_from)
+        described = metadata_of(resumed_from)
+        directory = _saved_in(resumed_from, None if described is None else described.base_name)
     else:
         directory = internals.checkpoint_directory(trainer)
     store = store_at(directory)
-    below = "/" in options.filename + options.best_filename
-    store.prepare(below=below)
+    store.prepare(below="/" in options.filename + options.best_filename)
     if resumed_from is None:
         return Place(store, None, [])
-    directories = {store.directory, parent(resumed_from)}
-    found = [info for directory in directories for info in infos(directory, below=below)]
+    found = list(infos(store.directory))
+    if not store.contains(resumed_from):
+        found += infos(parent(resumed_from))
     return Place(store, resumed_from, found)
 
 
@@ -72,8 +89,15 @@ def promotion_to(options: Options, place: Place, run_id: str, lineage: Lineage, 
         return None
     store, resumed_from = place.store, place.resumed_from
     promotion = Promotion(store, options, run_id, lineage, position, resumed_from)
-    may_fail = resumed_from is not None and store.contains(resumed_from)
-    there = promotion.open(may_fail=may_fail)
-    first = {info.identity: info for info in [*place.found, *there] if store.contains(info.path)}
-    place.found[:] = {info.identity: first.get(info.identity, info) for info in [*place.found, *there]}.values()
+    place.found.extend(promotion.open(may_fail=resumed_from is not None and store.contains(resumed_from)))
     return promotion
+
+
+def _saved_in(path: str, base_name: str | None) -> str:
+    """The directory in which a run had saved a file: its template may have put it into a subdirectory."""
+    folders = 0 if base_name is None else base_name.count("/")
+    directory = parent(path)
+    for _ in range(folders):
+        directory = parent(directory)
+    is_named = base_name is not None and is_version(path, join(directory, base_name))
+    return directory if is_named else parent(path)

@@ -7,6 +7,7 @@ often. What was copied is kept there by the same rules as in the fast directory,
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -17,8 +18,8 @@ from typing import BinaryIO
 from checkpointable._errors import SaveError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import infos
+from checkpointable.policy import names
 from checkpointable.policy.lineage import Lineage
-from checkpointable.policy.names import SUFFIX
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
@@ -227,12 +228,14 @@ class Promotion:
                 return SaveResult(request=copy.request, kept=empty, problem=str(error))
             kept = self._kept
             assert kept is not None
-        base_name = os.path.relpath(copy.path, self._fast.directory).replace(os.sep, "/").removesuffix(SUFFIX)
+        versions = (names.versioned(copy.request.base_name, version) for version in itertools.count())
+        version = next(number for number, name in enumerate(versions) if self._fast.path(name) == copy.path)
         return SaveTask(
             store=self.store,
             write=lambda path, *, overwrite: self.store.write(content, path, overwrite=overwrite),
             size=content.size,
-            request=replace(copy.request, base_name=base_name),
+            request=copy.request,
+            first_version=version,
             kept=kept,
             options=self._options,
             resumed_from=self._resumed_from,
@@ -245,6 +248,6 @@ class Promotion:
     def _look(self) -> list[CheckpointInfo]:
         """Find the files of this run that are there."""
         found = [info for info in infos(self.store.directory, below=True) if info.run_id == self._run_id]
-        own = [info for info in found if info.belongs_to(self._lineage)]
+        own = [info for info in found if info.belongs_to(self._lineage, self.store.directory)]
         self._kept = KeptFiles.found(self._options, own, self._position)
         return found

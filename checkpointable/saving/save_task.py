@@ -96,6 +96,7 @@ class SaveTask:
 
     ``write(path, overwrite=...)`` makes the file durable; ``size`` is in bytes, ``None`` if unknown. ``on_durable`` is
     called with the files that are durable, before any is deleted. What ``held`` returns is not deleted now.
+    ``first_version`` is the first that is tried of the name.
     """
 
     store: Store
@@ -107,6 +108,7 @@ class SaveTask:
     resumed_from: str | None
     on_durable: Callable[[KeptFiles], None] = lambda kept: None
     held: Callable[[], Set[str]] = set
+    first_version: int = 0
     messages: list[str] = field(default_factory=list)
     _present: Container[str] = field(default=(), init=False)
 
@@ -114,7 +116,7 @@ class SaveTask:
         """Save. An error of the file system or of memory becomes the result's problem; any other is raised."""
         path = problem = None
         try:
-            first = self.store.path(names.versioned(self.request.base_name, 0))
+            first = self.store.path(names.versioned(self.request.base_name, self.first_version))
             self._present = self.store.present([*self.kept.kept, first])
             self._forget_missing()
             self._make_room()
@@ -230,7 +232,7 @@ class SaveTask:
         """Write the file under the first free name. One that the new file replaces is free, if that is safe."""
         replaced = self.kept.replaced_by(self.request.file_at(_NEW)) if self.store.overwrites_safely else set()
         refused = 0
-        for version in itertools.count():
+        for version in itertools.count(self.first_version):
             path = self.store.path(names.versioned(self.request.base_name, version))
             overwrite = path in replaced and path != self.resumed_from and self._is_surely_own(path)
             if path in self._present and not overwrite:
@@ -285,6 +287,8 @@ class SaveTask:
         metadata = metadata_of(path)
         if metadata is None:
             return False
+        if metadata.base_name is not None and not names.is_version(path, self.store.path(metadata.base_name)):
+            return False  # a copy, or a file of another directory
         descends = self.request.lineage.includes(metadata.lineage.attempt, metadata.batches)
         return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
 

@@ -88,8 +88,7 @@ class Saver:
         self.store, self.resumed_from, found = place.store, place.resumed_from, place.found
         self._shards.open(trainer, self.store)
         if self.resumed_from is not None:
-            own = [info for info in found if info.run_id == run_id and info.belongs_to(lineage)]
-            self.kept = self._on_disk = KeptFiles.found(options, own, position)
+            self.kept = self._on_disk = KeptFiles.found(options, place.own(options, run_id, lineage), position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
     def save(

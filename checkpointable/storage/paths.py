@@ -66,6 +66,11 @@ def parent(path: str) -> str:
     return path.rpartition("/")[0] if is_remote(path) else os.path.dirname(path)
 
 
+def join(directory: str, name: str) -> str:
+    """The path of a file, by its name in a directory (which may hold ``/``)."""
+    return f"{directory}/{name}" if is_remote(directory) else os.path.join(directory, name)
+
+
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system behind a URL, with its cached listings dropped, and the path in it.
 

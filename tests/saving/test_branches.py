@@ -10,7 +10,8 @@ import pytest
 from nets import Net, Scripted, files, load, loader, trainer
 
 from checkpointable import Checkpoints, best, latest
-from checkpointable.catalog.info import CheckpointInfo, read_info
+from checkpointable.catalog.info import read_info
+from checkpointable.policy import names
 from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Ancestor, Lineage
 from checkpointable.saving.kept_files import KeptFiles
@@ -37,12 +38,12 @@ def test_copies_that_a_user_made_are_not_deleted_after_a_resume(tmp_path):
 
 def test_copies_are_deleted_where_only_the_run_decides(tmp_path, monkeypatch):
     """The twin."""
-    monkeypatch.setattr(CheckpointInfo, "belongs_to", lambda info, lineage: True)
+    monkeypatch.setattr(names, "is_version", lambda path, base_name: True)
     where = tmp_path / "run"
     net = judged(where, [3.0, 2.0])
-    shutil.copy(net.best_model_path, where / "for_the_paper.ckpt")
+    shutil.copy(net.best_model_path, where / "a_copy.ckpt")
     judged(where, [1.0, 0.5], ckpt_path=net.best_model_path)
-    assert "for_the_paper.ckpt" not in files(where)
+    assert "a_copy.ckpt" not in files(where)
 
 
 def test_fits_that_start_from_one_file_leave_each_others_files_alone(tmp_path):
@@ -114,9 +115,11 @@ def test_kept_files_find_what_lies_on_the_way_by_its_name(tmp_path):
     net = judged(tmp_path, [3.0, 2.0])
     found = [read_info(path) for path in Path(tmp_path).glob("*.ckpt")]
     line = read_info(net.best_model_path).lineage
-    assert all(info.belongs_to(line) for info in found)
-    assert not any(info.belongs_to(Lineage.begin()) for info in found)
+    assert all(info.belongs_to(line, str(tmp_path)) for info in found)
+    assert not any(info.belongs_to(Lineage.begin(), str(tmp_path)) for info in found)
     kept = KeptFiles.found(
-        net._checkpointing.options, [i for i in found if i.belongs_to(line)], net._checkpointing.progress.position
+        net._checkpointing.options,
+        [i for i in found if i.belongs_to(line, str(tmp_path))],
+        net._checkpointing.progress.position,
     )
     assert kept.best_path == net.best_model_path
