@@ -12,6 +12,7 @@ second_tree = "pytorch_lightning>=2.6.6,<2.7"  # the same classes under other na
 test += [second_tree]
 test += ["torchdata>=0.11"]  # a loader that saves its own position
 test += ["torch-geometric>=2.6"]  # an example of a real project
+test += ["hypothesis>=6.100"]  # histories of a directory
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 

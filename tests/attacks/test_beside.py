@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from attacks.programs import At, Settled, told
-from attacks.whole import assert_whole, leftovers
+from invariants import assert_whole, leftovers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from nets import Net, PlainNet, files, links, loader, trainer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attacks.programs import At, Settled, told
-from attacks.whole import assert_whole
+from invariants import assert_whole
 from nets import Net, files, links, load, loader, trainer
 
 from checkpointable import SaveError, latest

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from attacks.programs import At, Large, Settled, told
-from attacks.whole import assert_whole
+from invariants import assert_whole
 from nets import Scripted, files, links, loader, trainer
 
 from checkpointable import SaveError, best, latest

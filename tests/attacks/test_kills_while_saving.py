@@ -9,7 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from attacks.whole import assert_newest_is, assert_whole, leftovers, saved
+from attacks.record import saved
+from invariants import assert_newest_is, assert_whole, leftovers
 
 TRAIN = "attacks.programs:train"
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from attacks.whole import leftovers, position
+from invariants import leftovers, position
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info

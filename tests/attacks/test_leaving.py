@@ -11,7 +11,7 @@ import time
 
 import pytest
 from attacks.programs import At, told, writing_is_over
-from attacks.whole import assert_whole, leftovers
+from invariants import assert_whole, leftovers
 from nets import Net, files, links, loader, trainer
 
 from checkpointable import CheckpointableWarning, latest

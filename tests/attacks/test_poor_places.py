@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import pytest
 from attacks.programs import told
-from attacks.whole import assert_whole
+from invariants import assert_whole
 from nets import Net, files, links, loader, trainer
 
 from checkpointable import SaveError, latest

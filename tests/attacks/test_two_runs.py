@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from attacks.whole import assert_whole
+from invariants import assert_whole
 from nets import files, links
 
 from checkpointable import latest
