@@ -28,6 +28,7 @@ _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<host>.+)-(?P<process>\d+)
 _OLD_SECONDS = 24 * 3600
 _IN_USE: set[str] = set()  # temporary files of this process, from all its threads
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EIO, errno.EACCES, errno.EPERM}
+_REACHED: set[tuple[int, int]] = set()  # directories that a power cut cannot take from their parents, by inode
 _UNSYNCED: set[int] = set()  # devices on which no directory can be synced, as was seen at the start
 
 
@@ -124,7 +125,6 @@ def prepare(directory: Path, *, below: bool = False) -> None:
         make(directory)
         with temporary_in(directory) as temporary:
             temporary.write_bytes(b"probe")
-        _sync_parents(directory)
     except (FileExistsError, NotADirectoryError) as error:
         raise SaveError(
             f"cannot save checkpoints in {directory}: a part of that path is a file. Choose another dirpath."
@@ -156,7 +156,7 @@ def _find_out_whether_names_sync(directory: Path) -> None:
 
 
 def _sync_parents(directory: Path) -> None:
-    """Make the directory itself durable, once, as others may have made the ones above it: a logger makes its own."""
+    """Make the directory itself durable, and those above it, whoever has made them: a logger makes its own."""
     device = os.stat(directory).st_dev
     for place in directory.resolve().parents:
         with contextlib.suppress(OSError):  # one that this user may not read is older than this run
@@ -166,7 +166,7 @@ def _sync_parents(directory: Path) -> None:
 
 
 def make(directory: Path) -> None:
-    """Make a directory and its missing parents, each of them durably."""
+    """Make a directory and its missing parents durably. What others have made of them is synced at the first use."""
     missing = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,10 @@ def make(directory: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from error
     for place in missing:
         sync_directory(place.parent)
+    status = os.stat(directory)
+    if (status.st_dev, status.st_ino) not in _REACHED:
+        _sync_parents(directory)
+        _REACHED.add((status.st_dev, status.st_ino))
 
 
 @contextlib.contextmanager

@@ -36,8 +36,9 @@ def names(directory: Path) -> list[str]:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the system is asked to do, in order; every call goes through."""
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the system is asked to do, in order; every call goes through. The directory is in use already."""
+    storage.make(tmp_path)
     events: list[str] = []
 
     def record(name: str, label: Callable[..., str]) -> None:

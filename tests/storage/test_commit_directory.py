@@ -39,6 +39,7 @@ def test_commit_makes_the_directory_and_nothing_else(tmp_path):
 
 
 def test_commit_syncs_the_directory_before_and_the_name_after_it_gets_it(tmp_path, monkeypatch):
+    storage.make(tmp_path)
     events = []
     for name in ("fsync", "rename"):
         real = getattr(os, name)

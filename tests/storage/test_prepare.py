@@ -279,17 +279,3 @@ def test_prepare_leaves_files_that_only_look_like_temporaries(tmp_path, name):
     (tmp_path / name).write_bytes(b"of another program")
     prepare(tmp_path)
     assert (tmp_path / name).read_bytes() == b"of another program"
-
-
-def test_prepare_makes_the_directories_durable_that_others_have_made(tmp_path, monkeypatch):
-    """As a logger has, of which nobody knows whether they were synced."""
-    (tmp_path / "logs" / "version_0").mkdir(parents=True)
-    real, synced = os.fsync, set()
-
-    def fsync(descriptor):
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    prepare(tmp_path / "logs" / "version_0" / "checkpoints")
-    assert {str(tmp_path / "logs" / "version_0"), str(tmp_path / "logs"), str(tmp_path)} <= synced

@@ -42,7 +42,9 @@ def looked(forge, place: Path, program: str, *, points: int | None = None, **opt
     return judge(history, place, seed=0, points=points)
 
 
-@pytest.mark.parametrize(("program", "points"), [("saves", 60), ("fixed names", 30), ("tight", 50)])
+@pytest.mark.parametrize(
+    ("program", "points"), [("saves", 60), ("fixed names", 30), ("tight", 50), ("directories of others", 20)]
+)
 def test_power_cut_at_some_points_loses_nothing(forge, place, program, points):
     verdict = looked(forge, place, program, points=points)
     assert verdict.states > points / 2
