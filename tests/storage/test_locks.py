@@ -6,25 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage import commit, commit_directory, locks
-
-_HOLD = """
-    import sys, time
-    from pathlib import Path
-    from checkpointable.storage import locks
-    if sys.argv[2] == "beside":
-        locks.fcntl = None
-    with getattr(locks, sys.argv[3])(Path(sys.argv[1])):
-        print("locked", flush=True)
-        time.sleep(600)
-"""
 
 
 @pytest.fixture(params=["of the system", "beside"])
@@ -45,52 +33,63 @@ def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 
 
-def holding(path: Path, kind: str, what: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", textwrap.dedent(_HOLD), str(path), kind.split()[0], what]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == b"locked"
+def hold(path: Path, what: str) -> int:
+    """Let a forked process lock it until it is killed, and return its number."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        with getattr(locks, what)(path):
+            os.write(writing, b"locked")
+            time.sleep(3600)
+        os._exit(1)
+    assert os.read(reading, 6) == b"locked"
+    os.close(reading)
+    os.close(writing)
     return process
 
 
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 @pytest.mark.parametrize("what", ["locked_file", "locked_directory"])
-def test_what_a_living_process_writes_is_left_and_what_it_leaves_is_swept(tmp_path, kind, what):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    path = temporary(tmp_path, dead.pid)  # by its name that of a dead one: the lock alone decides
-    writer = holding(path, kind, what)
+@pytest.mark.usefixtures("kind")
+def test_what_a_living_process_writes_is_left_and_what_it_leaves_is_swept(tmp_path, dead, what):
+    path = temporary(tmp_path, dead)  # by its name that of a dead one: the lock alone decides
+    writer = hold(path, what)
     try:
         commit.prepare(tmp_path)
         assert path.exists()
-        writer.send_signal(signal.SIGKILL)
     finally:
-        writer.kill()
-        writer.communicate()
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
     commit.prepare(tmp_path)
     assert names(tmp_path) == []
 
 
-def test_what_a_living_process_writes_would_be_swept_without_its_lock(tmp_path, kind, monkeypatch):
+@pytest.mark.usefixtures("kind")
+def test_what_a_living_process_writes_would_be_swept_without_its_lock(tmp_path, dead):
     """The twin."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    path = temporary(tmp_path, dead.pid)
+    path = temporary(tmp_path, dead)
     path.write_bytes(b"half")
     commit.prepare(tmp_path)
     assert not path.exists()
 
 
-def test_commit_leaves_no_file_of_a_lock(tmp_path, kind):
+@pytest.mark.usefixtures("kind")
+def test_commit_leaves_no_file_of_a_lock(tmp_path):
     commit.commit(tmp_path / "a.ckpt", lambda file: file.write(b"new"), problem=lambda _: None, overwrite=False)
     commit_directory.commit(tmp_path / "b.ckpt", lambda folder: (folder / "one").write_bytes(b"1"))
     assert names(tmp_path) == ["a.ckpt", "b.ckpt"]
     assert (tmp_path / "a.ckpt").read_bytes() == b"new"
 
 
-def test_file_of_a_lock_that_was_left_alone_is_swept(tmp_path, monkeypatch):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    alone, mine = (Path(f"{temporary(tmp_path, it)}{locks.BESIDE}") for it in (dead.pid, os.getppid()))
+def test_file_of_a_lock_that_was_left_alone_is_swept(tmp_path, dead):
+    alone, mine = (Path(f"{temporary(tmp_path, it)}{locks.BESIDE}") for it in (dead, os.getppid()))
     alone.touch()
     mine.touch()
     commit.prepare(tmp_path)
