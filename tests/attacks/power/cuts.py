@@ -65,6 +65,13 @@ def contents_at_end(history: History) -> dict[int, bytes]:
     return {inode: _applied(b"", of_file) for inode, of_file in changes.items()}
 
 
+def without_a_cut(history: History) -> dict[str, bytes | str | None]:
+    """What is at each path in the end."""
+    contents = contents_at_end(history)
+    paths = _paths(history, [event for event in history.events if isinstance(event, Names)])
+    return {path: contents.get(inode, history.links.get(inode)) for path, inode in paths.items()}
+
+
 def _at(history: History, point: int, files: _Files, draw: random.Random) -> Iterator[Cut]:
     events = history.events[:point]
     synced: dict[int, int] = {}
