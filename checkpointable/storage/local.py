@@ -42,8 +42,8 @@ class LocalStore(Store):
         return os.path.join(self.directory, name)
 
     def contains(self, path: str) -> bool:
-        """Whether a path lies in the directory."""
-        return Path(path).is_relative_to(self.directory)
+        """Whether a path lies in the directory or below."""
+        return Path(self.directory) in Path(path).parents
 
     def exists(self, path: str) -> bool:
         """Whether something is at that path."""

@@ -7,7 +7,7 @@ import secrets
 import sys
 
 import pytest
-from remote.conftest import names, put
+from remote.conftest import put
 from remote.contents import checkpoint
 from remote.server import Refusing, environment
 
@@ -30,15 +30,6 @@ def refused(url: str) -> str:
     assert isinstance(caught.value, CheckpointableError)
     assert str(caught.value).startswith(f"cannot save checkpoints in {url}: ")
     return str(caught.value)
-
-
-@pytest.mark.parametrize("below", [True, False])
-def test_prepare_leaves_nothing_behind_and_everything_as_it_was(place, below):
-    RemoteStore(place).prepare(below=below)
-    assert names(place) == []
-    put(f"{place}/a.ckpt", b"a")
-    RemoteStore(place).prepare(below=below)
-    assert names(place) == ["a.ckpt"]
 
 
 def test_prepare_without_the_bucket_says_to_make_it_and_does_not(s3):
