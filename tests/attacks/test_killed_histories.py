@@ -14,7 +14,7 @@ def test_histories_with_real_kills_hold_what_the_model_says(forge):
 
 
 @pytest.mark.sweep
-def test_sweep_of_fifty_histories_with_real_kills(forge):
-    ended = forge.run(HISTORIES, count=50, steps=40)
+def test_sweep_of_fifty_real_kills_in_histories(forge):
+    ended = forge.run(HISTORIES, count=150, steps=40)
     assert ended.code == 0, ended.errors
     assert ended.result >= 50

@@ -157,8 +157,10 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.live) == 2)
     @rule(pick=picks, asked=asked_saves, strike=strikes, others=asked_saves)
     def save_beside_another(self, pick: int, asked: dict[str, Any], strike: int, others: dict[str, Any]) -> None:
-        """While one saves, the other makes a whole save."""
+        """While one saves, the other makes a whole save. Of one run twice, only the saves as a whole alternate."""
         live, other = self._live(pick), self._live(pick + 1)
+        if live.run.attempt.run == other.run.attempt.run:
+            return
         self._save(live, asked, strike=strike, beside=lambda: self._save(other, others))
 
     @precondition(lambda self: self.world.live)
