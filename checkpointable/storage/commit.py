@@ -125,6 +125,8 @@ def prepare(directory: Path, *, below: bool = False) -> None:
         make(directory)
         with temporary_in(directory) as temporary:
             temporary.write_bytes(b"probe")
+        for folder, *_ in os.walk(directory) if below else ():
+            sync_directory(Path(folder))  # a process may have been killed before it did
     except (FileExistsError, NotADirectoryError) as error:
         raise SaveError(
             f"cannot save checkpoints in {directory}: a part of that path is a file. Choose another dirpath."

@@ -35,3 +35,13 @@ def test_first_file_in_a_directory_of_others_makes_that_directory_durable_once(t
         synced.clear()
         commit(tmp_path / "a" / "b" / name, lambda file: None, problem=lambda path: None, overwrite=False)
         assert ({str(tmp_path), str(tmp_path / "a")} <= set(synced)) == (name == "x")
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_prepare_makes_the_names_durable_that_a_killed_process_has_left_below(tmp_path, synced, below):
+    """The run may resume from such a file, and delete those that are older."""
+    folder = tmp_path / "epoch_0"
+    folder.mkdir()
+    (folder / "batch_1.ckpt").touch()
+    prepare(tmp_path, below=below)
+    assert (str(folder) in synced) == below
