@@ -8,8 +8,9 @@ import warnings
 
 from hypothesis.stateful import run_state_machine_as_test
 from model.fits import Fit
+from model.live import Live
 from model.machine import Histories, profile
-from model.world import Live, World
+from model.world import World
 
 from checkpointable.saving.save_task import SaveRequest, SaveResult
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from model.expected import BACKUP, Rules, admits
 from model.fits import BATCHES
+from model.live import Live
 from model.process import simulated
-from model.world import Live, World
+from model.world import World
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 BLOCKS = 12288  # bytes that a file takes on the disk

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import invariants
 from model.expected import Attempt, Directory, Entry, File, Rules, Run, best_entries, newest_to_resume, outdated
 from model.fits import Fit, serial_of
+from model.live import Live
 from model.process import Killed, Process
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog.info import read_info
 from checkpointable.policy.reasons import Reason
 from checkpointable.saving.save_task import SaveRequest, SaveResult
-
-
-@dataclass(kw_only=True, eq=False)
-class Live:
-    """A process that trains: the real one and its model."""
-
-    process: Process
-    fit: Fit
-    run: Run
 
 
 class World:
