@@ -169,19 +169,21 @@ class Promotion:
         """On the background thread: one copy after the other, until nothing is due or one fails."""
         while (copy := self._take()) is not None:
             result = self._copied(copy)
+            has_failed = result is not None and result.path is None
             with self._lock:
                 self._current = None
-                if result is not None and result.path is None:
-                    self._note_failure(copy, result)
-                    return
-                if result is not None:
+                outdated = copy.path in self._there.outdated and not (has_failed and copy.outlasts)
+                if result is not None and result.path is not None:
                     self._messages += result.messages
                     self._kept = result.kept
-                    self._promoted[copy.path, copy.request.position] = result.path or ""
-                outdated = copy.path in self._there.outdated
+                    self._promoted[copy.path, copy.request.position] = result.path
+                elif result is not None:
+                    self._note_failure(copy, result)
             if outdated:  # meanwhile, when it could not be deleted
                 with contextlib.suppress(OSError):  # the next save tries again
                     self._fast.remove(copy.path)
+            if has_failed:
+                return
 
     def _note_failure(self, copy: _Copy, result: SaveResult) -> None:
         """Say that a copy has failed, and keep it for the next time, unless it has become needless."""
@@ -189,7 +191,7 @@ class Promotion:
         self._messages += [*result.messages, f"{self._problem}. It stays where it is, and the next save tries again."]
         if copy.outlasts or self._is_finishing or (copy.must and copy.path in self._there.kept):
             self._must.insert(0, copy)
-        elif not copy.must and self._newest is None:
+        elif not copy.must and self._newest is None and copy.path in self._there.kept:
             self._newest = copy
 
     def _take(self) -> _Copy | None:
