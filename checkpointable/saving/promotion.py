@@ -126,6 +126,8 @@ class Promotion:
         copy = _Copy(result.path, result.request)
         with self._lock:
             self._there = result.kept
+            listed = {(it.path, it.position) for it in result.kept.files}
+            self._promoted = {key: path for key, path in self._promoted.items() if key in listed}
             self._must = [it for it in self._must if it.outlasts or it.path in result.kept.kept]
             if copy.must:
                 self._must.append(copy)
@@ -248,7 +250,10 @@ class Promotion:
             self._messages.append(message)
 
     def _look(self) -> list[CheckpointInfo]:
-        """Find the files of this run that are there."""
+        """Find the files of this run that are there: none of a new one, so that nothing is read for it."""
+        if self._resumed_from is None and not self._position.batches:  # else a further fit of this run
+            self._kept = KeptFiles(retention=self._options.retention)
+            return []
         found = [info for info in infos(self.store.directory, below=True) if info.run_id == self._run_id]
         own = [info for info in found if info.belongs_to(self._lineage, self.store.directory)]
         self._kept = KeptFiles.found(self._options, own, self._position)

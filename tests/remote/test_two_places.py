@@ -9,27 +9,12 @@ import pytest
 import torch
 from nets import Net, files, loader, trainer
 from remote.conftest import make_bucket, names
+from saving.test_two_places import At, Killed
 
 from checkpointable import CheckpointableWarning, Checkpoints, RemoteError, SaveError, latest
 from checkpointable.saving.promotion import Promotion
 from checkpointable.storage import waiting
 from checkpointable.storage.remote import RemoteStore
-
-
-class At(L.Callback):
-    """Does something at the start of a batch, counted over the epochs."""
-
-    def __init__(self, **actions):
-        self.actions = {int(name.removeprefix("batch_")): action for name, action in actions.items()}
-        self.batches = 0
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.actions.get(self.batches, lambda: None)()
-        self.batches += 1
-
-
-class Killed(Exception):
-    """Ends the training like a kill: nothing is saved or copied any more."""
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +73,9 @@ def test_run_goes_on_as_the_same_run_from_the_fast_place_or_from_the_bucket(tmp_
     assert len(Checkpoints([fast, s3])) == len(set(files(fast)) | set(names(s3)))
 
 
-def test_server_that_stops_costs_no_interval_in_the_fast_place(tmp_path, fast, s3, server, wire, straight, monkeypatch):
-    def cut():
-        wire.cut()
-
+def test_server_that_stops_costs_no_interval_in_the_fast_place(tmp_path, fast, s3, wire, straight):
     with pytest.warns(CheckpointableWarning, match="could not be copied to s3://.*tries again"):
-        killed_at(tmp_path, fast, s3, 7, batch_3=cut)
+        killed_at(tmp_path, fast, s3, 7, batch_3=wire.cut)
     assert files(fast) == ["epoch_1_batch_2.ckpt"]
     with pytest.warns(CheckpointableWarning, match=r"cannot reach s3://.* What is there is not compared: .*is used"):
         assert latest([fast, s3]) == str(fast / "epoch_1_batch_2.ckpt")
@@ -155,3 +137,10 @@ def test_killed_server_takes_the_next_copy_when_it_is_back(tmp_path, fast, s3, s
     with pytest.warns(CheckpointableWarning, match="could not be copied"):
         trainer(tmp_path, callbacks=[events]).fit(net, loader(6))
     assert names(s3) == ["epoch_0_batch_6.ckpt"]
+
+
+def test_new_run_reads_no_file_that_others_have_left_in_the_bucket(tmp_path, fast, s3, wire):
+    trainer(tmp_path).fit(Net(dirpath=s3, save_interval=1, save_last_k=-1, save_top_k=0, async_save=False), loader(4))
+    wire.requests.clear()
+    trainer(tmp_path).fit(net_at(fast, s3, save_interval=None), loader(2))
+    assert not [request for request in wire.requests if request.startswith("GET") and "epoch_0_batch_3" in request]
