@@ -11,6 +11,7 @@ from remote.contents import PART, Bytes, checkpoint
 from remote.server import Refusing, environment
 
 from checkpointable import SaveError
+from checkpointable.storage import waiting
 from checkpointable.storage.paths import filesystem
 
 LARGE = 3 * PART
@@ -90,12 +91,14 @@ def test_killed_server_that_is_started_again_takes_the_next_save(s3, store_at, s
     assert get(store.path("a.ckpt")) == content.data
 
 
-def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_continues(s3, store_at, server):
+def test_server_that_hangs_is_given_up_and_takes_the_next_save_when_it_continues(s3, store_at, server, monkeypatch):
     store = store_at(s3, tries=1, timeout_seconds=1)
     content = Bytes(checkpoint(LARGE), lambda number: server.stop() if number == 8 else None)
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 5.0)  # that the abort is waited for
     with pytest.raises(SaveError, match=r"one try\): no answer for 1 s\. Check that"):
         store.write(content, store.path("a.ckpt"), overwrite=False)
     server.resume()
+    monkeypatch.undo()
     assert names(s3) == []
     store_at(s3).write(Bytes(content.data), store.path("a.ckpt"), overwrite=False)
     assert get(store.path("a.ckpt")) == content.data

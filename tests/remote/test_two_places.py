@@ -102,24 +102,18 @@ def test_server_that_is_not_reached_is_an_error_where_nothing_fast_is_intact(fas
 
 def test_server_that_hangs_to_the_end_is_an_error_that_names_what_is_not_there(tmp_path, fast, s3, server, monkeypatch):
     def stop():
+        net._checkpointing.saver._promotion._writer.wait()  # nothing waits by the longer time any more
         monkeypatch.setattr(waiting, "ANSWER_SECONDS", 1.0)
-        monkeypatch.setattr(promoting.store, "timeout_seconds", 2.0)
         server.stop()
 
+    monkeypatch.setitem(RemoteStore.__init__.__kwdefaults__, "timeout_seconds", 5.0)
     net = net_at(fast, s3)
-
-    class Stopping(At):
-        def on_train_start(self, trainer, pl_module):
-            nonlocal promoting
-            promoting = net._checkpointing.saver._promotion
-
-    promoting = None
     try:
         with (
             pytest.warns(CheckpointableWarning, match="could not be copied"),
             pytest.raises(SaveError, match=r"epoch_0_batch_6\.ckpt could not be copied to s3://"),
         ):
-            trainer(tmp_path, callbacks=[Stopping(batch_3=stop)]).fit(net, loader(6))
+            trainer(tmp_path, callbacks=[At(batch_3=stop)]).fit(net, loader(6))
     finally:
         server.resume()
     assert latest(fast) == str(fast / "epoch_0_batch_6.ckpt")
