@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from checkpointable.catalog.scan import Found
 from checkpointable.policy.names import SUFFIX
 from checkpointable.storage import files
-from checkpointable.storage.format.shards import MARKER
+from checkpointable.storage.format.shards import MARKER, REST
 from checkpointable.storage.paths import Paths, is_remote, normalize_paths
 
-_WRITTEN_LAST = "meta.pt"  # by Lightning, after torch has written the shards
 _SHOWN = 3
 
 
@@ -53,5 +52,5 @@ def _sharded(place: str) -> Iterator[tuple[str, float]]:
     if is_remote(place):
         return
     for folder, _, names in os.walk(place):
-        if folder.endswith(SUFFIX) and {".metadata", _WRITTEN_LAST} <= set(names) and MARKER not in names:
-            yield folder, os.path.getmtime(os.path.join(folder, _WRITTEN_LAST))
+        if folder.endswith(SUFFIX) and {".metadata", REST} <= set(names) and MARKER not in names:
+            yield folder, os.path.getmtime(os.path.join(folder, REST))

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from torch.distributed.tensor import DTensor
 
-REST = "meta.pt"  # the file in a directory of shards that has all but weights and optimizers
-
 
 def parts_model(trainer: Trainer) -> bool:
     """Whether the strategy parts the weights over the ranks. It reads checkpoints by itself."""

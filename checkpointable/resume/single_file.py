@@ -14,11 +14,11 @@ import torch
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog.info import FileMetadata
-from checkpointable.lightning_internals.model_parallel import REST
 from checkpointable.policy.names import KEY, SUFFIX
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage import files
 from checkpointable.storage.format import shards
+from checkpointable.storage.format.shards import REST
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import absolute, parent
 from checkpointable.storage.staging.snapshot import Snapshot

@@ -165,7 +165,7 @@ class StagedShards:
         self._tell(str(folder))
         sums = self._write(folder)
         self._require_all(folder)
-        LocalStore(folder).write(rest, str(folder / model_parallel.REST), overwrite=False)
+        LocalStore(folder).write(rest, str(folder / shards.REST), overwrite=False)
         shards.mark(folder, metadata, shard_sums.total(sums), direct.open_file)
 
     def _require_all(self, folder: Path) -> None:

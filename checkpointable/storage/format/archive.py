@@ -21,9 +21,9 @@ from checkpointable.storage.files import open_file
 from checkpointable.storage.format import zip_directory
 
 MEMBER = "checkpointable.json"
+HISTORY_MEMBER = "checkpointable_history.json"
 _SEAL = b"checkpointable crc32 "
 SEAL_SIZE = len(_SEAL) + 8
-_NAME = f"archive/{MEMBER}".encode()
 _MOST_METADATA = 1 << 22  # bytes
 _LENGTHS_AT = 26  # in the header of a member: those of its name and its extra field
 DAMAGE = (
@@ -58,9 +58,21 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     """The metadata of an open checkpoint file; ``CheckpointFileError`` if it is no archive, or has none to read."""
+    decoded = _read_member(file, path, MEMBER)
+    if decoded is None:
+        raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
+    return decoded
+
+
+def read_history_in(file: BinaryIO, path: str) -> dict[str, Any] | None:
+    """The history in an open checkpoint file; ``None`` if it has none. Raises what ``read_metadata_in`` raises."""
+    return _read_member(file, path, HISTORY_MEMBER)
+
+
+def _read_member(file: BinaryIO, path: str, name: str) -> dict[str, Any] | None:
     try:
         directory = zip_directory.read(file)
-        member = directory.last_named(_NAME)
+        member = directory.last_named(f"archive/{name}".encode())
         if member is not None and not has_intact_seal(directory):
             raise zipfile.BadZipFile("the checksum of its directory does not match")
         decoded = None if member is None else json.loads(_content(file, member), object_hook=decode)
@@ -68,9 +80,7 @@ def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
         raise
     except DAMAGE as error:
         raise CheckpointFileError(f"{path} is not an intact checkpoint: {error}.") from error
-    if decoded is None:
-        raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
-    if not isinstance(decoded, dict):
+    if decoded is not None and not isinstance(decoded, dict):
         raise CheckpointFileError(f"{path} has metadata of another kind: {type(decoded).__name__}.")
     return decoded
 

@@ -26,3 +26,10 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
         return dict(marker.metadata), marker.size
     with open_file(path) as file:
         return archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
+
+
+def read_history(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The history of its run in a checkpoint; ``None`` if it has none. It raises what ``read_metadata`` does."""
+    place = os.path.join(path, shards.REST) if shards.is_marked(path) else path
+    with open_file(place) as file:
+        return archive.read_history_in(file, os.fspath(path))

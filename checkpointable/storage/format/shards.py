@@ -20,6 +20,7 @@ from checkpointable.storage.format.archive import decode, encode
 from checkpointable.storage.paths import is_remote
 
 MARKER = "checkpointable.json"
+REST = "meta.pt"  # the file that has all but weights and optimizers; Lightning writes it last
 SHARD = ".distcp"  # what torch.distributed.checkpoint writes
 _BLOCK = 1 << 22
 _MOST_BYTES = 1 << 26  # of a marker
