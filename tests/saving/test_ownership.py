@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from saving.test_save_task import Refusing, Saving, pointed, there
+from saving.test_save_task import Refusing, Saving, pointed, snapshot, there
 
 
 @pytest.fixture
@@ -58,11 +58,20 @@ def test_link_that_cannot_be_read_now_moves_with_a_later_save(store, unreadable)
     assert pointed(store) == {"last.ckpt": "epoch_0_batch_3.ckpt"}
 
 
-def test_file_that_another_wrote_over_stays_and_is_forgotten(store):
+def test_outdated_file_that_is_damaged_stays_and_is_named_once(store):
+    run = Saving(store)
+    first = run.save(1).path
+    Path(first).write_bytes(Path(first).read_bytes()[:-20])
+    assert run.save(2).messages == [f"{first} is outdated, but stays as it is damaged. Delete it by hand."]
+    assert run.save(3).messages == []
+    assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_3.ckpt"]
+
+
+def test_file_that_another_run_wrote_over_stays_and_is_forgotten(store):
     """The twin: what can be read decides at once."""
     run = Saving(store)
     first = run.save(1).path
-    Path(first).write_bytes(b"of somebody else")
+    store.write(snapshot(1, "another run"), first, overwrite=True)
     assert run.save(2).messages == []
     assert there(store) == ["epoch_0_batch_1.ckpt", "epoch_0_batch_2.ckpt"]
     assert {file.path for file in run.kept.files} == run.kept.kept
