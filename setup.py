@@ -13,6 +13,8 @@ test += [second_tree]
 test += ["torchdata>=0.11"]  # a loader that saves its own position
 test += ["torch-geometric>=2.6"]  # an example of a real project
 test += ["hypothesis>=6.100"]  # histories of a directory
+fast = ["isal>=1.7"]  # checksums in a seventh of the processor time
+test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
@@ -33,6 +35,7 @@ setup(
         "pytorch_lightning": [second_tree],
         "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
         "plot": ["matplotlib>=3.8"],
+        "fast": fast,
         "examples": examples,
         "test": test,
         "dev": [*test, *examples, "ruff==0.17.6", "mypy==2.4.1"],

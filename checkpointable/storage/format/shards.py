@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from checkpointable._errors import CheckpointFileError
 from checkpointable.storage.files import open_file
 from checkpointable.storage.format.archive import decode, encode
+from checkpointable.storage.format.checksum import crc32
 from checkpointable.storage.paths import is_remote
 
 MARKER = "checkpointable.json"
@@ -128,6 +129,6 @@ def _sealed(content: Mapping[str, Any]) -> bytes:
 def _size_and_checksum(file: BinaryIO) -> tuple[int, int]:
     block, size, checksum = memoryview(bytearray(_BLOCK)), 0, 0
     while count := file.readinto(block):  # type: ignore[attr-defined]  # all files passed here have it
-        checksum = zlib.crc32(block[:count], checksum)
+        checksum = crc32(block[:count], checksum)
         size += count
     return size, checksum

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from checkpointable._errors import RemoteError
 from checkpointable.storage.files import open_file
 from checkpointable.storage.format import archive, zip_directory, zip_layout
+from checkpointable.storage.format.checksum import crc32
 from checkpointable.storage.format.zip_directory import DESCRIBED, UTF_8, Directory
 
 _BLOCK = 1 << 22
@@ -136,6 +136,6 @@ def _checksum(file: BinaryIO, size: int, block: memoryview) -> int:
         count = file.readinto(block[: min(size, len(block))])  # type: ignore[attr-defined]  # all files passed here have it
         if not count:
             raise EOFError(f"it ends {size:,} bytes too early")
-        crc = zlib.crc32(block[:count], crc)
+        crc = crc32(block[:count], crc)
         size -= count
     return crc

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from checkpointable.storage.format import archive
+from checkpointable.storage.format.checksum import crc32
 
 ROOT = "archive"  # as torch names an archive that it writes to a buffer
 ID = ".data/serialization_id"  # the member that is computed from the checksums of those before it
@@ -110,7 +111,7 @@ def _in_order(
         crc = 0
         for start in range(0, place.size, _PIECE):
             piece = view[start : start + _PIECE]
-            crc = zlib.crc32(piece, crc)
+            crc = crc32(piece, crc)
             yield piece
         crcs.append(crc)
         yield place.descriptor(crc)
