@@ -84,7 +84,7 @@ def files_are_written_in_place(patch):
 
 @twin
 def no_start_removes_leftovers(patch):
-    patch.setattr(commit, "_delete_if_abandoned", lambda leftover: None)
+    patch.setattr(commit, "is_abandoned", lambda leftover, *, delete=False: False)
 
 
 @twin

@@ -33,6 +33,7 @@ class World:
         self.live: list[Live] = []
         self.room: int | None = None
         self.serial = 0
+        self._is_between = False  # in the middle of a save of another process
 
     def free_bytes(self, path: str) -> int | None:
         """What is left of the room."""
@@ -86,14 +87,14 @@ class World:
         result = self._result_of(live, request, serial, strike, beside)
         if process.is_dead:
             self.live.remove(live)
-        self._settle(live, request, serial, result, is_alone=beside is None)
+        self._settle(live, request, serial, result, is_alone=beside is None and not self._is_between)
         assert resumable is None or self.model.latest() is not None, "there was a file to resume from, and now is none"
 
     def _result_of(
         self, live: Live, request: SaveRequest, serial: int, strike: int | None, beside
     ) -> SaveResult | None:
         """What the real save says; ``None`` if its process is killed in it."""
-        live.process.strike(strike, beside)
+        live.process.strike(strike, None if beside is None else lambda: self._between(beside))
         try:
             with live.process.running():
                 return live.fit.save(request, serial)
@@ -101,6 +102,13 @@ class World:
             return None
         finally:
             live.process.strike(None)
+
+    def _between(self, beside) -> None:
+        self._is_between = True
+        try:
+            beside()
+        finally:
+            self._is_between = False
 
     def _settle(
         self, live: Live, request: SaveRequest, serial: int, result: SaveResult | None, *, is_alone: bool

@@ -63,14 +63,14 @@ def test_power_cut_at_some_points_loses_nothing(forge, place, program, points):
 @pytest.mark.parametrize("program", NAMED)
 def test_sweep_power_cut_at_every_point_loses_nothing(forge, place, program):
     verdict = looked(forge, place, program)
-    assert verdict.states > 40
+    assert verdict.states >= 40
     assert verdict.broken == {}
 
 
 @pytest.mark.sweep
 def test_sweep_power_cut_in_drawn_saves_loses_nothing(forge, place):
     states = 0
-    for seed in range(40):
+    for seed in range(70):
         of_seed = place / str(seed)
         of_seed.mkdir()
         verdict = looked(forge, of_seed, "drawn", seed=seed)
