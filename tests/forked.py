@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["lightning.pytorch", "pytorch_lightning", "torchmetrics", "checkpointable"])
+_OURS = ["checkpointable.module.checkpointing", "checkpointable.module.module", "checkpointable.resume.single_file"]
+_CONTEXT.set_forkserver_preload(["lightning.pytorch", "pytorch_lightning", "torchmetrics", *_OURS])
 
 
 def start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
 from datetime import timedelta
@@ -82,7 +83,7 @@ def keyword_only(cls):
 
 def test_front_door_shows_exactly_the_contract():
     assert set(checkpointable.__all__) == NAMES | ERRORS
-    shown = {name for name in vars(checkpointable) if not name.startswith("_")}
+    shown = {name for name in dir(checkpointable) if not name.startswith("_")}
     modules = {name for name in shown if isinstance(getattr(checkpointable, name), ModuleType)}
     assert shown - modules == set(checkpointable.__all__) - {"__version__"}
 
@@ -173,11 +174,48 @@ def test_names_that_change_model_checkpoints_behaviour_are_not_used():
     assert not hasattr(CheckpointingModule(), "layer")
 
 
-def test_import_loads_nothing_that_lightning_has_not_loaded():
+def test_every_public_name_is_there_whichever_way_it_is_imported():
+    starred: dict[str, Any] = {}
+    exec("from checkpointable import *", starred)
+    for name in checkpointable.__all__:
+        value = getattr(checkpointable, name)
+        assert starred[name] is value
+        assert name in dir(checkpointable)
+        if isinstance(value, type):
+            assert pickle.loads(pickle.dumps(value)) is value
+
+
+def test_name_that_is_not_public_is_no_attribute():
+    with pytest.raises(AttributeError, match="module 'checkpointable' has no attribute 'lastest'"):
+        checkpointable.lastest  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'lastest'"):
+        from checkpointable import lastest  # noqa: F401
+
+
+HEAVY = "print(sorted({'torch', 'lightning', 'lightning_utilities', 'fsspec', 'numpy'} & set(sys.modules)))"
+
+
+@pytest.mark.parametrize(
+    ("statement", "loaded"),
+    [
+        ("import checkpointable as c; c.Checkpoints; c.CheckpointInfo; c.latest; c.best; c.doctor; c.SaveError", "[]"),
+        ("from checkpointable import Checkpoints; from checkpointable.storage.paths import is_remote", "[]"),
+        ("from checkpointable.storage.paths import normalize_path; normalize_path('file:///a')", "['fsspec']"),
+    ],
+)
+def test_reading_side_loads_neither_torch_nor_lightning_and_fsspec_only_for_a_url(statement, loaded):
+    script = f"import sys; {statement}; {HEAVY}"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    assert found.stdout.strip() == loaded, found.stderr
+
+
+def test_import_loads_nothing_that_lightning_has_not_loaded_and_of_ours_only_what_is_named():
     script = (
-        "import lightning, sys; before = set(sys.modules); import checkpointable;"
+        "import lightning, sys; before = set(sys.modules); from checkpointable import CheckpointingModule;"
+        "print([name for name in ('session', 'attach', 'saver') if f'checkpointable.saving.{name}' in sys.modules]);"
+        "from checkpointable import *;"
         "new = {m.partition('.')[0] for m in set(sys.modules) - before} - {'checkpointable'};"
         "print(sorted(new - set(sys.stdlib_module_names)))"
     )
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=600)
-    assert found.stdout.strip() == "[]", found.stderr
+    assert found.stdout.split("\n") == ["[]", "[]", ""], found.stderr

@@ -1,4 +1,7 @@
-"""``CheckpointingMixin``: a LightningModule that saves itself and resumes."""
+"""``CheckpointingMixin``: a LightningModule that saves itself and resumes.
+
+What saves is imported when the first module is made, so that a script that only imports the class does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from checkpointable.module.hyper_parameters import not_the_authors
 from checkpointable.module.super_calls import Parts, guard, part
 from checkpointable.policy.options import Options
 from checkpointable.policy.unknown_arguments import naming_unknown_arguments
-from checkpointable.saving import attach, run_state
-from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import Callback, LightningModule
+
+    from checkpointable.saving.session import Session
 
     _Base = LightningModule
 else:
@@ -132,6 +135,8 @@ class CheckpointingMixin(_Base):
         options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
         with naming_unknown_arguments(type(self), kwargs):
             super().__init__(*args, **kwargs)
+        from checkpointable.saving.session import Session
+
         self._checkpointing = Session(options)
 
     def __getattr__(self, name: str) -> Any:
@@ -257,6 +262,8 @@ def _not_initialized(cls: type) -> NotInitializedError:
 def _attach_saving(module: Any) -> None:
     session, trainer = _session(module), internals.attached_trainer(module)
     if trainer is not None:
+        from checkpointable.saving import attach
+
         attach.attach(trainer, session)
 
 
@@ -267,10 +274,14 @@ def _note_val_loss(module: Any) -> None:
 
 
 def _add_state(module: Any, checkpoint: dict[str, Any]) -> None:
+    from checkpointable.saving import run_state
+
     run_state.add(_session(module), internals.attached_trainer(module), checkpoint)
 
 
 def _take_state(module: Any, checkpoint: dict[str, Any]) -> None:
+    from checkpointable.saving import run_state
+
     run_state.take(_session(module), internals.attached_trainer(module), checkpoint, module)
 
 

@@ -17,6 +17,7 @@ from checkpointable.policy.options import Options
 from checkpointable.saving import last_state, recording, requeued
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.on_rank_zero import on_rank_zero
+from checkpointable.saving.run_attributes import score_tensors
 from checkpointable.saving.session import Session
 
 if TYPE_CHECKING:
@@ -191,11 +192,6 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning resumes from it for ``ckpt_path="last"``."""
         return {self.session.saver.kept.last_path} - {""}
-
-
-def score_tensors(kept: KeptFiles) -> dict[str, torch.Tensor]:
-    """The best files and their scores, shape (), best first."""
-    return {path: torch.tensor(score) for path, score in kept.scores.items()}
 
 
 def _score_tensor(score: float | None) -> torch.Tensor | None:

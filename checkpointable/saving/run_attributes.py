@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from checkpointable.saving.callback import score_tensors
-from checkpointable.saving.session import Session
+if TYPE_CHECKING:
+    from checkpointable.saving.kept_files import KeptFiles
+    from checkpointable.saving.session import Session
 
 
 class RunAttributes:
@@ -50,3 +53,8 @@ class RunAttributes:
     def last_model_path(self) -> str:
         """The newest checkpoint; ``""`` before there is one."""
         return self._checkpointing.saver.kept_on_disk.last_path
+
+
+def score_tensors(kept: KeptFiles) -> dict[str, torch.Tensor]:
+    """The best files and their scores, shape (), best first."""
+    return {path: torch.tensor(score) for path, score in kept.scores.items()}

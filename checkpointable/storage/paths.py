@@ -1,4 +1,7 @@
-"""Local paths and URLs: distinguishes them, and reaches the file system behind a URL through fsspec, without caches."""
+"""Local paths and URLs: distinguishes them, and reaches the file system behind a URL through fsspec, without caches.
+
+fsspec is imported only once a URL is given: a shell command on a local directory should not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,17 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from fsspec.config import conf
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
-from fsspec.utils import get_protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from checkpointable._errors import PolicyError, RemoteError
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 _ONCE_A_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?!/)")
+_PROTOCOL_END = re.compile("::|://")
 _LOCAL = {"file", "local"}
 _S3 = {"s3", "s3a"}
 _EXTRA = {*_S3, "gs", "gcs"}  # supported by the extra named "remote"
@@ -29,7 +30,12 @@ _EXTRA = {*_S3, "gs", "gcs"}  # supported by the extra named "remote"
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL that does not lead to the local file system."""
     text = os.fspath(path)
-    return "://" in text and get_protocol(text) not in _LOCAL
+    return "://" in text and _protocol(text) not in _LOCAL
+
+
+def _protocol(url: str) -> str:
+    """The kind of file system, as fsspec reads it from a URL."""
+    return _PROTOCOL_END.split(url, maxsplit=1)[0]
 
 
 def normalize_path(path: str | os.PathLike[str]) -> str:
@@ -43,8 +49,14 @@ def normalize_path(path: str | os.PathLike[str]) -> str:
         text = _ONCE_A_URL.sub(r"\1://", text)
     if is_remote(text):
         return text if text.endswith("://") else text.rstrip("/")
-    local = str(LocalFileSystem._strip_protocol(text)) if "://" in text else os.path.expanduser(text)
+    local = _without_protocol(text) if "://" in text else os.path.expanduser(text)
     return os.path.realpath(local) if os.pardir in Path(local).parts else local
+
+
+def _without_protocol(url: str) -> str:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return str(LocalFileSystem._strip_protocol(url))
 
 
 def normalize_paths(paths: Paths) -> list[str]:
@@ -77,7 +89,9 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     fsspec keeps one instance for each process and set of options: calling again is cheap, and safe after a fork.
     Without the package of a file system, ``RemoteError`` says what to install.
     """
-    protocol = get_protocol(url)
+    from fsspec.core import url_to_fs
+
+    protocol = _protocol(url)
     try:
         with reaching(url):
             files, path = url_to_fs(url, **_options(protocol))
@@ -144,5 +158,7 @@ def _options(protocol: str) -> dict[str, Any]:
     """
     if protocol not in _S3:
         return {}
+    from fsspec.config import conf
+
     users = conf.get(protocol, {}).get("config_kwargs", {})
     return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}, **users}}

@@ -16,15 +16,16 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
-
-from fsspec.spec import AbstractFileSystem
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.policy.names import TEMPORARY_PREFIX
 from checkpointable.storage.paths import filesystem, parent, reaching
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.store import Content
 from checkpointable.storage.waiting import ask
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 _BLOCK = 1 << 23
 _UNABORTED: list[tuple[Any, str, int]] = []  # files whose abort has failed, their URLs, and the process
