@@ -171,13 +171,13 @@ class CheckpointInfo(_Facts):
         return {"path": self.path, **asdict(self)}
 
 
-def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
-    """The description of one file.
+def read_info(path: str | os.PathLike[str], *, size: int | None = None) -> CheckpointInfo:
+    """The description of one file. ``size`` is that of a remote one in bytes, if it is known.
 
     Raises:
         CheckpointFileError: If it is not a checkpoint of this library, or is damaged.
     """
-    found, size = checkpoint.read_metadata(path)
+    found, size = checkpoint.read_metadata(path, size=size)
     metadata = FileMetadata.from_dict(found, os.fspath(path))
     score = metadata.score
     return CheckpointInfo(

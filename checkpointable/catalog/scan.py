@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from checkpointable._errors import CheckpointFileError, RemoteError
@@ -16,7 +15,7 @@ from checkpointable.policy.names import SUFFIX, is_reserved
 from checkpointable.storage import files
 from checkpointable.storage.format import archive, verify, zip_directory
 from checkpointable.storage.format.shards import is_marked
-from checkpointable.storage.paths import Paths, is_remote, normalize_paths, parent
+from checkpointable.storage.paths import Paths, is_remote, join, normalize_paths, parent
 
 _LOOK_SECONDS = 60.0
 _INSTEAD = "Pass the directory that the checkpoints are in, or one of its *.ckpt files."
@@ -94,13 +93,18 @@ def _look_at_all(places: list[str]) -> Found:
 
 
 def _look(place: str) -> Found:
+    if is_remote(place) and not place.endswith(SUFFIX):
+        listed = files.sizes(place, below=True)
+        if listed:  # so it is a directory, and no further request has to tell
+            return _directory(place, listed)
     kind = files.kind(place)
     if kind is None:
         return Found()
     return _directory(place) if kind == "directory" and not is_marked(place) else _file(place)
 
 
-def _directory(place: str) -> Found:
+def _directory(place: str, listed: Mapping[str, int | None] | None = None) -> Found:
+    """What is in a directory; ``listed`` are all files at or below a URL, with their sizes."""
     unreadable: list[Unreadable] = []
 
     def note(error: OSError) -> None:
@@ -108,22 +112,42 @@ def _directory(place: str) -> Found:
             raise error
         unreadable.append(Unreadable(path=str(error.filename), problem=f"cannot be listed: {error.strerror}"))
 
+    if listed is None and is_remote(place):
+        listed = files.sizes(place, below=True)
+    sizes = listed or {}
+    paths = checkpoint_files(place, on_error=note) if listed is None else filter(_has_suffix, listed)
     infos, others = [], 0
-    for inspected in files.for_each(place, checkpoint_files(place, on_error=note), _inspect_or_deleted):
+    for inspected in files.for_each(place, paths, lambda path: _inspect_or_deleted(path, sizes.get(path))):
         if isinstance(inspected, Unreadable):
             unreadable.append(inspected)
         elif inspected is not None:
             infos.append(inspected)
         else:
             others += 1
-    return Found(infos=in_order(infos), unreadable=unreadable, others=others)
+    return Found(infos=in_order(_without_copies(infos)), unreadable=unreadable, others=others)
 
 
-def _inspect_or_deleted(path: str) -> CheckpointInfo | Unreadable | None:
+def _inspect_or_deleted(path: str, size: int | None) -> CheckpointInfo | Unreadable | None:
     try:
-        return inspect(path)
+        known = None if size is None else _read_as_listed(path, size)
+        return inspect(path) if known is None else known
     except FileNotFoundError:
         return Unreadable(path=path, problem="it was deleted while the directory was searched")
+
+
+def _read_as_listed(path: str, size: int) -> CheckpointInfo | None:
+    """A remote file of a size that a listing has told; ``None`` if that does not fit: it may have been replaced since.
+
+    Then it is looked at as if nothing were known of it. A store refuses to read a range behind the end of a file.
+    """
+    try:
+        return read_info(path, size=size)
+    except CheckpointFileError:
+        return None
+    except RemoteError as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise
+        return None
 
 
 def _file(place: str) -> Found:
@@ -228,21 +252,20 @@ def checkpoint_files(
 ) -> Iterator[str]:
     """The ``*.ckpt`` files and directories of shards in a directory, in a fixed order; ``on_error`` as in ``os.walk``.
 
-    Links, pipes and the like are skipped, and so are copies made in place of links to a file beside or below them.
+    Links, pipes and the like are skipped.
     """
     if is_remote(directory):
-        urls = [url for url in files.listed(os.fspath(directory), below=below) if url.endswith(SUFFIX)]
-        yield from (url for url in urls if not _is_copy(url, (it for it in urls if it.startswith(f"{parent(url)}/"))))
+        yield from filter(_has_suffix, files.listed(os.fspath(directory), below=below))
         return
     for folder, subfolders, names in os.walk(directory, onerror=on_error):
         shards = [name for name in subfolders if name.endswith(SUFFIX) and is_marked(os.path.join(folder, name))]
         subfolders[:] = sorted(set(subfolders) - set(shards)) if below else []
         paths = [os.path.join(folder, name) for name in sorted([*names, *shards]) if name.endswith(SUFFIX)]
-        paths = [path for path in paths if _may_be_checkpoint(path)]
-        for path in paths:
-            deeper = (checkpoint_files(os.path.join(folder, name)) for name in subfolders)
-            if not _is_copy(path, itertools.chain(paths, itertools.chain.from_iterable(deeper))):
-                yield path
+        yield from filter(_may_be_checkpoint, paths)
+
+
+def _has_suffix(path: str) -> bool:
+    return path.endswith(SUFFIX)
 
 
 def _may_be_checkpoint(path: str) -> bool:
@@ -253,15 +276,16 @@ def _may_be_checkpoint(path: str) -> bool:
         return True  # opening it raises the reason
 
 
-def _is_copy(path: str, others: Iterable[str]) -> bool:
-    """Whether a file is a copy of one of the others, made where links are not supported, or by copying a link."""
-    if not _has_reserved_name(path):
-        return False
-    copy = _info_or_none(path)
-    if copy is None or not _is_in_place_of_a_link(copy):
-        return False
-    originals = (_info_or_none(other) for other in others if not _has_reserved_name(other))
-    return any(it is not None and replace(it, path=copy.path) == copy for it in originals)
+def _without_copies(infos: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
+    """All but those made in place of a link to a file beside or below them: by copying a link, or for want of links."""
+    infos = list(infos)
+    originals = [info for info in infos if not _has_reserved_name(info.path)]
+    return [info for info in infos if not (_is_in_place_of_a_link(info) and _is_copy(info, originals))]
+
+
+def _is_copy(info: CheckpointInfo, originals: Iterable[CheckpointInfo]) -> bool:
+    below = join(parent(info.path), "")
+    return any(replace(it, path=info.path) == info and it.path.startswith(below) for it in originals)
 
 
 def _is_in_place_of_a_link(info: CheckpointInfo) -> bool:

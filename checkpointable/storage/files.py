@@ -22,17 +22,20 @@ from checkpointable.storage.paths import filesystem, is_remote, normalize_path, 
 from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.waiting import ask
 
-_AT_A_TIME = 8
+_AT_A_TIME = 32
 _LIST_SECONDS = 300.0  # a thousand names a request
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 T = TypeVar("T")
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading. Of a remote file, little more is fetched than is read."""
+def open_file(path: str | os.PathLike[str], *, size: int | None = None) -> BinaryIO:
+    """Open a regular file for reading. Of a remote file, little more is fetched than is read.
+
+    ``size`` is that of a remote file, if it is known: then it is not asked for.
+    """
     if is_remote(path):
-        return cast(BinaryIO, io.BufferedReader(RangeReader(os.fspath(path))))
+        return cast(BinaryIO, io.BufferedReader(RangeReader(os.fspath(path), size)))
     return open(path, "rb", opener=_open_without_waiting)
 
 
@@ -108,6 +111,11 @@ def listed(url: str, *, below: bool, seconds: float | None = _LIST_SECONDS) -> l
 
     ``seconds`` is how long that may take, as for ``ask``.
     """
+    return list(sizes(url, below=below, seconds=seconds))
+
+
+def sizes(url: str, *, below: bool, seconds: float | None = _LIST_SECONDS) -> dict[str, int | None]:
+    """The same with their sizes in bytes, from one listing; ``None`` where the file system does not tell it."""
     files, place = filesystem(url)
     try:
         if below:
@@ -116,10 +124,10 @@ def listed(url: str, *, below: bool, seconds: float | None = _LIST_SECONDS) -> l
             entries = ask(url, lambda: files.ls(place, detail=True), seconds=seconds)
             found = {entry["name"]: entry for entry in entries}
     except FileNotFoundError:
-        return []
+        return {}
     root = place.rstrip("/")
     names = sorted(name for name, info in found.items() if info["type"] == "file" and name.startswith(f"{root}/"))
-    return [normalize_path(url) + name[len(root) :] for name in names]
+    return {normalize_path(url) + name[len(root) :]: found[name].get("size") for name in names}
 
 
 def read_bytes(url: str) -> bytes:

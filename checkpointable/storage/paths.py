@@ -24,6 +24,7 @@ _ONCE_A_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?!/)")
 _PROTOCOL_END = re.compile("::|://")
 _LOCAL = {"file", "local"}
 _S3 = {"s3", "s3a"}
+_CONNECTIONS = 64  # at a time: half for the files that are read at once, half for uploads
 _EXTRA = {*_S3, "gs", "gcs"}  # supported by the extra named "remote"
 
 
@@ -152,7 +153,7 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Options for S3: listings are not cached, and botocore tries once.
+    """Options for S3: listings are not cached, botocore tries once, and more than its ten requests run at a time.
 
     Between its tries, botocore draws from Python's ``random``, which training uses too. The retries of s3fs do not.
     """
@@ -161,4 +162,5 @@ def _options(protocol: str) -> dict[str, Any]:
     from fsspec.config import conf
 
     users = conf.get(protocol, {}).get("config_kwargs", {})
-    return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}, **users}}
+    ours = {"retries": {"max_attempts": 0}, "max_pool_connections": _CONNECTIONS}
+    return {"use_listings_cache": False, "config_kwargs": {**ours, **users}}

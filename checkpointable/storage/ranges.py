@@ -15,15 +15,17 @@ _PART = 1 << 23  # parts of a window are fetched at the same time
 
 
 class RangeReader(io.RawIOBase):
-    """A remote file, open for reading. A read may return less than requested: wrap it in an ``io.BufferedReader``."""
+    """A remote file, open for reading. A read may return less than requested: wrap it in an ``io.BufferedReader``.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: The file.
+        size: Its size in bytes, as a listing has told it; ``None`` to ask for it.
+    """
+
+    def __init__(self, url: str, size: int | None = None) -> None:
         self._url = url
         self._files, self._path = filesystem(url)
-        info = ask(url, lambda: self._files.info(self._path))
-        if info["type"] != "file":
-            raise FileNotFoundError(f"{url} is not a file")
-        self._size = int(info["size"])
+        self._size = self._asked_size() if size is None else size
         self._window = memoryview(b"")
         self._start = self._at = 0
         self._length = _LEAST
@@ -53,6 +55,12 @@ class RangeReader(io.RawIOBase):
         wanted[: len(here)] = here
         self._at += len(here)
         return len(here)
+
+    def _asked_size(self) -> int:
+        info = ask(self._url, lambda: self._files.info(self._path))
+        if info["type"] != "file":
+            raise FileNotFoundError(f"{self._url} is not a file")
+        return int(info["size"])
 
     def _load(self) -> None:
         """Fetch the next window: at the end all that is left; while reading is sequential, twice as much each time."""

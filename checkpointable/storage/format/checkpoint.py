@@ -14,8 +14,10 @@ def problem(path: str | os.PathLike[str]) -> str | None:
     return shards.problem(path) if shards.is_marked(path) else verify.problem(path)
 
 
-def read_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
+def read_metadata(path: str | os.PathLike[str], *, size: int | None = None) -> tuple[dict[str, Any], int]:
     """The metadata of a checkpoint, and its size in bytes, without reading a tensor.
+
+    ``size`` is that of a remote file, if it is known. Then reading it takes one request, where its end holds it all.
 
     Raises:
         CheckpointFileError: If it is damaged, or not a checkpoint of this library.
@@ -24,7 +26,7 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     if shards.is_marked(path):
         marker = shards.read(path)
         return dict(marker.metadata), marker.size
-    with open_file(path) as file:
+    with open_file(path, size=size) as file:
         return archive.read_metadata_in(file, os.fspath(path)), file.seek(0, os.SEEK_END)
 
 
