@@ -6,10 +6,11 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from checkpointable._errors import CheckpointFileError, RemoteError
+from checkpointable.catalog import loading
 from checkpointable.policy import names
 from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits, required
 from checkpointable.policy.lineage import UNKNOWN, Lineage
@@ -20,7 +21,10 @@ from checkpointable.storage.paths import join
 
 FORMAT = 1
 _OF_CONTENT = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}  # it is no file, or no archive
+_NESTED = {"metrics", "reasons", "lineage", "verdicts", "confirmation"}
 _LATEST = 253402300800.0  # the year 10000, in seconds since the epoch of Unix time
+
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,7 @@ class FileMetadata(_Facts):
         return from_builtin(cls, metadata)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CheckpointInfo(_Facts):
     """What a checkpoint file states about itself, read without its tensors.
 
@@ -166,9 +170,68 @@ class CheckpointInfo(_Facts):
         """The position of its run."""
         return Position(self.epoch, self.batch, self.step, self.batches)
 
+    def verify(self) -> str | None:
+        """What is wrong with the bytes of the file, or ``None``. Reads all of it."""
+        return checkpoint.problem(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights of the model by name, on the CPU, once all bytes are verified. No code from the file runs.
+
+        The tensors of a local file lie in the file, and are read when they are used. Changing them changes no file. A
+        remote file is read into memory, and shards are put together there. Frozen weights that were left out
+        (``save_trainable_only``) are missing.
+
+        Raises:
+            CheckpointFileError: If the file is damaged.
+            NotLoadedError: If one of the weights can only be loaded by running code from the file.
+            OSError: If it cannot be read.
+        """
+        return loading.state_dict(self.path)
+
+    def load(self, kind: loading.Loadable[_Loaded], **kwargs: Any) -> _Loaded:
+        """The model, once all bytes are verified: ``LitNet.load_from_checkpoint(path, **kwargs)``, also of shards.
+
+        Args:
+            kind: The class of the module, or of the data module.
+            kwargs: As for ``load_from_checkpoint``.
+
+        Raises:
+            CheckpointFileError: If the file is damaged.
+            OSError: If it cannot be read.
+        """
+        return loading.load(self.path, kind, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
-        """As a plain dictionary."""
-        return {"path": self.path, **asdict(self)}
+        """One flat dictionary of plain values, as a row of a data frame.
+
+        Each logged value has a key of its own, ``metrics.<name>``. ``reasons`` is one string. Of the lineage there are
+        ``attempt`` and ``generation``, of the confirmation ``confirmed_batches`` and ``first_difference``. Verdicts are
+        left out: ``exactness`` tells the same in one line.
+        """
+        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in _NESTED}
+        again = self.confirmation
+        return {
+            "path": plain.pop("path"),
+            **plain,
+            "reasons": ", ".join(self.reasons),
+            "attempt": self.lineage.attempt,
+            "generation": self.generation,
+            "confirmed_batches": None if again is None else again.batches,
+            "first_difference": None if again is None else again.first_difference,
+            **{f"metrics.{name}": value for name, value in self.metrics.items()},
+        }
+
+    def __repr__(self) -> str:
+        score = "" if self.score is None else f", {self.monitor}={self.score:.4g}"
+        return f"CheckpointInfo({self.kind}, {self.at}{score}, {size_in_words(self.size)}, {self.path!r})"
+
+
+def size_in_words(size_bytes: int) -> str:
+    """``"208 kB"``: three digits, in units of 1,000."""
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
 
 
 def read_info(path: str | os.PathLike[str], *, size: int | None = None) -> CheckpointInfo:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from checkpointable._errors import MonitorError
-from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.info import CheckpointInfo, size_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
         str(info.batch),
         str(info.step),
         "" if info.score is None else f"{info.monitor}={info.score:.4g}",
-        _size(info.size),
+        size_in_words(info.size),
         datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M:%S"),
         os.path.relpath(info.path, root) if os.path.isdir(root) else os.path.basename(info.path),
     )
@@ -89,13 +89,6 @@ def _kind(info: CheckpointInfo) -> str:
         "trainable only": info.frozen_checksum is not None,
     }
     return ", ".join([info.kind, *(words for words, is_so in held.items() if is_so)])
-
-
-def _size(size_bytes: int) -> str:
-    size, units = float(size_bytes), ["B", "kB", "MB", "GB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:

@@ -95,7 +95,7 @@ def test_verify_names_the_problem_of_each_file(make: Make, tmp_path: Path) -> No
 def test_to_dicts_can_become_json(make: Make, tmp_path: Path) -> None:
     path = make("a.ckpt", batch=7, score=0.5)
     (only,) = json.loads(json.dumps(Checkpoints(tmp_path).to_dicts()))
-    assert (only["path"], only["batch"], only["metrics"]) == (path, 7, {"val_loss": 0.5})
+    assert (only["path"], only["batch"], only["metrics.val_loss"]) == (path, 7, 0.5)
 
 
 def test_repr_is_a_table_with_a_line_for_each(make: Make, tmp_path: Path) -> None:
