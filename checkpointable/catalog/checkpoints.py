@@ -1,20 +1,19 @@
-"""The checkpoints at or below a path, as a sequence that can be verified, plotted and pruned."""
+"""The checkpoints at or below a path, as a sequence that can be filtered, verified, plotted and pruned."""
 
 from __future__ import annotations
 
 import html
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
-from checkpointable._errors import CheckpointableWarning, CheckpointFileError, PolicyError, SaveError
-from checkpointable.catalog import select, table
-from checkpointable.catalog.info import CheckpointInfo, read_info
-from checkpointable.catalog.scan import scan
-from checkpointable.policy.reasons import Reason
-from checkpointable.storage.format import checkpoint
-from checkpointable.storage.local import store_at
-from checkpointable.storage.paths import Paths, normalize_paths, parent
+from checkpointable._errors import CheckpointableWarning
+from checkpointable.catalog import filters, pruning, select, table
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.scan import Found, Unreadable, scan
+from checkpointable.catalog.verification import Verification, with_bar
+from checkpointable.storage.paths import Paths, normalize_paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +23,8 @@ class Checkpoints(Sequence[CheckpointInfo]):
     """The checkpoints of this library at or below a path, newest last, in the order of ``latest``.
 
     Their metadata is read once, by the constructor, without reading tensors. Make a new one to include files saved
-    since. A slice is a list. A notebook shows it as a table.
+    since. ``where``, ``runs`` and slices give some of them, as a sequence of the same kind that reads nothing again. A
+    notebook shows it as a table.
 
     Args:
         path: A directory, a checkpoint file, or a link to either; a local path, or a URL. A path that does not
@@ -40,26 +40,54 @@ class Checkpoints(Sequence[CheckpointInfo]):
 
     def __init__(self, path: Paths) -> None:
         places = normalize_paths(path)
-        self._path, self._found = ", ".join(places), scan(places)
-        for why in self._found.unreached:
+        self._path, self._whole = ", ".join(places), scan(places)
+        self._infos = self._whole.infos
+        self._conditions: tuple[str, ...] = ()
+        self._damaged: dict[str, str] = {}  # what ``verify`` has found
+        for why in self._whole.unreached:
             warnings.warn(f"{why} What is there is not listed.", CheckpointableWarning, stacklevel=2)
 
     @overload
     def __getitem__(self, index: int) -> CheckpointInfo: ...
     @overload
-    def __getitem__(self, index: slice) -> list[CheckpointInfo]: ...
-    def __getitem__(self, index: int | slice) -> CheckpointInfo | list[CheckpointInfo]:
-        return self._found.infos[index]
+    def __getitem__(self, index: slice) -> Checkpoints: ...
+    def __getitem__(self, index: int | slice) -> CheckpointInfo | Checkpoints:
+        return self._some(self._infos[index]) if isinstance(index, slice) else self._infos[index]
 
     def __len__(self) -> int:
-        return len(self._found.infos)
+        return len(self._infos)
+
+    def where(self, **conditions: Any) -> Checkpoints:
+        """Those that fulfil all conditions. Files that cannot be read fulfil none.
+
+        ::
+
+            checkpoints.where(kind="best", epoch=slice(3, None))
+            checkpoints.where(kind=("best", "epoch"), created=slice(datetime(2026, 11, 27), None))
+            checkpoints.where(metrics=lambda metrics: metrics.get("val_acc", 0) > 0.9)
+
+        Args:
+            conditions: For fields of ``CheckpointInfo``, or ``attempt`` or ``generation`` of its lineage: a value; a
+                list, tuple or set of values; a slice, from its start and before its stop; or a function of the value
+                that says whether it fits. ``created`` may be a ``datetime``. One reason or verdict that fits is enough.
+
+        Raises:
+            UnknownArgumentError: If there is no field of a name. The message names all.
+            PolicyError: If a condition cannot be applied to its field.
+        """
+        return self._some(filters.matching(self, conditions), filters.in_words(conditions))
+
+    def runs(self) -> dict[str, Checkpoints]:
+        """The checkpoints of each run, by its id; the run whose newest file was written last comes last."""
+        ids = dict.fromkeys(info.run_id for info in self._in_order())
+        return {run_id: self._some([info for info in self if info.run_id == run_id], f"{run_id=}") for run_id in ids}
 
     def latest(self) -> CheckpointInfo | None:
         """The newest intact checkpoint that can be resumed from, chosen like by ``checkpointable.latest``.
 
         A damaged file is skipped with a ``CheckpointableWarning`` that says why.
         """
-        choice = select.newest(self._found)
+        choice = select.newest(self._found())
         choice.warn(stacklevel=3)
         return choice.info
 
@@ -74,26 +102,31 @@ class Checkpoints(Sequence[CheckpointInfo]):
         Raises:
             MonitorError: If there are scores, but none of ``monitor``. The message names what there is.
         """
-        choice = select.best_of(self._found, monitor)
+        choice = select.best_of(self._found(), monitor)
         choice.warn(stacklevel=3)
         return choice.info
 
-    def verify(self) -> dict[str, str | None]:
-        """Read every file, and return what is wrong with each; ``None`` for an intact one.
+    def verify(self) -> Verification:
+        """Read every file, and say what is wrong with each; ``None`` for an intact one.
 
-        ``*.ckpt`` files that may be damaged checkpoints, and folders that cannot be listed, come last. Files written by
-        plain Lightning are left out, as they have no metadata.
+        ``print`` shows how many are intact, and what is wrong with the others. ``*.ckpt`` files that may be damaged
+        checkpoints, and folders that cannot be listed, come last. Files written by plain Lightning are left out: they
+        have no metadata. On a terminal or in a notebook, a bar shows the progress over more than 1 GB.
         """
-        unreadable = {lost.path: lost.problem for lost in self._found.unreadable}
-        return {**{info.path: checkpoint.problem(info.path) for info in self}, **unreadable}
+        unreadable = {lost.path: lost.problem for lost in self._unreadable}
+        found = Verification({info.path: info.verify() for info in with_bar(list(self))})
+        for path in found:
+            self._damaged.pop(path, None)
+        self._damaged.update(found.damaged)
+        return Verification({**found, **unreadable})
 
     def prune(self, *, keep_last: int = 1, keep_best: int = 1, dry_run: bool = True) -> list[str]:
-        """Delete outdated checkpoints: of each run, all but its newest and its best.
+        """Delete outdated checkpoints: of each run, all but its newest and its best of those listed here.
 
         Only intact files count as kept, and each file is read to its end before it is deleted. These are never deleted:
-        the file that ``latest`` or ``best`` returns, files kept for ever (reason ``"kept_epoch"``), files saved by name
-        (kind ``"manual"``), damaged files (``verify`` says why), files replaced since they were listed, and everything
-        that this library did not write.
+        the file that ``latest`` or ``best`` of the whole path returns, files kept for ever (reason ``"kept_epoch"``),
+        files saved by name (kind ``"manual"``), damaged files (``verify`` says why), files replaced since they were
+        listed, and everything that this library did not write.
 
         Args:
             keep_last: How many of the newest to keep of each run; 0 = none, -1 = all.
@@ -108,22 +141,18 @@ class Checkpoints(Sequence[CheckpointInfo]):
             PolicyError: If a number is not allowed.
             SaveError: If files could not be deleted. The message names them; all others were deleted.
         """
-        counts = {"keep_last": keep_last, "keep_best": keep_best}
-        wrong = [f"{name}={count!r}" for name, count in counts.items() if not isinstance(count, int) or count < -1]
-        if wrong:
-            raise PolicyError(f"cannot prune with {', '.join(wrong)}; allowed: a count from 0 on, or -1 to keep all.")
-        stays = {info.path for info in self if info.kind == Reason.MANUAL or Reason.KEPT_EPOCH in info.reasons}
-        for choice in (select.newest(self._found), select.best_of(self._found)):
-            stays |= {*choice.skipped, *([choice.info.path] if choice.info else [])}
-        for run_id in {info.run_id for info in self}:
-            run = [info for info in self if info.run_id == run_id and info.kind != Reason.MANUAL]
-            resumable = [info for info in run if not info.weights_only] or run
-            stays |= _kept(list(reversed(resumable)), keep_last) | _kept(select.by_score(run, None), keep_best)
-        outdated = [info for info in self if info.path not in stays]
-        return [info.path for info in outdated if _is_intact(info)] if dry_run else self._delete(outdated)
+        outdated = pruning.outdated(self._in_order(), self._whole, keep_last=keep_last, keep_best=keep_best)
+        if dry_run:
+            return [info.path for info in outdated if info.verify() is None]
+        deleted, failure = pruning.delete(outdated, self._whole.copies, self._path)
+        for infos in (self._whole.infos, self._infos):
+            infos[:] = [info for info in infos if info.path not in deleted]
+        if failure is not None:
+            raise failure
+        return deleted
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Each checkpoint as a plain dictionary, for ``json`` or a data frame."""
+        """Each checkpoint as a flat dictionary, for ``json``, or as in ``pandas.DataFrame(checkpoints.to_dicts())``."""
         return [info.to_dict() for info in self]
 
     def plot(self, metric: str | None = None) -> Axes:
@@ -136,60 +165,39 @@ class Checkpoints(Sequence[CheckpointInfo]):
             ImportError: If matplotlib is not installed.
             MonitorError: If no checkpoint has that metric.
         """
-        return table.as_plot(self, metric)
+        return table.as_plot(self._in_order(), metric)
 
     def __repr__(self) -> str:
-        shown = table.as_text(self, self._path) if self else f"no checkpoints at {self._path}"
+        shown = table.as_text(self, self._path) if self else self._none()
         return "\n".join([shown, *self._footnote()])
 
     def _repr_html_(self) -> str:
-        shown = table.as_html(self, self._path) if self else f"<p>no checkpoints at {html.escape(self._path)}</p>"
+        shown = table.as_html(self, self._path) if self else f"<p>{html.escape(self._none())}</p>"
         return "".join([shown, *(f"<p>{html.escape(note)}</p>" for note in self._footnote())])
 
+    def _none(self) -> str:
+        if not self._conditions:
+            return f"no checkpoints at {self._path}"
+        return f"none of the {len(self._whole.infos)} checkpoints at {self._path}: {', '.join(self._conditions)}"
+
     def _footnote(self) -> list[str]:
-        lost = len(self._found.unreadable)
+        lost = len(self._unreadable)
         return [f"not readable: {lost}; verify() says which and why"] if lost else []
 
-    def _delete(self, outdated: Iterable[CheckpointInfo]) -> list[str]:
-        deleted, failures = [], []
-        for info in (it for first in outdated for it in (first, *self._found.copies.get(first.path, ()))):
-            try:
-                if not _is_replaced(info) and _is_intact(info):
-                    store_at(parent(info.path)).remove(info.path)
-                    deleted.append(info.path)
-            except (OSError, CheckpointFileError) as error:
-                failures.append((info.path, error))
-        self._found.infos[:] = [info for info in self if info.path not in deleted]
-        if failures:
-            each = "".join(f"\n  {path}: {error}" for path, error in failures)
-            raise SaveError(
-                f"cannot delete {len(failures)} outdated checkpoints at {self._path}:{each}\n"
-                f"Delete these by hand, or prune again later. {len(deleted)} others were deleted."
-            ) from failures[0][1]
-        return deleted
+    @property
+    def _unreadable(self) -> list[Unreadable]:
+        return [] if self._conditions else self._whole.unreadable
 
+    def _in_order(self) -> list[CheckpointInfo]:
+        """Newest last, also where a slice has turned them round."""
+        listed = {info.path for info in self}
+        return [info for info in self._whole.infos if info.path in listed]
 
-def _kept(candidates: list[CheckpointInfo], count: int) -> set[str]:
-    """The paths of the first ``count`` intact candidates, and of the damaged ones before them."""
-    if count == -1:
-        return {info.path for info in candidates}
-    stays, intact = set(), 0
-    for info in candidates:
-        if intact == count:
-            break
-        stays.add(info.path)
-        intact += _is_intact(info)
-    return stays
+    def _found(self) -> Found:
+        return replace(self._whole, infos=self._in_order(), unreadable=self._unreadable)
 
-
-def _is_intact(info: CheckpointInfo) -> bool:
-    return checkpoint.problem(info.path) is None
-
-
-def _is_replaced(info: CheckpointInfo) -> bool:
-    """Whether the file was deleted, or replaced by another of the same name."""
-    try:
-        now = read_info(info.path)
-    except FileNotFoundError:
-        return True
-    return (now.run_id, now.created) != (info.run_id, info.created)
+    def _some(self, infos: Iterable[CheckpointInfo], condition: str = "a slice") -> Checkpoints:
+        some = object.__new__(type(self))
+        some.__dict__.update(vars(self))
+        some._infos, some._conditions = list(infos), (*self._conditions, condition)
+        return some

@@ -29,12 +29,12 @@ def test_checkpoints_are_in_the_order_of_latest_newest_last(make: Make, tmp_path
     assert [info.path for info in Checkpoints(tmp_path)] == [manual, near, far, new]
 
 
-def test_checkpoints_index_gives_one_and_slice_a_list(make: Make, tmp_path: Path) -> None:
+def test_checkpoints_index_gives_one_and_slice_some(make: Make, tmp_path: Path) -> None:
     paths = [make(f"{number}.ckpt", batch=number) for number in range(3)]
     found = Checkpoints(str(tmp_path))
     assert (len(found), found[-1].path, found[0].batch) == (3, paths[2], 0)
-    assert found[1:] == [found[1], found[2]]
-    assert isinstance(found[1:], list)
+    assert list(found[1:]) == [found[1], found[2]]
+    assert isinstance(found[1:], Checkpoints)
 
 
 def test_checkpoints_missing_path_is_empty_and_says_so_with_the_path(tmp_path: Path) -> None:
