@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from checkpointable._errors import CheckpointableWarning
-from checkpointable.catalog import filters, pruning, select, table
+from checkpointable.catalog import filters, plot, pruning, rows, select, table
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.scan import Found, Unreadable, scan
 from checkpointable.catalog.verification import Verification, with_bar
@@ -165,15 +165,18 @@ class Checkpoints(Sequence[CheckpointInfo]):
             ImportError: If matplotlib is not installed.
             MonitorError: If no checkpoint has that metric.
         """
-        return table.as_plot(self._in_order(), metric)
+        return plot.as_plot(self._in_order(), metric)
 
     def __repr__(self) -> str:
-        shown = table.as_text(self, self._path) if self else self._none()
+        shown = table.as_text(self, self._path, **self._marked()) if self else self._none()
         return "\n".join([shown, *self._footnote()])
 
     def _repr_html_(self) -> str:
-        shown = table.as_html(self, self._path) if self else f"<p>{html.escape(self._none())}</p>"
+        shown = table.as_html(self, self._path, **self._marked()) if self else f"<p>{html.escape(self._none())}</p>"
         return "".join([shown, *(f"<p>{html.escape(note)}</p>" for note in self._footnote())])
+
+    def _marked(self) -> dict[str, Any]:
+        return {"marks": rows.marks_of(self._in_order(), self._damaged), "unreadable": self._unreadable}
 
     def _none(self) -> str:
         if not self._conditions:

@@ -1,95 +1,121 @@
-"""Shows checkpoints as text, as HTML and as a plot."""
+"""Shows checkpoints as a table, as text that fits the width of the terminal, or as HTML."""
 
 from __future__ import annotations
 
 import html
-import os
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
+import shutil
+from collections.abc import Mapping, Sequence
 
-from checkpointable._errors import MonitorError
-from checkpointable.catalog.info import CheckpointInfo, size_in_words
+from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.rows import COLUMNS, NUMBERS, marks_of, rows_of
+from checkpointable.catalog.scan import Unreadable
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+_DROPPED = ("created", "step", "size")  # in this order, where the width does not suffice
+_LEAST_NAME, _LEAST_CELL = 30, 12
+_GAP = 2
+_CUT = "..."
+_USUAL_WIDTH = 120
 
-_HEADER = ("kind", "epoch", "batch", "step", "score", "size", "created", "name")
-_NUMBERS = {"epoch", "batch", "step", "size"}
+
+def as_text(
+    infos: Sequence[CheckpointInfo],
+    root: str,
+    *,
+    marks: Mapping[str, str] | None = None,
+    unreadable: Sequence[Unreadable] = (),
+    width: int | None = None,
+) -> str:
+    """A table in plain text, one line for each checkpoint; the middle of more than 20 is folded away.
+
+    Args:
+        infos: The checkpoints, newest last.
+        root: Names are relative to it.
+        marks: The mark of some, by path; ``None`` to find out the best and the last.
+        unreadable: Files without metadata, which come last.
+        width: The most characters of a line; ``None`` for those of the terminal.
+    """
+    found = rows_of(infos, root, marks_of(infos) if marks is None else marks, unreadable)
+    lines = [found.header, *found.folded()]
+    rows = [line for line in lines if not isinstance(line, int)]
+    widths = _widths(rows, shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns if width is None else width)
+    return "\n".join(f"... {line} more" if isinstance(line, int) else _line(line, widths) for line in lines)
 
 
-def as_text(infos: Sequence[CheckpointInfo], root: str) -> str:
-    """A table in plain text, one line for each checkpoint; names are relative to ``root``."""
-    rows = [_HEADER, *(_row(info, root) for info in infos)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
-            for name, cell, width in zip(_HEADER, row, widths, strict=True)
-        ).rstrip()
+def as_html(
+    infos: Sequence[CheckpointInfo],
+    root: str,
+    *,
+    marks: Mapping[str, str] | None = None,
+    unreadable: Sequence[Unreadable] = (),
+) -> str:
+    """The same table as HTML, with all text escaped, in the colours of the page. All rows can be unfolded."""
+    found = rows_of(infos, root, marks_of(infos) if marks is None else marks, unreadable)
+    shown = list(found.folded())
+    table = _html_table(found.header, shown)
+    if len(shown) == len(found.rows):
+        return table
+    return f"{table}<details><summary>all {len(found.rows)}</summary>{_html_table(found.header, found.rows)}</details>"
+
+
+def _widths(rows: Sequence[tuple[str, ...]], width: int) -> dict[str, int]:
+    """The width of each column that is shown, so that no line is longer than ``width`` if it is 60 or more."""
+    widths = {name: max(map(len, column)) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
+    if not widths["mark"]:
+        del widths["mark"]
+    for name in _DROPPED:
+        if _left(widths, width) < min(widths["name"], _LEAST_NAME):
+            del widths[name]
+    for name in ("kind", "score"):
+        if _left(widths, width) < min(widths["name"], _LEAST_NAME):
+            widths[name] = min(widths[name], _LEAST_CELL)
+    widths["name"] = min(widths["name"], max(_left(widths, width), _LEAST_CELL))
+    return widths
+
+
+def _left(widths: Mapping[str, int], width: int) -> int:
+    """What the other columns leave for the name."""
+    return width - sum(length + _GAP for name, length in widths.items() if name != "name")
+
+
+def _line(row: tuple[str, ...], widths: Mapping[str, int]) -> str:
+    return (
+        (" " * _GAP)
+        .join(_padded(name, cell, widths[name]) for name, cell in zip(COLUMNS, row, strict=True) if name in widths)
+        .rstrip()
+    )
+
+
+def _padded(name: str, cell: str, width: int) -> str:
+    if name in NUMBERS:
+        return cell.rjust(width)
+    return (cut(cell, width) if name == "name" else _begun(cell, width)).ljust(width)
+
+
+def _begun(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - len(_CUT)] + _CUT
+
+
+def cut(name: str, width: int) -> str:
+    """The name, or as much of its start and its end as fits; more of its end, where names differ."""
+    if len(name) <= width:
+        return name
+    head = (width - len(_CUT)) // 3
+    return f"{name[:head]}{_CUT}{name[len(name) - (width - len(_CUT) - head) :]}"
+
+
+def _html_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...] | int]) -> str:
+    body = "".join(
+        f"<tr><td colspan={len(header)}>... {row} more</td></tr>" if isinstance(row, int) else _html_row("td", row)
         for row in rows
     )
+    return f"<table><thead>{_html_row('th', header)}</thead><tbody>{body}</tbody></table>"
 
 
-def as_html(infos: Sequence[CheckpointInfo], root: str) -> str:
-    """The same table as HTML, with all text escaped."""
-    head = _html_row("th", _HEADER)
-    body = "".join(_html_row("td", _row(info, root)) for info in infos)
-    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
-
-
-def as_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> Axes:
-    """The plot that ``Checkpoints.plot`` shows; ``infos`` are sorted, newest last."""
-    try:
-        from matplotlib import pyplot  # an optional dependency, imported only where it is needed
-    except ImportError as error:
-        raise ImportError('plotting needs matplotlib: pip install "checkpointable[plot]"') from error
-    if metric is None:
-        metric = next((info.monitor for info in reversed(infos) if info.score is not None), None)
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for info in infos:
-        value = info.score if info.monitor == metric and info.score is not None else info.metrics.get(metric or "")
-        if value is not None:
-            lines.setdefault(info.run_id, []).append((info.batches, value))
-    if metric is None or not lines:
-        raise MonitorError(_nothing_to_plot(infos, metric))
-    _, axes = pyplot.subplots()
-    for run_id, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=run_id)
-    axes.set(xlabel="batches", ylabel=metric)
-    if len(lines) > 1:
-        axes.legend(title="run")
-    return axes
-
-
-def _nothing_to_plot(infos: Sequence[CheckpointInfo], metric: str | None) -> str:
-    logged = sorted({name for info in infos for name in info.metrics})
-    missing = "no checkpoint has a score" if metric is None else f"no checkpoint has {metric!r}"
-    advice = f"Choose one of {', '.join(map(repr, logged))}." if logged else "Log one with self.log first."
-    return f"cannot plot: {missing}. {advice}"
-
-
-def _row(info: CheckpointInfo, root: str) -> tuple[str, ...]:
+def _html_row(tag: str, cells: tuple[str, ...]) -> str:
+    shown = [f"<b>{html.escape(cells[0])}</b>" if cells[0] else "", *map(html.escape, cells[1:])]
+    sides = ("right" if name in NUMBERS else "left" for name in COLUMNS)
     return (
-        _kind(info),
-        str(info.epoch),
-        str(info.batch),
-        str(info.step),
-        "" if info.score is None else f"{info.monitor}={info.score:.4g}",
-        size_in_words(info.size),
-        datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M:%S"),
-        os.path.relpath(info.path, root) if os.path.isdir(root) else os.path.basename(info.path),
+        "<tr>"
+        + "".join(f'<{tag} style="text-align:{side}">{cell}</{tag}>' for side, cell in zip(sides, shown, strict=True))
+        + "</tr>"
     )
-
-
-def _kind(info: CheckpointInfo) -> str:
-    held = {
-        "averaged": info.weights == "averaged",
-        "weights only": info.weights_only,
-        "trainable only": info.frozen_checksum is not None,
-    }
-    return ", ".join([info.kind, *(words for words, is_so in held.items() if is_so)])
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

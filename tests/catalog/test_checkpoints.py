@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import linecache
-import math
 import os
 import sys
 from pathlib import Path
@@ -98,40 +97,12 @@ def test_to_dicts_can_become_json(make: Make, tmp_path: Path) -> None:
     assert (only["path"], only["batch"], only["metrics.val_loss"]) == (path, 7, 0.5)
 
 
-def test_repr_is_a_table_with_a_line_for_each(make: Make, tmp_path: Path) -> None:
-    make("runs/a.ckpt", epoch=1, batch=20, step=120, score=0.25, kind="best")
-    make("runs/b.ckpt", epoch=1, batch=30, step=130, weights_only=True)
-    header, first, second = repr(Checkpoints(tmp_path)).splitlines()
-    assert header.split() == ["kind", "epoch", "batch", "step", "score", "size", "created", "name"]
-    assert first.split()[:5] == ["best", "1", "20", "120", "val_loss=0.25"]
-    assert first.endswith(" runs/a.ckpt")
-    assert second.startswith("interval, weights only ")
-    assert header.index("batch") + len("batch") == first.index("20") + len("20")
-
-
-def test_repr_of_one_file_shows_its_name(make: Make) -> None:
-    assert repr(Checkpoints(make("runs/a.ckpt"))).endswith("  a.ckpt")
-
-
-def test_repr_of_a_score_that_is_nan_says_nan(make: Make, tmp_path: Path) -> None:
-    make("a.ckpt", score=math.nan)
-    assert "val_loss=nan" in repr(Checkpoints(tmp_path))
-
-
 def test_repr_counts_what_is_not_readable(make: Make, tmp_path: Path) -> None:
     fill_with_text(make("a.ckpt"))
     found = Checkpoints(tmp_path)
     note = "not readable: 1; verify() says which and why"
     assert repr(found) == f"no checkpoints at {tmp_path}\n{note}"
     assert note in found._repr_html_()
-
-
-def test_html_is_a_table_with_escaped_text(make: Make, tmp_path: Path) -> None:
-    make("<b>.ckpt", score=0.5, monitor="a<b")
-    shown = Checkpoints(tmp_path)._repr_html_()
-    assert "<td>&lt;b&gt;.ckpt</td>" in shown
-    assert "<td>a&lt;b=0.5</td>" in shown
-    assert shown.count("<tr>") == 2
 
 
 def test_plot_shows_each_runs_scores_against_batches(make: Make, tmp_path: Path) -> None:
