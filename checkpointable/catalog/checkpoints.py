@@ -158,12 +158,16 @@ class Checkpoints(Sequence[CheckpointInfo]):
     def plot(self, metric: str | None = None) -> Axes:
         """Plot a metric against the total number of batches in a new figure, one line for each run.
 
+        The newest file of a run tells all that was measured up to it, also where files are deleted by now, and where
+        the run was resumed. Files that are there are marked, and the best of each run is ringed. On the axis lie those
+        at whose position the metric was not measured.
+
         Args:
             metric: Its name; ``None`` for the monitor of the newest file that has a score.
 
         Raises:
             ImportError: If matplotlib is not installed.
-            MonitorError: If no checkpoint has that metric.
+            MonitorError: If no run has measured that metric. The message names what was measured.
         """
         return plot.as_plot(self._in_order(), metric)
 

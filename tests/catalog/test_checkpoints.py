@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import linecache
 import os
-import sys
 from pathlib import Path
 
-import matplotlib
 import pytest
 import torch
 from catalog.conftest import DAMAGE, Make, fill_with_text, flip_a_bit
 
-from checkpointable import CheckpointableWarning, CheckpointFileError, MonitorError
+from checkpointable import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog.checkpoints import Checkpoints
 from checkpointable.catalog.select import best, latest
-
-matplotlib.use("Agg")
 
 
 def test_checkpoints_are_in_the_order_of_latest_newest_last(make: Make, tmp_path: Path) -> None:
@@ -103,43 +99,3 @@ def test_repr_counts_what_is_not_readable(make: Make, tmp_path: Path) -> None:
     note = "not readable: 1; verify() says which and why"
     assert repr(found) == f"no checkpoints at {tmp_path}\n{note}"
     assert note in found._repr_html_()
-
-
-def test_plot_shows_each_runs_scores_against_batches(make: Make, tmp_path: Path) -> None:
-    make("a1.ckpt", run_id="a", created=1.0, batch=10, score=0.5)
-    make("a2.ckpt", run_id="a", created=2.0, batch=20, score=0.0)
-    make("a3.ckpt", run_id="a", created=3.0, batch=30)
-    make("b1.ckpt", run_id="b", created=4.0, batch=10, metrics={"val_loss": 0.75})
-    axes = Checkpoints(tmp_path).plot()
-    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 0.5], [20, 0.0]], [[10, 0.75]]]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("batches", "val_loss")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
-
-
-def test_plot_of_a_named_metric_shows_it(make: Make, tmp_path: Path) -> None:
-    make("a.ckpt", batch=10, score=0.5, metrics={"val_loss": 0.5, "accuracy": 0.25})
-    axes = Checkpoints(tmp_path).plot("accuracy")
-    assert axes.lines[0].get_xydata().tolist() == [[10, 0.25]]
-    assert axes.get_legend() is None
-
-
-def test_plot_of_an_unknown_metric_raises_and_names_those_that_exist(make: Make, tmp_path: Path) -> None:
-    make("a.ckpt", metrics={"val_loss": 0.5, "accuracy": 0.25})
-    with pytest.raises(MonitorError, match=r"has 'f1'\. Choose one of 'accuracy', 'val_loss'\."):
-        Checkpoints(tmp_path).plot("f1")
-    with pytest.raises(MonitorError, match=r"has a score\. Choose one of 'accuracy', 'val_loss'\."):
-        Checkpoints(tmp_path).plot()
-
-
-def test_plot_without_any_metric_raises_and_says_to_log_one(tmp_path: Path) -> None:
-    with pytest.raises(MonitorError, match=r"Log one with self\.log first"):
-        Checkpoints(tmp_path).plot()
-
-
-def test_plot_without_matplotlib_raises_and_says_what_to_install(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make("a.ckpt", score=0.5)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "checkpointable\[plot\]"'):
-        Checkpoints(tmp_path).plot()
