@@ -1,9 +1,14 @@
-"""What the package is called, what it needs, and its extras. Tool settings are in pyproject.toml."""
+"""What the package is called, what it needs, and its extras. Tool settings are in pyproject.toml.
+
+MANIFEST.in lists what the source distribution holds beside the package.
+"""
 
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+REPOSITORY = ""  # where the source is published, as https://host/owner/name: links and project URLs follow from it
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "checkpointable" / "_version.py").read_text())
@@ -18,13 +23,34 @@ test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
+
+def long_description() -> str:
+    """The README, without links that lead nowhere outside of the repository: they become absolute, or plain text."""
+    target = rf"[\1]({REPOSITORY}/blob/main/\2)" if REPOSITORY else r"\1"
+    return re.sub(r"\[([^\]]+)\]\((?!https?://|#)([^)\s]+)\)", target, (here / "README.md").read_text(encoding="utf-8"))
+
+
+def project_urls() -> dict[str, str]:
+    """What an index of packages shows beside the description."""
+    pages = {
+        "Source": "",
+        "Documentation": "/tree/main/docs",
+        "Changelog": "/blob/main/CHANGELOG.md",
+        "Issues": "/issues",
+    }
+    return {name: REPOSITORY + page for name, page in pages.items()} if REPOSITORY else {}
+
+
 setup(
     name="checkpointable",
     version=version.group(1) if version else "0",
     description="Exact, durable checkpoints for PyTorch Lightning: subclass, write compute_loss, kill it, resume.",
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    url=REPOSITORY or None,
+    project_urls=project_urls(),
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["checkpointable", "checkpointable.*"]),
     package_data={"checkpointable": ["py.typed"]},
     python_requires=">=3.11,<3.15",
