@@ -13,7 +13,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
-from checkpointable.policy.names import KEY
 from checkpointable.storage.files import open_file, read_bytes
 from checkpointable.storage.format import safe_load, verify
 from checkpointable.storage.format.shards import is_marked
@@ -46,7 +45,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
         if storage_options is not None or _is_left_to_lightning(place):
             super().save_checkpoint(checkpoint, path, storage_options=storage_options)
         else:
-            content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
+            content = Snapshot.of(checkpoint)
             with TAKING_A_NAME:
                 store_at(parent(place)).write(content, place, overwrite=True)
 

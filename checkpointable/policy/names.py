@@ -12,6 +12,7 @@ from checkpointable._errors import PolicyError
 
 SUFFIX = ".ckpt"
 KEY = "checkpointable"  # of what is ours in a checkpoint
+HISTORY_KEY = "history"  # under it: the history as text, which becomes a member of the file
 TEMPORARY_PREFIX = ".checkpointable-"  # of files that are being written
 MOST_BYTES = 240  # of a name, as file systems allow 255, and a version and the suffix follow
 POSITION_FIELDS = ("epoch", "batch", "step")

@@ -14,10 +14,11 @@ import torch
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog.info import FileMetadata
-from checkpointable.policy.names import KEY, SUFFIX
+from checkpointable.policy.names import HISTORY_KEY, KEY, SUFFIX
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage import files
 from checkpointable.storage.format import shards
+from checkpointable.storage.format.checkpoint import history_text
 from checkpointable.storage.format.shards import REST
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import absolute, parent
@@ -57,19 +58,18 @@ def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | No
     target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
     if files.is_there(target):
         raise FileExistsError(f"{target} is there already, and is not written over. Pass another name as to=...")
-    checkpoint = _as_made_by_hand(_whole(Path(place)), target)
-    content = Snapshot(checkpoint, checkpoint.get(KEY, {}).get("metadata"))
+    content = Snapshot.of(_as_made_by_hand(_whole(Path(place)), target, history_text(os.path.join(place, REST))))
     store_at(parent(target)).write(content, target, overwrite=False)
     return target
 
 
-def _as_made_by_hand(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+def _as_made_by_hand(checkpoint: dict[str, Any], path: str, history: str | None) -> dict[str, Any]:
     """The checkpoint as one that the user has saved: no run deletes it, and it is not the best a second time."""
     if KEY not in checkpoint:
         return checkpoint
     metadata = FileMetadata.from_dict(checkpoint[KEY]["metadata"], path)
     made = replace(metadata, kind=Reason.MANUAL, reasons=(Reason.MANUAL,), score=None, base_name=None)
-    return {**checkpoint, KEY: {**checkpoint[KEY], "metadata": made.to_dict()}}
+    return {**checkpoint, KEY: {**checkpoint[KEY], "metadata": made.to_dict(), HISTORY_KEY: history}}
 
 
 def _whole(folder: Path) -> dict[str, Any]:

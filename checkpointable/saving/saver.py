@@ -251,9 +251,8 @@ class Saver:
         store, snapshot = self.store, None
         assert store is not None
         if shards is not None:
-            metadata = checkpoint[KEY]["metadata"]
-            snapshot = Snapshot(checkpoint, metadata, self._buffer)
-            write: Callable[..., None] = partial(shards.lead, store, snapshot, metadata)
+            snapshot = Snapshot.of(checkpoint, self._buffer)
+            write: Callable[..., None] = partial(shards.lead, store, snapshot, checkpoint[KEY]["metadata"])
         elif isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
             watched = self._only_steps_change
             snapshot = staged(trainer, checkpoint, request, options, self._buffer, only_steps_change=watched)

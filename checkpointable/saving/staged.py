@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning
-from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.reasons import PERIODIC
 from checkpointable.saving.save_task import SaveRequest
@@ -31,18 +30,17 @@ def staged(
 
     ``only_steps_change`` says whether optimizer steps alone change parameters; ``None`` if that is still to be watched.
     """
-    metadata = checkpoint.get(KEY, {}).get("metadata")
     if not options.async_save:
-        return Snapshot(checkpoint, metadata)
+        return Snapshot.of(checkpoint)
     watched = only_steps_change is None
     overlaps = watched or (only_steps_change and request.reasons <= PERIODIC)
     later = changed_only_by_steps(trainer) if overlaps else ()
     try:
-        return Snapshot(checkpoint, metadata, buffer, later, watched=watched)
+        return Snapshot.of(checkpoint, buffer, later, watched=watched)
     except MemoryError as error:
         warnings.warn(
             f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.",
             CheckpointableWarning,
             stacklevel=2,
         )
-        return Snapshot(checkpoint, metadata)
+        return Snapshot.of(checkpoint)

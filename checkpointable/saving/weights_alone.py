@@ -8,9 +8,9 @@ from typing import Any
 
 from checkpointable._errors import SaveError
 from checkpointable.catalog.info import FileMetadata
-from checkpointable.policy.names import KEY
+from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.storage.files import open_file
-from checkpointable.storage.format import safe_load
+from checkpointable.storage.format import archive, safe_load
 from checkpointable.storage.format.placeholder import placeholders_in
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -38,11 +38,12 @@ def reduce_to_weights(store: Store, path: str) -> str:
         raise SaveError("it is a directory of shards")
     with open_file(path) as file:
         whole = safe_load.load(file, path, "cpu", weights_only=True, mapped=True)
+        history = archive.history_text_in(file, path)
     state = whole[KEY]
     metadata = replace(FileMetadata.from_dict(state["metadata"], path), weights_only=True, exactness=None, verdicts=())
     reduced = {name: value for name, value in whole.items() if name not in _ONLY_TO_RESUME}
-    reduced[KEY] = {**state, **_EMPTY_STATE, "metadata": metadata.to_dict()}
-    content = Snapshot(reduced, reduced[KEY]["metadata"])
+    reduced[KEY] = {**state, **_EMPTY_STATE, "metadata": metadata.to_dict(), HISTORY_KEY: history}
+    content = Snapshot.of(reduced)
     free = store.free_bytes()
     if free is not None and free < content.size:
         raise SaveError(f"its weights take {content.size:,} bytes, and {free:,} are free")

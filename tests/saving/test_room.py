@@ -16,8 +16,10 @@ from saving.test_save_task import RUN, Refusing, Saving, pointed, there
 
 from checkpointable import latest
 from checkpointable.catalog.info import read_info
-from checkpointable.policy.names import KEY
+from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.saving import room, weights_alone
+from checkpointable.storage.format import verify
+from checkpointable.storage.format.checkpoint import history_text
 from checkpointable.storage.staging.snapshot import Snapshot
 
 
@@ -282,3 +284,14 @@ def test_values_that_torch_does_not_load_become_placeholders_in_a_reduced_file_a
     with_room_for(run, 2.5)
     [message] = run.save(3).messages
     assert f"Values made by {Odd.__module__}.Odd are placeholders in it." in message
+
+
+def test_best_that_was_reduced_keeps_the_history_of_its_run(tmp_path):
+    described, text = metadata(kind="best"), '{"monitor": "val_loss", "mode": "min"}'
+    path = tmp_path / "a.ckpt"
+    ours = {"ranks": [1], "gradients": {}, "sums": None, "metadata": described, HISTORY_KEY: text}
+    path.write_bytes(b"".join(Snapshot.of({"state_dict": {"weight": torch.zeros(3)}, KEY: ours}).pieces()))
+    weights_alone.reduce_to_weights(Refusing(tmp_path), str(path))
+    assert read_info(path).weights_only
+    assert history_text(path) == text
+    assert verify.problem(path) is None

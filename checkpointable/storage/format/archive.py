@@ -1,8 +1,9 @@
-"""A checkpoint file: the archive that ``torch.save`` writes, and one more member that holds metadata.
+"""A checkpoint file: the archive that ``torch.save`` writes, and one or two more members, of metadata and history.
 
-That member follows those of torch, so the offsets that torch computes hold. It is read with the standard library,
-without reading a tensor. The CRC-32 of each member shows whether the file is intact; ``torch.load`` ignores it. Where a
-remote file system does not answer, all functions here raise ``RemoteError``: that tells nothing about the file.
+They follow those of torch, so the offsets that torch computes hold. They are read with the standard library, without
+reading a tensor. The metadata is the last one, beside the directory, so that both are read at once. The CRC-32 of each
+member shows whether the file is intact; ``torch.load`` ignores it. Where a remote file system does not answer, all
+functions here raise ``RemoteError``: that tells nothing about the file.
 """
 
 from __future__ import annotations
@@ -58,29 +59,43 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_metadata_in(file: BinaryIO, path: str) -> dict[str, Any]:
     """The metadata of an open checkpoint file; ``CheckpointFileError`` if it is no archive, or has none to read."""
-    decoded = _read_member(file, path, MEMBER)
-    if decoded is None:
+    content = _read_member(file, path, MEMBER)
+    if content is None:
         raise CheckpointFileError(f"{path} has no metadata: it was not written by checkpointable.")
-    return decoded
+    return _decoded(content, path)
 
 
 def read_history_in(file: BinaryIO, path: str) -> dict[str, Any] | None:
     """The history in an open checkpoint file; ``None`` if it has none. Raises what ``read_metadata_in`` raises."""
-    return _read_member(file, path, HISTORY_MEMBER)
+    content = _read_member(file, path, HISTORY_MEMBER)
+    return None if content is None else _decoded(content, path)
 
 
-def _read_member(file: BinaryIO, path: str, name: str) -> dict[str, Any] | None:
+def history_text_in(file: BinaryIO, path: str) -> str | None:
+    """The same as it was written, for a file that is written anew."""
+    content = _read_member(file, path, HISTORY_MEMBER)
+    return None if content is None else content.decode()
+
+
+def _read_member(file: BinaryIO, path: str, name: str) -> bytes | None:
     try:
         directory = zip_directory.read(file)
         member = directory.last_named(f"archive/{name}".encode())
         if member is not None and not has_intact_seal(directory):
             raise zipfile.BadZipFile("the checksum of its directory does not match")
-        decoded = None if member is None else json.loads(_content(file, member), object_hook=decode)
+        return None if member is None else _content(file, member)
     except RemoteError:
         raise
     except DAMAGE as error:
         raise CheckpointFileError(f"{path} is not an intact checkpoint: {error}.") from error
-    if decoded is not None and not isinstance(decoded, dict):
+
+
+def _decoded(content: bytes, path: str) -> dict[str, Any]:
+    try:
+        decoded = json.loads(content, object_hook=decode)
+    except DAMAGE as error:
+        raise CheckpointFileError(f"{path} is not an intact checkpoint: {error}.") from error
+    if not isinstance(decoded, dict):
         raise CheckpointFileError(f"{path} has metadata of another kind: {type(decoded).__name__}.")
     return decoded
 

@@ -32,6 +32,16 @@ def read_metadata(path: str | os.PathLike[str], *, size: int | None = None) -> t
 
 def read_history(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The history of its run in a checkpoint; ``None`` if it has none. It raises what ``read_metadata`` does."""
-    place = os.path.join(path, shards.REST) if shards.is_marked(path) else path
-    with open_file(place) as file:
+    with open_file(_rest(path)) as file:
         return archive.read_history_in(file, os.fspath(path))
+
+
+def history_text(path: str | os.PathLike[str]) -> str | None:
+    """The same as it was written, for a file that is written anew."""
+    with open_file(_rest(path)) as file:
+        return archive.history_text_in(file, os.fspath(path))
+
+
+def _rest(path: str | os.PathLike[str]) -> str:
+    """The file that has all but shards."""
+    return os.path.join(path, shards.REST) if shards.is_marked(path) else os.fspath(path)

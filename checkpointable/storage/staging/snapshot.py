@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.storage.format import archive, torch_records, zip_layout
 from checkpointable.storage.staging.buffer import StagingBuffer
 
@@ -55,6 +56,7 @@ class Snapshot:
             copied by ``fill``.
         watched: Copy the tensors of ``changed_only_by_steps`` at once, like all others, so that ``has_changed`` can
             compare them.
+        history: The history of the run as JSON, for a file with metadata.
 
     Raises:
         MemoryError: If there is not enough memory for the copy. Nothing was changed.
@@ -68,9 +70,12 @@ class Snapshot:
         changed_only_by_steps: Iterable[torch.Tensor] = (),
         *,
         watched: bool = False,
+        history: str | None = None,
     ) -> None:
         found = torch_records.records(checkpoint)
         found += [("version", torch_records.version()), (zip_layout.ID, bytes(zip_layout.ID_SIZE))]
+        if metadata is not None and history is not None:
+            found.append((archive.HISTORY_MEMBER, history.encode()))
         if metadata is not None:
             found.append((archive.MEMBER, archive.encode(metadata)))
         sizes = [(name, len(data) if isinstance(data, bytes) else data.nbytes()) for name, data in found]
@@ -88,6 +93,22 @@ class Snapshot:
             self._filled.set()
         else:
             self._data = self._copied(found, buffer, changed_only_by_steps, watched=watched)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Mapping[str, Any],
+        buffer: StagingBuffer | None = None,
+        changed_only_by_steps: Iterable[torch.Tensor] = (),
+        *,
+        watched: bool = False,
+    ) -> Snapshot:
+        """Of a checkpoint that has metadata and history under our key. The history moves to a member of its own."""
+        ours = checkpoint.get(KEY, {})
+        if HISTORY_KEY in ours:
+            checkpoint = {**checkpoint, KEY: {name: it for name, it in ours.items() if name != HISTORY_KEY}}
+        history, metadata = ours.get(HISTORY_KEY), ours.get("metadata")
+        return cls(checkpoint, metadata, buffer, changed_only_by_steps, watched=watched, history=history)
 
     @property
     def size(self) -> int:
