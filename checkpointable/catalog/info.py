@@ -119,7 +119,7 @@ class CheckpointInfo(_Facts):
         batch: Batches done in that epoch.
         step: Optimizer steps done.
         batches: Batches done in all epochs together.
-        metrics: Logged scalars when it was saved.
+        metrics: Logged scalars that were measured at its position, and none that was carried over from an earlier one.
         monitor: The quantity that was compared, if it was saved as one of the best.
         mode: ``"min"`` or ``"max"``, if it was saved as one of the best.
         score: The value of ``monitor`` on exactly these weights.

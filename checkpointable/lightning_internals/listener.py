@@ -83,7 +83,7 @@ class Listener:
         """Before an epoch begins, and before its first batch is fetched; returns whether the run resumes right here."""
         return False
 
-    def on_batch_start(self) -> None:
+    def on_batch_start(self, trainer: Trainer) -> None:
         """Before each batch is fetched."""
 
     def on_batch_trained(self) -> None:

@@ -83,6 +83,25 @@ def metrics_of(module: torch.nn.Module) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
 
 
+def names_of_epoch(trainer: Trainer) -> set[str]:
+    """The names of what the loop that is just ending has logged over all of its batches."""
+    results: Any = trainer._results
+    valid = [] if results is None else [it for it in results.result_metrics if it.meta.on_epoch and not it.has_reset]
+    return {name for result in valid for name in results._forked_name(result, on_step=False)}
+
+
+def updates(trainer: Trainer) -> dict[str, int]:
+    """How often the training has logged each of its values."""
+    return {key: result._update_count for key, result in trainer.fit_loop.epoch_loop._results.items()}
+
+
+def names_updated(trainer: Trainer, before: Mapping[str, int], after: Mapping[str, int]) -> set[str]:
+    """The names of the training's values by batch that were logged in between, by two results of ``updates``."""
+    results = trainer.fit_loop.epoch_loop._results
+    new = [results[key] for key, count in after.items() if count != before.get(key, 0)]
+    return {name for result in new if result.meta.on_step for name in results._forked_name(result, on_step=True)}
+
+
 def higher_is_better(trainer: Trainer, name: str) -> bool | None:
     """What the ``torchmetrics`` metric says that the loop logs under a name; ``None`` if it is no metric, or unsaid."""
     results = trainer._results

@@ -98,7 +98,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
             if listener.may_stop:
                 signals.end(self.trainer, stop)
         if not self._validation_to_come:
-            listener.on_batch_start()
+            listener.on_batch_start(self.trainer)
             super().advance(data_fetcher)
 
     def _broadcast_sigterm_tensor(self) -> None:

@@ -110,8 +110,10 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
     def open(self, trainer: Trainer) -> None:
         """Find and try the directory, and look for what the run that is resumed has there."""
         if not internals.fast_dev_run(trainer):
-            self.session.open(trainer)
-            recording.prepare(trainer, self.session)
+            session = self.session
+            session.open(trainer)
+            requeued.note(trainer, session.options, session.saver.directory, session.progress.run_id)
+            recording.prepare(trainer, session)
             store = self.session.saver.store
             options = self.session.options
             there = options.dirpath if options.fast_dirpath is not None else store and store.directory
@@ -148,11 +150,14 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             session = self.session
             session.progress.note_val_loss(trainer)  # again: an override may log it after its super()
             session.due.note_score(session.monitor.after_validation(trainer, session.options))
+            if session.progress.counted is not None:  # else user code has run it, in the middle of a batch
+                session.measured.after_validation(trainer, session.progress.counted)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the score of the weights after a training epoch."""
         session = self.session
         session.due.note_score(session.monitor.after_training_epoch(trainer, session.options))
+        session.measured.after_training_epoch(trainer, session.progress.position)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop noting Ctrl-C."""

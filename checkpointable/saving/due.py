@@ -14,6 +14,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving.on_rank_zero import is_shared
+from checkpointable.saving.save_task import SaveResult
 from checkpointable.saving.saver import Saver
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Due:
     def after_epoch(self, position: Position) -> None:
         """Note what is due at the safe point after an epoch."""
         self.reasons |= self._conditions.reasons(SafePoint(ended=Ended.EPOCH, position=position, previous=position))
+
+    def after_save(self, trainer: Trainer, result: SaveResult, options: Options) -> None:
+        """Note the result of a save: it is due again at once, or what it cost. Collective."""
+        if result.retry:
+            self.reasons |= result.request.reasons
+        elif options.is_of_interval(weights_only=result.request.weights_only):
+            self.measured.note_end(trainer, failed=result.problem is not None)
 
     def may_wait(self, options: Options) -> bool:
         """Whether this save may be taken at a later safe point, because the next one makes it outdated anyway."""

@@ -119,17 +119,16 @@ class Progress:
     def request(
         self, trainer: Trainer, reasons: frozenset[Reason], score: float | None, options: Options
     ) -> SaveRequest:
-        """What is asked of a save of the present state."""
-        score, metrics = score if Reason.BEST in reasons else None, scalars(trainer.callback_metrics)
+        """What is asked of a save of the present state. It is named by the latest of all that was logged."""
+        score, latest = score if Reason.BEST in reasons else None, scalars(trainer.callback_metrics)
         return SaveRequest(
             run_id=self.run_id,
             lineage=self.lineage,
             position=self.position,
             reasons=reasons,
-            metrics=metrics,
             score=score,
             weights_only=options.holds_weights_only(reasons),
-            base_name=base_name(options, self.position, metrics, is_best=score is not None),
+            base_name=base_name(options, self.position, latest, is_best=score is not None),
         )
 
     def name_what_is_used(self, checkpoint: dict[str, Any]) -> None:
@@ -156,6 +155,7 @@ def describe(
     resumed_from: str | None,
     confirmation: Confirmation | None,
     *,
+    metrics: Mapping[str, float],
     weights_only: bool,
 ) -> FileMetadata:
     """The metadata of a file with this state; ``request`` is ``None`` if the user or another callback saves it."""
@@ -169,7 +169,7 @@ def describe(
         lineage=state.lineage,
         **asdict(state.position),
         ended=state.ended,
-        metrics=scalars(trainer.callback_metrics) if request is None else request.metrics,
+        metrics=metrics,
         score=None if score is None else Score(monitor=str(options.monitor), mode=options.mode, value=score),
         base_name=None if request is None else request.base_name,
         resumed_from=resumed_from,

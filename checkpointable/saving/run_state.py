@@ -20,6 +20,7 @@ from checkpointable.resume import from_script, frozen_part, parameter_names, ran
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
 from checkpointable.saving.loadable import make_loadable
+from checkpointable.saving.measured import Measured
 from checkpointable.saving.progress import describe
 from checkpointable.saving.session import Session
 
@@ -84,8 +85,16 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     weights = averaging.which_copy(trainer, checkpoint)
     if session.options.save_trainable_only and internals.saves_whole_files(trainer):
         state = replace(state, left_out=progress.frozen_part.leave_out(trainer.lightning_module, checkpoint))
-    found, outcome = session.saver.resumed_from, session.recorder.outcome()
-    metadata = describe(trainer, state, request, session.options, found, outcome, weights_only=weights_only)
+    metadata = describe(
+        trainer,
+        state,
+        request,
+        session.options,
+        session.saver.resumed_from,
+        session.recorder.outcome(),
+        metrics=session.measured.metrics(trainer, state.position),
+        weights_only=weights_only,
+    )
     return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict()}
 
 
@@ -126,6 +135,7 @@ def _restore(
     session.progress.take_over(state, resumes=ended is not None)
     session.resumes_after, session.validates_first = state.ended, state.before_validation
     session.monitor.logged_names.update(state.logged_names)
+    session.measured = Measured(state.position, checkpoint[KEY]["metadata"]["metrics"])
     session.due.take()
     parts, rank_state = session.options.script_parts, rank_states.for_rank(state, *rank)
     session.restorer = Restorer() if ended is None else Restorer(state, rank_state, ended, checkpoint, parts, verdicts)

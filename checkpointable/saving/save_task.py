@@ -42,7 +42,6 @@ class SaveRequest:
     lineage: Lineage
     position: Position
     reasons: Set[Reason]
-    metrics: Mapping[str, float]
     score: float | None
     weights_only: bool
     base_name: str

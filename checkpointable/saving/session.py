@@ -24,12 +24,13 @@ from checkpointable.resume import loaders
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
-from checkpointable.saving import all_ranks, failures, new_run, requeued
+from checkpointable.saving import all_ranks, failures, new_run
 from checkpointable.saving.cut_validation import CutValidation
 from checkpointable.saving.directory import with_absolute_dirpath
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
 from checkpointable.saving.interrupt import CtrlC
+from checkpointable.saving.measured import Measured
 from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress
 from checkpointable.saving.save_task import SaveRequest
@@ -68,7 +69,7 @@ class Session(Listener):
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.clock = self.due.clock
-        self.validation = CutValidation()
+        self.validation, self.measured = CutValidation(), Measured()
         self.resumes_after = self.trial = self.end = self.request = None
 
     @property
@@ -92,7 +93,6 @@ class Session(Listener):
         progress.run_id, progress.lineage = trainer.strategy.broadcast((progress.run_id, progress.lineage))
         generation = self.saver.open(trainer, self.options, progress.run_id, progress.lineage, progress.position)
         progress.lineage = progress.lineage.after(generation)  # newer than every file of this run
-        requeued.note(trainer, self.options, self.saver.directory, progress.run_id)
         new_run.announce(trainer, self.options, self.saver)
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
@@ -125,9 +125,10 @@ class Session(Listener):
             self.progress.frozen_part.begin(trainer.lightning_module)
         return resumes
 
-    def on_batch_start(self) -> None:
+    def on_batch_start(self, trainer: Trainer) -> None:
         """Before the next batch is fetched."""
         self.progress.is_fetching = True
+        self.measured.on_batch_start(trainer, self.progress.position)
         self.due.measured.on_batch_start()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # it only counts
@@ -142,6 +143,7 @@ class Session(Listener):
 
     def on_validation_due(self, trainer: Trainer) -> None:
         """Keep the state before a validation, which a signal may cut short."""
+        self.progress.count(trainer)
         if self.options.save_on_exception and callbacks.of_session(trainer, self) is not None:
             self.validation.prepare(trainer, self, self.progress.ahead(trainer), self.state)
 
@@ -287,10 +289,7 @@ class Session(Listener):
         result = self.saver.collect(trainer, wait=wait)
         if result is None:
             return
-        if result.retry:
-            self.due.reasons |= result.request.reasons
-        elif self.options.is_of_interval(weights_only=result.request.weights_only):
-            self.due.measured.note_end(trainer, failed=result.problem is not None)
+        self.due.after_save(trainer, result, self.options)
         publisher = callbacks.of_session(trainer, self)
         if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is missing
             publisher.publish(trainer)

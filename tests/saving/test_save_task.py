@@ -78,7 +78,6 @@ def requested(options: Options, batch: int, *reasons: str, score: float | None) 
         lineage=UNKNOWN,
         position=position,
         reasons=given,
-        metrics={},
         score=score,
         weights_only=options.holds_weights_only(given),
         base_name=base_name(options, position, {}, is_best=score is not None),
