@@ -44,6 +44,21 @@ def set_batches_done(trainer: Trainer, batches: int) -> None:
     current.ready = current.started = current.processed = current.completed = batches
 
 
+def log_at_present_step(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Give values to the loggers, at the step of those that the training logs, and to nothing else."""
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def is_trained(trainer: Trainer) -> bool:
+    """Whether nothing is left of what the trainer was asked to train, as ``_FitLoop.done`` says without a message."""
+    fit_loop: Any = trainer.fit_loop
+    epochs, steps = fit_loop.epoch_progress.current.processed, trainer.global_step
+    stops = trainer.should_stop and fit_loop._can_stop_early
+    in_epochs = fit_loop.max_epochs not in (None, -1) and epochs >= fit_loop.max_epochs
+    return bool(stops or in_epochs or (fit_loop.max_steps != -1 and steps >= fit_loop.max_steps))
+
+
 _NO_SESSION = Listener()
 
 

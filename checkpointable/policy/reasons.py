@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -18,6 +19,11 @@ class Reason(StrEnum):
     MANUAL = "manual"
     NEWEST = "newest"  # beside a best file that holds weights only: everything, to resume from
     KEPT_EPOCH = "kept_epoch"  # beside EPOCH: the file is never deleted
+
+
+def kind_of(reasons: Collection[Reason]) -> Reason:
+    """The reason that gives a file its kind."""
+    return next(reason for reason in Reason if reason in reasons)
 
 
 PERIODIC = frozenset({Reason.INTERVAL, Reason.STEP, Reason.TIME})

@@ -113,6 +113,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             session = self.session
             session.open(trainer)
             requeued.note(trainer, session.options, session.saver.directory, session.progress.run_id)
+            session.history.open(trainer, session.options, session.progress, session.saver.resumed_from)
             recording.prepare(trainer, session)
             store = self.session.saver.store
             options = self.session.options
@@ -150,14 +151,18 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             session = self.session
             session.progress.note_val_loss(trainer)  # again: an override may log it after its super()
             session.due.note_score(session.monitor.after_validation(trainer, session.options))
-            if session.progress.counted is not None:  # else user code has run it, in the middle of a batch
-                session.measured.after_validation(trainer, session.progress.counted)
+            position = session.progress.counted
+            if position is not None:  # else it belongs to no batch: user code has run it
+                names = session.measured.after_validation(trainer, position)
+                session.history.note_point(position, names, trainer.callback_metrics, "validation")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the score of the weights after a training epoch."""
         session = self.session
         session.due.note_score(session.monitor.after_training_epoch(trainer, session.options))
-        session.measured.after_training_epoch(trainer, session.progress.position)
+        position = session.progress.position
+        names = session.measured.after_training_epoch(trainer, position)
+        session.history.note_point(position, names, trainer.callback_metrics, "epoch")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop noting Ctrl-C."""

@@ -22,6 +22,7 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     if saver.store is None:  # the fit failed before its directory was opened
         return
     saver.wait_for_staging()
+    session.history.exception = exception
     signals.set_exit_status(trainer, exception)
     if trainer.world_size == 1 or signals.is_stop(exception):  # other exceptions may be of one rank
         if not interrupt.pressed_again:

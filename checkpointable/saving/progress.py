@@ -20,7 +20,7 @@ from checkpointable.lightning_internals.tree import version_of
 from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
-from checkpointable.policy.reasons import Reason
+from checkpointable.policy.reasons import Reason, kind_of
 from checkpointable.policy.verdict import exactness
 from checkpointable.resume import gradient_sums, loaders, module_state, parameter_names, rank_buffers, report, rng
 from checkpointable.resume.frozen_part import FrozenPart, combined_checksum
@@ -163,7 +163,7 @@ def describe(
     score = None if request is None else request.score
     verdicts = report.when_saved(trainer, state, state.ranks[0] if state.ranks else None)
     return FileMetadata(
-        kind=next(reason for reason in Reason if reason in reasons),
+        kind=kind_of(reasons),
         reasons=tuple(sorted(reasons)),
         run_id=state.run_id,
         lineage=state.lineage,

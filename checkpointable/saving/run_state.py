@@ -13,7 +13,7 @@ from checkpointable.lightning_internals import averaging
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.policy.as_builtin import as_builtin
-from checkpointable.policy.names import KEY
+from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
 from checkpointable.resume import from_script, frozen_part, parameter_names, rank_states, shards
@@ -85,17 +85,22 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     weights = averaging.which_copy(trainer, checkpoint)
     if session.options.save_trainable_only and internals.saves_whole_files(trainer):
         state = replace(state, left_out=progress.frozen_part.leave_out(trainer.lightning_module, checkpoint))
+    outcome = session.recorder.outcome()
     metadata = describe(
         trainer,
         state,
         request,
         session.options,
         session.saver.resumed_from,
-        session.recorder.outcome(),
+        outcome,
         metrics=session.measured.metrics(trainer, state.position),
         weights_only=weights_only,
     )
-    return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict()}
+    if request is not None:
+        session.history.captured_at = metadata.created
+    history = session.history.text(trainer, state.position, session.restorer, outcome, interrupted=session.interrupted)
+    told = {} if history is None else {HISTORY_KEY: history}
+    return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict(), **told}
 
 
 def _bring_frozen_part(

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning, SaveError
 from checkpointable.lightning_internals import trainer as internals
-from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.lineage import Lineage
-from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
-from checkpointable.saving import deadline, directory, users_io
+from checkpointable.saving import deadline, directory
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types_not_named
 from checkpointable.saving.on_rank_zero import on_rank_zero
@@ -56,6 +54,7 @@ class Saver:
         kept: The files that the run keeps, the same on all ranks.
         outrun: The file resumed from, once its position has got a validation that the file had not seen; or ``None``.
         blocked_seconds: How long training has waited for the last save so far.
+        size_bytes: Of that save's file, on rank 0; ``None`` if it is not known.
     """
 
     def __init__(self, options: Options) -> None:
@@ -64,6 +63,7 @@ class Saver:
         self.outrun: str | None = None
         self.kept = self._on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
+        self.size_bytes: int | None = None
         self._writer: Writer[SaveResult | None] = Writer()
         self._buffer = StagingBuffer()
         self._shards = Shards()
@@ -248,22 +248,15 @@ class Saver:
             deadline.check(trainer, options, self._seconds.get(request.weights_only, math.inf))
         for message in unsafe_types_not_named(checkpoint, self._named):
             _warn(message)
-        store, snapshot = self.store, None
+        store, watched = self.store, self._only_steps_change
         assert store is not None
-        if shards is not None:
-            snapshot = Snapshot.of(checkpoint, self._buffer)
-            write: Callable[..., None] = partial(shards.lead, store, snapshot, checkpoint[KEY]["metadata"])
-        elif isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
-            watched = self._only_steps_change
-            snapshot = staged(trainer, checkpoint, request, options, self._buffer, only_steps_change=watched)
-            write = partial(store.write, snapshot)
-        else:
-            write = partial(users_io.write, trainer, checkpoint)
-        self._snapshot = snapshot
+        content = staged(trainer, checkpoint, request, options, store, self._buffer, shards, only_steps_change=watched)
+        snapshot = self._snapshot = content.snapshot
+        self.size_bytes = content.size
         task = SaveTask(
             store=store,
-            write=write,
-            size=None if snapshot is None else snapshot.size + (0 if shards is None else shards.size),
+            write=content.write,
+            size=content.size,
             request=request,
             kept=self.kept,
             options=options,

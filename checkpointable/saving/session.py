@@ -24,11 +24,12 @@ from checkpointable.resume import loaders
 from checkpointable.resume.recorder import Recorder
 from checkpointable.resume.restorer import Restorer
 from checkpointable.resume.state import RunState
-from checkpointable.saving import all_ranks, failures, new_run
+from checkpointable.saving import all_ranks, cost, failures, new_run
 from checkpointable.saving.cut_validation import CutValidation
 from checkpointable.saving.directory import with_absolute_dirpath
 from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
+from checkpointable.saving.history import RunHistory
 from checkpointable.saving.interrupt import CtrlC
 from checkpointable.saving.measured import Measured
 from checkpointable.saving.monitor import Monitor
@@ -69,7 +70,7 @@ class Session(Listener):
         self.saver = Saver(self.options)
         self.due = Due(self.options, self.saver)
         self.clock = self.due.clock
-        self.validation, self.measured = CutValidation(), Measured()
+        self.validation, self.measured, self.history = CutValidation(), Measured(), RunHistory()
         self.resumes_after = self.trial = self.end = self.request = None
 
     @property
@@ -290,6 +291,7 @@ class Session(Listener):
         if result is None:
             return
         self.due.after_save(trainer, result, self.options)
+        cost.note(trainer, result, self.saver, self.history, logs=False)
         publisher = callbacks.of_session(trainer, self)
         if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is missing
             publisher.publish(trainer)

@@ -1,23 +1,72 @@
-"""The snapshot that a save takes: what is copied at once, and what while training continues."""
+"""What a save writes: the snapshot that it takes at once, what is copied while training continues, and how."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.lightning_internals import trainer as internals
+from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
+from checkpointable.policy.names import KEY
 from checkpointable.policy.options import Options
 from checkpointable.policy.reasons import PERIODIC
+from checkpointable.saving import users_io
 from checkpointable.saving.save_task import SaveRequest
+from checkpointable.saving.shards import StagedShards
 from checkpointable.saving.steps import changed_only_by_steps
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
+from checkpointable.storage.store import Store
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """What a save writes.
+
+    Attributes:
+        snapshot: Of all but shards; ``None`` if the user's ``CheckpointIO`` writes the file.
+        write: Makes the file durable, called as ``write(path, overwrite=...)``.
+        size: In bytes, ``None`` if unknown.
+    """
+
+    snapshot: Snapshot | None
+    write: Callable[..., None]
+    size: int | None
+
+
 def staged(
+    trainer: Trainer,
+    checkpoint: dict[str, Any],
+    request: SaveRequest,
+    options: Options,
+    store: Store,
+    buffer: StagingBuffer,
+    shards: StagedShards | None,
+    *,
+    only_steps_change: bool | None,
+) -> Staged:
+    """The present state. What may be copied while training continues is left to the background thread.
+
+    ``only_steps_change`` says whether optimizer steps alone change parameters; ``None`` if that is still to be watched.
+    """
+    if shards is not None:
+        snapshot = Snapshot.of(checkpoint, buffer)
+        write = partial(shards.lead, store, snapshot, checkpoint[KEY]["metadata"])
+        return Staged(snapshot=snapshot, write=write, size=snapshot.size + shards.size)
+    if not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
+        return Staged(snapshot=None, write=partial(users_io.write, trainer, checkpoint), size=None)
+    snapshot = _snapshot(trainer, checkpoint, request, options, buffer, only_steps_change=only_steps_change)
+    return Staged(snapshot=snapshot, write=partial(store.write, snapshot), size=snapshot.size)
+
+
+def _snapshot(
     trainer: Trainer,
     checkpoint: dict[str, Any],
     request: SaveRequest,
@@ -26,10 +75,6 @@ def staged(
     *,
     only_steps_change: bool | None,
 ) -> Snapshot:
-    """The present state. What may be copied while training continues is left to the background thread.
-
-    ``only_steps_change`` says whether optimizer steps alone change parameters; ``None`` if that is still to be watched.
-    """
     if not options.async_save:
         return Snapshot.of(checkpoint)
     watched = only_steps_change is None
