@@ -21,6 +21,7 @@ test += ["hypothesis>=6.100"]  # histories of a directory
 fast = ["isal>=1.7"]  # checksums in a seventh of the processor time
 test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
+test += ["tensorboard>=2.17"]  # reads what its logger has written
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 

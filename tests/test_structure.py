@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import checkpointable
-from checkpointable.lightning_internals.names import IMPORTED, OF_CLASSES, OF_DDP, OF_TORCH, OF_TRAINER
+from checkpointable.lightning_internals.names import IMPORTED, OF_CLASSES, OF_DDP, OF_LOGGERS, OF_TORCH, OF_TRAINER
 
 PACKAGE = Path(checkpointable.__file__).parent
 SOURCES = {
@@ -51,7 +51,12 @@ OTHERS = {
     "_version": "torch.Tensor",
 }
 
-LISTED = {name for path in (*IMPORTED, *OF_TRAINER, *OF_CLASSES, *OF_TORCH, *OF_DDP) for name in path.split(".")}
+OF_ALL_LOGGERS = [name for names in OF_LOGGERS.values() for name in names]
+LISTED = {
+    name
+    for path in (*IMPORTED, *OF_TRAINER, *OF_CLASSES, *OF_TORCH, *OF_DDP, *OF_ALL_LOGGERS)
+    for name in path.split(".")
+}
 
 
 def imports(source: str, known: Mapping[str, str]) -> set[str]:

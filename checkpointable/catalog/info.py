@@ -14,6 +14,7 @@ from checkpointable.catalog import loading
 from checkpointable.policy import names
 from checkpointable.policy.as_builtin import as_builtin, from_builtin, misfits, required
 from checkpointable.policy.lineage import UNKNOWN, Lineage
+from checkpointable.policy.log_state import LogState
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Verdict
 from checkpointable.storage.format import checkpoint
@@ -81,6 +82,7 @@ class FileMetadata(_Facts):
     ended: Ended | None = None  # if it was saved at a safe point
     score: Score | None = None  # if it was saved as one of the best
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that wrote it
+    loggers: tuple[LogState, ...] = ()  # where its run was logged
     format: int = FORMAT  # of the metadata and of the state in the file
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,10 +10,35 @@ from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals.tree import find, is_a
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
 _IMPLICIT = "_checkpointing_implicit"
+
+
+class _HearsOfModule:
+    """The attribute ``log`` of a callback that hears of the module before the loggers are opened.
+
+    Lightning sets it to the module's method, right after the module's ``configure_callbacks``. No hook is as early.
+    """
+
+    def __get__(self, callback: Any, owner: Any) -> Any:
+        if callback is None or "log" not in vars(callback):
+            raise AttributeError("log")
+        return vars(callback)["log"]
+
+    def __set__(self, callback: Any, log: Any) -> None:
+        vars(callback)["log"] = log
+        callback.on_module_known(log.__self__)
+
+
+class EarlyCallback:
+    """A callback that hears of the module before the loggers are opened."""
+
+    log = _HearsOfModule()
+
+    def on_module_known(self, module: LightningModule) -> None:
+        """The trainer is set up for this module."""
 
 
 def callbacks(trainer: Trainer) -> list[Any]:

@@ -8,11 +8,13 @@ the middle of making a checkpoint, and not at all for one that holds weights onl
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from checkpointable.lightning_internals.tree import Mixin, put_before
+from checkpointable.lightning_internals.tree import Mixin, find, put_before
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -44,6 +46,15 @@ def load_with(trainer: Trainer, load: Load | None) -> None:
     """Let ``load`` read the checkpoint of the next run: it gets the path that the run was given, and what reads one."""
     put_before(_ObservedConnector, trainer._checkpoint_connector)
     trainer._checkpoint_connector.load = load  # type: ignore[attr-defined]  # it is an observed one now
+
+
+def given_path(trainer: Trainer) -> str | None:
+    """The ``ckpt_path`` that a fit was given. Before the ``setup`` hooks, only a function that runs has it."""
+    frame, code = inspect.currentframe(), find(trainer, "Trainer")._run.__code__
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    given = None if frame is None else frame.f_locals["ckpt_path"]
+    return None if given is None else os.fspath(given)
 
 
 class _ObservedConnector(Mixin, _CheckpointConnector):

@@ -159,3 +159,8 @@ def _unpack(trainer: Trainer, packed: Mapping[str, Any]) -> _ResultMetric:
         result.value = dict(trainer.lightning_module.named_modules())[packed["meta"]["metric_attribute"]]
     result._forward_cache = packed["cache"]
     return result.to(trainer.strategy.root_device)
+
+
+def next_step(trainer: Trainer) -> int:
+    """The step at which Lightning logs the values of the next batch."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)

@@ -67,6 +67,11 @@ def session_of(trainer: Trainer) -> Listener:
     return getattr(trainer.fit_loop, "listener", _NO_SESSION)
 
 
+def is_observed(trainer: Trainer) -> bool:
+    """Whether a session hears of the safe points of this trainer: during a fit."""
+    return session_of(trainer) is not _NO_SESSION
+
+
 def _listener(loop: _Loop) -> Listener:
     listener = session_of(loop.trainer)
     return listener.trial or listener

@@ -28,6 +28,7 @@ IMPORTED = (
     "pytorch.callbacks.WeightAveraging",
     "pytorch.loggers.CSVLogger",
     "pytorch.loggers.TensorBoardLogger",
+    "pytorch.loggers.csv_logs.ExperimentWriter",
     "pytorch.loops.evaluation_loop._EvaluationLoop",
     "pytorch.loops.fit_loop._FitLoop",
     "pytorch.loops.loop._Loop",
@@ -68,6 +69,7 @@ OF_TRAINER = (
     "_logger_connector._logged_metrics",
     "_logger_connector._progress_bar_metrics",
     "_results",
+    "_run",
     "_signal_connector._sigterm_notifier_fn",
     "_signal_connector._slurm_sigusr_handler_fn",
     "_signal_connector.received_sigterm",
@@ -157,6 +159,13 @@ OF_CLASSES = (
     "_Sync._should",
     "_WrappingCheckpointIO._checkpoint_io",
 )
+
+# What loggers have, without which one is left as it is. Some cannot be made for a look: their package is not installed.
+OF_LOGGERS = {
+    "CSVLogger": ("_experiment", "_version"),
+    "ExperimentWriter": ("_check_log_dir_exists", "_fs", "log_metrics", "save"),
+    "TensorBoardLogger": ("_experiment", "_kwargs", "_version"),
+}
 
 # The fields of ``_Metadata`` that are saved as they are. ``reduce_fx`` and ``_sync`` are saved apart.
 METADATA_FIELDS = (

@@ -16,6 +16,7 @@ from checkpointable.lightning_internals import connector
 from checkpointable.policy.options import Options
 from checkpointable.policy.unknown_arguments import refuse_unknown_arguments
 from checkpointable.saving import attach, run_state
+from checkpointable.saving.logs import Logs
 from checkpointable.saving.run_attributes import RunAttributes
 from checkpointable.saving.session import Session
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 
-class Checkpointing(RunAttributes, Callback):
+class Checkpointing(RunAttributes, trainer_callbacks.EarlyCallback, Callback):
     """Checkpointing for any module: ``Trainer(callbacks=[Checkpointing(dirpath="runs/a", save_interval=200)])``.
 
     It works in a trainer of ``lightning`` and in one of ``pytorch_lightning``. For a module that is a
@@ -73,6 +74,11 @@ class Checkpointing(RunAttributes, Callback):
         given = locals()
         refuse_unknown_arguments(type(self), args, kwargs)
         self._checkpointing = Session(Options(**{name: given[name] for name in Options.__dataclass_fields__}))
+
+    def on_module_known(self, module: LightningModule) -> None:
+        """Before the loggers are opened: let them find the log of the run that will be resumed."""
+        if "_checkpointing" not in vars(module):
+            Logs().prepare(module.trainer, self._checkpointing.options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach saving to the trainer.

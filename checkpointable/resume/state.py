@@ -15,6 +15,7 @@ from checkpointable._errors import ResumeError
 from checkpointable._version import __version__
 from checkpointable.policy.as_builtin import from_builtin
 from checkpointable.policy.lineage import Lineage
+from checkpointable.policy.log_state import LogState
 from checkpointable.policy.position import Ended, Position
 from checkpointable.resume.packing import Packer, unpack
 
@@ -172,6 +173,7 @@ class RunState:
         found: What Lightning's finders of a learning rate and a batch size have found, by attribute.
         sums: How gradients are summed over the ranks; ``None`` for one or two.
         left_out: The type and checksum of each weight that is not in the file; see ``frozen_part``.
+        loggers: Where the run was logged; see ``lightning_internals.loggers``.
         skipped: Whether the rest of its epoch is skipped, as the data come from the script; never set in a file.
         ranks: Empty in a file that holds weights only. While it is made, ranks other than 0 have their own alone.
     """
@@ -197,6 +199,7 @@ class RunState:
     found: Mapping[str, float] = field(default_factory=dict)
     sums: GradientSums | None = None
     left_out: Mapping[str, Any] = field(default_factory=dict)
+    loggers: Sequence[LogState] = ()
     skipped: bool = False
     ranks: tuple[RankState, ...] = ()
     format: int = FORMAT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable._errors import ResumeError
-from checkpointable.catalog.scan import Found
+from checkpointable.catalog.scan import Found, scan
 from checkpointable.catalog.select import choose, newest
 from checkpointable.catalog.unusable import why_nothing
 from checkpointable.lightning_internals import finders
@@ -38,9 +38,25 @@ def find(options: Options, trainer: Trainer) -> str | None:
     if places[-1] in _LOOKED:
         return None
     _LOOKED.add(places[-1])
-    below = "/" in options.filename + options.best_filename
+    below = _saves_below(options)
     path: str | None = on_rank_zero(trainer, lambda: _look(places, options.resume, below=below), ResumeError)
     return path
+
+
+def foresee(options: Options, trainer: Trainer) -> str | None:
+    """What ``find`` will find, by this process alone, and if all files are intact; it says nothing."""
+    if internals.fast_dev_run(trainer) or finders.is_tuning(trainer) or internals.has_trained_before(trainer):
+        return None
+    if options.resume is None or options.dirpath is None:
+        return requeued.foresee(options, trainer)
+    if options.places[-1] in _LOOKED:
+        return None
+    found = _of_places(scan(options.places), options.places, below=_saves_below(options))
+    return next((info.path for info in reversed(found.infos) if not info.weights_only), None)
+
+
+def _saves_below(options: Options) -> bool:
+    return "/" in options.filename + options.best_filename
 
 
 def _look(places: list[str], resume: str | None, *, below: bool) -> str | None:

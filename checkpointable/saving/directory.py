@@ -46,7 +46,7 @@ class Place:
         """
         assert self.resumed_from is not None
         names = {info.path: info.base_name for info in self.found}
-        there = _saved_in(self.resumed_from, names.get(self.resumed_from))
+        there = saved_in(self.resumed_from, names.get(self.resumed_from))
         kept: dict[object, CheckpointInfo] = {}
         for directory in (self.store.directory, *options.places, there):
             for info in self.found:
@@ -66,7 +66,7 @@ def look(trainer: Trainer, options: Options, resumed_from: str | None) -> Place:
         directory = options.places[0]
     elif resumed_from is not None:
         described = metadata_of(resumed_from)
-        directory = _saved_in(resumed_from, None if described is None else described.base_name)
+        directory = saved_in(resumed_from, None if described is None else described.base_name)
     else:
         directory = internals.checkpoint_directory(trainer)
     store = store_at(directory)
@@ -93,7 +93,7 @@ def promotion_to(options: Options, place: Place, run_id: str, lineage: Lineage, 
     return promotion
 
 
-def _saved_in(path: str, base_name: str | None) -> str:
+def saved_in(path: str, base_name: str | None) -> str:
     """The directory in which a run had saved a file: its template may have put it into a subdirectory."""
     folders = 0 if base_name is None else base_name.count("/")
     directory = parent(path)

@@ -14,7 +14,7 @@ import torch
 
 from checkpointable._version import __version__
 from checkpointable.catalog.info import Confirmation, FileMetadata, Score
-from checkpointable.lightning_internals import finders, logged
+from checkpointable.lightning_internals import finders, logged, loggers
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import version_of
 from checkpointable.policy.lineage import Lineage
@@ -112,6 +112,7 @@ class Progress:
             fetching=at_safe_point and drawn,
             logged_names=sorted(logged_names),
             found=finders.found(trainer),
+            loggers=loggers.states(trainer) if trainer.is_global_zero else (),
             sums=gradient_sums.capture(trainer, at_safe_point=at_safe_point) if for_resuming else None,
             ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
@@ -177,6 +178,7 @@ def describe(
         exactness=exactness(verdicts),
         verdicts=tuple(verdicts),
         weights_only=weights_only,
+        loggers=tuple(state.loggers),
         frozen_checksum=combined_checksum(state.left_out),
         versions={
             "checkpointable": __version__,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning, ResumeError
-from checkpointable.catalog.scan import Found
+from checkpointable.catalog.scan import Found, scan
 from checkpointable.catalog.select import Choice, choose, newest
 from checkpointable.lightning_internals import slurm
 from checkpointable.policy.options import Options
@@ -44,7 +44,7 @@ def note(trainer: Trainer, options: Options, directory: str, run_id: str) -> Non
         return
     path = _notes(trainer) / f"{_prefix()}{len(_FITS)}.json"
     places = options.places if options.fast_dirpath is not None else [directory]
-    noted = {"places": places, "run_id": run_id, **_identity(trainer, options)}
+    noted = {"places": places, "run_id": run_id, **_identity(trainer, options, len(_FITS))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".tmp").open("w") as file:
@@ -75,13 +75,28 @@ def find(options: Options, trainer: Trainer) -> str | None:
     return path
 
 
+def foresee(options: Options, trainer: Trainer) -> str | None:
+    """What ``find`` will find once this fit is counted, by this process alone, and if all files are intact."""
+    noted = _noted(trainer, options, len(_FITS) + 1) if slurm.is_started_again(trainer) else None
+    if noted is None:
+        return None
+    found = reversed(scan(noted["places"]).infos)
+    return next((it.path for it in found if it.run_id == noted["run_id"] and not it.weights_only), None)
+
+
 def _look(trainer: Trainer, options: Options) -> str | None:
-    mine = _identity(trainer, options)
+    noted = _noted(trainer, options, len(_FITS))
+    return None if noted is None else _newest(noted["places"], noted["run_id"])
+
+
+def _noted(trainer: Trainer, options: Options, fit: int) -> dict[str, Any] | None:
+    """What an earlier job has noted of this fit of the process; ``None`` if there is nothing to resume."""
+    mine = _identity(trainer, options, fit)
     for path in sorted(_notes(trainer).glob(f"{_prefix()}*.json")):
         try:
             noted = json.loads(path.read_text())
             if {name: noted[name] for name in mine} == mine:
-                return _newest(noted["places"], noted["run_id"])
+                return {"places": noted["places"], "run_id": noted["run_id"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             rank_zero_warn(
                 f"cannot read {path}, which says where a fit of this job saves: {error}. Delete it, and pass ckpt_path"
@@ -103,7 +118,7 @@ def _newest(places: list[str], run_id: str) -> str | None:
     return choice.info.path
 
 
-def _identity(trainer: Trainer, options: Options) -> dict[str, Any]:
+def _identity(trainer: Trainer, options: Options, fit: int) -> dict[str, Any]:
     """By what a fit is found again."""
     module = type(trainer.lightning_module)
     directory = None if options.dirpath is None else os.fspath(options.dirpath)
@@ -112,7 +127,7 @@ def _identity(trainer: Trainer, options: Options) -> dict[str, Any]:
         "module": f"{module.__module__}.{module.__qualname__}",
         "length": [trainer.max_epochs, trainer.max_steps],
         "dirpath": directory,
-        "fit": len(_FITS) if directory is None else None,
+        "fit": fit if directory is None else None,
     }
 
 

@@ -139,6 +139,7 @@ def _restore(
     state = RunState.from_dict(checkpoint[KEY])
     session.progress.take_over(state, resumes=ended is not None)
     session.resumes_after, session.validates_first = state.ended, state.before_validation
+    session.logs.resumed = state.loggers
     session.monitor.logged_names.update(state.logged_names)
     session.measured = Measured(state.position, checkpoint[KEY]["metadata"]["metrics"])
     session.due.take()

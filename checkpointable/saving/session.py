@@ -31,6 +31,7 @@ from checkpointable.saving.due import Due
 from checkpointable.saving.end_state import EndState, at_end
 from checkpointable.saving.history import RunHistory
 from checkpointable.saving.interrupt import CtrlC
+from checkpointable.saving.logs import Logs
 from checkpointable.saving.measured import Measured
 from checkpointable.saving.monitor import Monitor
 from checkpointable.saving.progress import Progress
@@ -67,7 +68,7 @@ class Session(Listener):
     def begin(self) -> None:
         """Start without the state of an earlier fit."""
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
-        self.saver = Saver(self.options)
+        self.saver, self.logs = Saver(self.options), Logs()
         self.due = Due(self.options, self.saver)
         self.clock = self.due.clock
         self.validation, self.measured, self.history = CutValidation(), Measured(), RunHistory()
@@ -118,6 +119,7 @@ class Session(Listener):
         if what is Ended.EPOCH:
             self.saver.wait_for_staging()
             self.end = None
+            self.logs.before_epoch(trainer, validates_first=self.validates_first)
             self.progress.is_consistent = False  # Lightning counts the epoch as begun, and its order may be drawn
         resumes = self.restorer.before(trainer, what)
         if resumes and what is Ended.BATCH:

@@ -1,0 +1,65 @@
+"""The trainer's loggers that go on in the log of a run that is resumed. Those of other classes are left as they are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any
+
+from checkpointable.lightning_internals.csv_log import CSVLog
+from checkpointable.lightning_internals.log import DirectoryLog, Log
+from checkpointable.lightning_internals.names import OF_LOGGERS
+from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.policy.log_state import LogState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_EVENTS = "tensorboard.compat.proto.event_pb2"
+
+
+class TensorBoardLog(DirectoryLog):
+    """Viewers drop what was logged from a step on, where a later writer says that it begins there."""
+
+    name = "TensorBoardLogger"
+
+    def before_epoch(self, saved: LogState, trainer: Trainer, step: int) -> None:
+        """Write what a ``SummaryWriter`` writes if it is made with a ``purge_step``, unless the user gave one.
+
+        At that time the step is not known: another file may be resumed than was given, as that one is damaged.
+        """
+        if self.logger._kwargs.get("purge_step") is not None:
+            return
+        writer = self.logger.experiment
+        of_tensorboardx = type(writer).__module__.startswith("tensorboardX")
+        events = import_module("tensorboardX.proto.event_pb2" if of_tensorboardx else _EVENTS)
+        start = events.SessionLog(status=events.SessionLog.START)
+        writer.file_writer.add_event(events.Event(step=step, session_log=start))
+
+
+KINDS: tuple[type[Log], ...] = (CSVLog, TensorBoardLog)
+
+
+def logs(trainer: Trainer) -> list[Log]:
+    """The trainer's loggers that can log on."""
+    found = []
+    for logger in trainer.loggers:
+        kind = next((kind for kind in KINDS if is_a(logger, kind.name)), None)
+        if kind is not None and _has_all_names(logger, kind.name):
+            found.append(kind(logger))
+    return found
+
+
+def states(trainer: Trainer) -> tuple[LogState, ...]:
+    """Where the trainer's loggers log now."""
+    return tuple(log.state() for log in logs(trainer) if log.is_open)
+
+
+def _has_all_names(logger: Any, name: str) -> bool:
+    """Whether it has what is needed here; a class of the user's own may work in another way."""
+    try:
+        for attribute in OF_LOGGERS[name]:
+            getattr_static(logger, attribute)
+    except AttributeError:
+        return False
+    return type(logger).experiment is find(logger, name).experiment
