@@ -22,6 +22,7 @@ fast = ["isal>=1.7"]  # checksums in a seventh of the processor time
 test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 test += ["tensorboard>=2.17"]  # reads what its logger has written
+test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 

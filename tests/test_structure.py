@@ -49,6 +49,7 @@ OTHERS = {
     "_strip_protocol": "fsspec.AbstractFileSystem",
     "_utils": "torch",
     "_version": "torch.Tensor",
+    "log_batch": "mlflow.MlflowClient",
 }
 
 OF_ALL_LOGGERS = [name for names in OF_LOGGERS.values() for name in names]

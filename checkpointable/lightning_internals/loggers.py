@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals.csv_log import CSVLog
 from checkpointable.lightning_internals.log import DirectoryLog, Log
+from checkpointable.lightning_internals.mlflow_log import MLFlowLog
 from checkpointable.lightning_internals.names import OF_LOGGERS
 from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.log_state import LogState
@@ -37,7 +38,7 @@ class TensorBoardLog(DirectoryLog):
         writer.file_writer.add_event(events.Event(step=step, session_log=start))
 
 
-KINDS: tuple[type[Log], ...] = (CSVLog, TensorBoardLog)
+KINDS: tuple[type[Log], ...] = (CSVLog, TensorBoardLog, MLFlowLog)
 
 
 def logs(trainer: Trainer) -> list[Log]:

@@ -27,6 +27,7 @@ IMPORTED = (
     "pytorch.callbacks.Timer",
     "pytorch.callbacks.WeightAveraging",
     "pytorch.loggers.CSVLogger",
+    "pytorch.loggers.MLFlowLogger",
     "pytorch.loggers.TensorBoardLogger",
     "pytorch.loggers.csv_logs.ExperimentWriter",
     "pytorch.loops.evaluation_loop._EvaluationLoop",
@@ -165,6 +166,7 @@ OF_LOGGERS = {
     "CSVLogger": ("_experiment", "_version"),
     "ExperimentWriter": ("_check_log_dir_exists", "_fs", "log_metrics", "save"),
     "TensorBoardLogger": ("_experiment", "_kwargs", "_version"),
+    "MLFlowLogger": ("_experiment_name", "_initialized", "_mlflow_client", "_run_id"),
 }
 
 # The fields of ``_Metadata`` that are saved as they are. ``reduce_fx`` and ``_sync`` are saved apart.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+import sqlite3
 from pathlib import Path
 
 import forked
@@ -103,3 +104,20 @@ def test_logs_of_two_ranks_that_were_killed_have_each_step_once(tmp_path):
     assert versions(tmp_path, "CSVLogger") == versions(tmp_path, "TensorBoardLogger") == ["version_0"]
     assert rows_of(csv_of(tmp_path)) == list(range(24))
     assert [step for step, _ in points_of(tmp_path, "train_loss_step")] == list(range(24))
+
+
+def test_mlflow_run_that_was_killed_has_each_point_once_and_is_finished(tmp_path):
+    train(tmp_path, "CSVLogger,MLFlowLogger", dies_before=7)
+    assert _mlflow(tmp_path, "select step from metrics where key = 'train_loss_step'") == [(i,) for i in range(6)]
+    train(tmp_path, "CSVLogger,MLFlowLogger")
+    with open(csv_of(tmp_path), newline="") as file:
+        rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
+    for key in ("train_loss_step", "train_loss_epoch", "val_loss", "lr-AdamW"):
+        points = _mlflow(tmp_path, f"select step, value from metrics where key = '{key}' order by step")
+        assert points == [(step, float(row[key])) for step, row in rows if row[key]]
+    assert _mlflow(tmp_path, "select status from runs") == [("FINISHED",)]
+
+
+def _mlflow(where, query):
+    with sqlite3.connect(where / "mlflow.db") as database:
+        return database.execute(query).fetchall()
