@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from importlib import import_module
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,41 @@ class TensorBoardLog(DirectoryLog):
         writer.file_writer.add_event(events.Event(step=step, session_log=start))
 
 
-KINDS: tuple[type[Log], ...] = (CSVLog, TensorBoardLog, MLFlowLog)
+class WandbLog(Log):
+    """The service goes on with a run that has the same id."""
+
+    name = "WandbLogger"
+    can_cut = False
+
+    @property
+    def chosen(self) -> int | str | None:
+        """The run that the user chose."""
+        return None if self.logger._id is None else str(self.logger._id)
+
+    def state(self) -> LogState:
+        """Its run."""
+        return LogState(logger=self.name, place=str(self.logger.name), id=str(self.logger.version))
+
+    def has(self, saved: LogState, resumed_from: str) -> bool:
+        """Whether it would make a run of its own in the same project."""
+        if self.is_open:
+            return self.state() == saved
+        running = getattr(sys.modules.get("wandb"), "run", None)  # the logger would log to that one
+        options: Mapping[str, Any] = self.logger._wandb_init
+        may = running is None and options.get("resume") in ("allow", "must", True)
+        return may and self.chosen in (None, saved.id) and str(self.logger.name) == saved.place
+
+    def go_on(self, saved: LogState, trainer: Trainer) -> None:
+        """Log to that run."""
+        self.logger._id = self.logger._wandb_init["id"] = saved.id
+
+    @property
+    def where(self) -> str:
+        """Its run, in words."""
+        return f"{self.name} in run {self.chosen} (W&B keeps what it was sent after that checkpoint)"
+
+
+KINDS: tuple[type[Log], ...] = (CSVLog, TensorBoardLog, MLFlowLog, WandbLog)
 
 
 def logs(trainer: Trainer) -> list[Log]:

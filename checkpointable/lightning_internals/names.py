@@ -29,6 +29,7 @@ IMPORTED = (
     "pytorch.loggers.CSVLogger",
     "pytorch.loggers.MLFlowLogger",
     "pytorch.loggers.TensorBoardLogger",
+    "pytorch.loggers.WandbLogger",
     "pytorch.loggers.csv_logs.ExperimentWriter",
     "pytorch.loops.evaluation_loop._EvaluationLoop",
     "pytorch.loops.fit_loop._FitLoop",
@@ -167,6 +168,7 @@ OF_LOGGERS = {
     "ExperimentWriter": ("_check_log_dir_exists", "_fs", "log_metrics", "save"),
     "TensorBoardLogger": ("_experiment", "_kwargs", "_version"),
     "MLFlowLogger": ("_experiment_name", "_initialized", "_mlflow_client", "_run_id"),
+    "WandbLogger": ("_experiment", "_id", "_wandb_init"),
 }
 
 # The fields of ``_Metadata`` that are saved as they are. ``reduce_fx`` and ``_sync`` are saved apart.

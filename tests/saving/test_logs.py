@@ -121,3 +121,32 @@ def test_mlflow_run_that_was_killed_has_each_point_once_and_is_finished(tmp_path
 def _mlflow(where, query):
     with sqlite3.connect(where / "mlflow.db") as database:
         return database.execute(query).fetchall()
+
+
+def test_wandb_run_that_was_killed_keeps_its_id_and_gets_the_steps_from_the_resume_on(tmp_path):
+    pytest.importorskip("wandb", reason="pip install wandb")
+    train(tmp_path, "WandbLogger", dies_before=7)
+    said = train(tmp_path, "WandbLogger")
+    first, resumed = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    run_id = first.name.rpartition("-")[2]
+    assert resumed.name.endswith(f"-{run_id}")
+    assert f"logging goes on: WandbLogger in run {run_id} (W&B keeps what it was sent after that checkpoint)" in said
+    assert _wandb_steps(resumed / f"run-{run_id}.wandb") == list(range(4, 24))
+
+
+def _wandb_steps(path):
+    """The steps of the loss in the file of an offline run, which is in the format of LevelDB's logs."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, record, steps = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # no header fits into the rest of the block
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record, at = record + content[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            items = {it.key or "/".join(it.nested_key): it.value_json for it in Record.FromString(record).history.item}
+            steps += [int(items["trainer/global_step"])] if "train_loss_step" in items else []
+            record = b""
+    return steps
