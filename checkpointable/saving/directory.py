@@ -64,7 +64,7 @@ def look(trainer: Trainer, options: Options, resumed_from: str | None) -> Place:
         )
     if options.places:
         directory = options.places[0]
-    elif resumed_from is not None:
+    elif resumed_from is not None and not _is_artifact(resumed_from):
         described = metadata_of(resumed_from)
         directory = saved_in(resumed_from, None if described is None else described.base_name)
     else:
@@ -91,6 +91,11 @@ def promotion_to(options: Options, place: Place, run_id: str, lineage: Lineage, 
     promotion = Promotion(store, options, run_id, lineage, position, resumed_from)
     place.found.extend(promotion.open(may_fail=resumed_from is not None and store.contains(resumed_from)))
     return promotion
+
+
+def _is_artifact(path: str) -> bool:
+    """Whether a file is in the folder of a logger's service: what is there is the service's, and is not changed."""
+    return "artifacts" in parent(path).split("/")
 
 
 def saved_in(path: str, base_name: str | None) -> str:
