@@ -70,7 +70,6 @@ class Session(Listener):
         self.progress, self.monitor, self.restorer, self.recorder = Progress(), Monitor(), Restorer(), Recorder()
         self.saver, self.logs = Saver(self.options), Logs()
         self.due = Due(self.options, self.saver)
-        self.clock = self.due.clock
         self.validation, self.measured, self.history = CutValidation(), Measured(), RunHistory()
         self.resumes_after = self.trial = self.end = self.request = None
 
@@ -108,7 +107,7 @@ class Session(Listener):
     def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock, restore the training state of a resumed run, and report what could not be restored."""
         strict = self.options.strict_resume
-        self.clock.start(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
+        self.due.clock.start(self.restorer.on_train_start(trainer, self.progress.initial_modes, strict=strict))
         self.progress.position = self.restorer.position or self.progress.position
         self.progress.counted = self.progress.position if self.validates_first else None
         new_run.say_if_never_due(trainer, self.options)
@@ -239,7 +238,7 @@ class Session(Listener):
         return (progress or self.progress).capture(
             trainer,
             at_safe_point=at_safe_point,
-            seconds=self.clock.seconds,
+            seconds=self.due.clock.seconds,
             logged_names=self.monitor.logged_names,
             weights_only=weights_only,
         )
