@@ -1,7 +1,7 @@
 """A pytest plugin for Lightning's own tests: it makes the models of their demos modules with ``CheckpointingMixin``.
 
-``docs/compatibility.md`` has the commands and what they show. Our files lie in a directory of their own, since many of
-those tests compare a whole directory with the files of a ``ModelCheckpoint``.
+``docs/compatibility/lightning_tests.md`` has the commands and what they show. Our files lie in a directory of their
+own, since many of those tests compare a whole directory with the files of a ``ModelCheckpoint``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from harness import HERE, KILLS, compare, environment, forks, new_interpreters
 ROOT = HERE.parent.parent
 LIGHT = ("pyg", "torchmetrics")  # they need only what the tests need anyway, or little more
 NO_VALIDATION = ("gluonts", "lightly")
-DIFFERING = {"gluonts": ["losses", "weights", "optimizers", "schedulers"]}  # and why: docs/projects.md
+DOCUMENT = "docs/compatibility/projects.md"
+DIFFERING = {"gluonts": ["losses", "weights", "optimizers", "schedulers"]}  # DOCUMENT says why
 
 PACKAGES = {
     "forecasting": "pytorch-forecasting",
@@ -68,15 +69,15 @@ def test_project_killed_three_times_is_the_run_without_a_stop(tmp_path, cache, n
 @pytest.mark.parametrize("name", PROJECTS)
 def test_document_names_the_version_that_is_tested(name):
     pinned = ROOT / "constraints.txt" if name == "torchmetrics" else HERE / name / "requirements.txt"
-    document = (ROOT / "docs" / "projects.md").read_text("utf-8")
-    [row] = re.findall(rf"^\| .*\]\(\.\./tests/projects/{name}/train\.py\).*$", document, re.M)
+    document = (ROOT / DOCUMENT).read_text("utf-8")
+    [row] = re.findall(rf"^\| .*\]\(\.\./\.\./tests/projects/{name}/train\.py\).*$", document, re.M)
     project, version = (cell.strip() for cell in row.split("|")[1:3])
     package = PACKAGES.get(name, name)
     assert f"\n{package}=={version}\n" in f"\n{pinned.read_text('utf-8')}", project
 
 
 def test_readme_has_the_projects_of_the_document_with_their_results():
-    readme, document = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/projects.md"))
+    readme, document = ((ROOT / name).read_text("utf-8") for name in ("README.md", DOCUMENT))
     exact = re.findall(r"^\| (.*) \| exact \|$", readme, re.M)[0].split(", ")
     others = re.findall(r"^\| (.*) \| not exact,", readme, re.M)
     rows = re.findall(r"^\| \[(.*)\]\(.*\| (exact|not exact)[^|]* \|$", document, re.M)
