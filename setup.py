@@ -23,6 +23,7 @@ test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 test += ["tensorboard>=2.17"]  # reads what its logger has written
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
+docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 
 
@@ -64,9 +65,10 @@ setup(
         "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
         "plot": ["matplotlib>=3.8"],
         "fast": fast,
+        "docs": docs,
         "examples": examples,
         "test": test,
-        "dev": [*test, *examples, "ruff==0.17.6", "mypy==2.4.1"],
+        "dev": [*test, *examples, *docs, "ruff==0.17.6", "mypy==2.4.1"],
     },
     classifiers=[
         "Framework :: Jupyter",

@@ -31,7 +31,7 @@ class Checkpointing(RunAttributes, trainer_callbacks.EarlyCallback, Callback):
     ``CheckpointingMixin`` it does nothing, and says so: the module saves itself.
 
     Args:
-        save_interval: This and the other arguments are those of :class:`CheckpointingMixin`.
+        save_interval: This and the other arguments are those of ``CheckpointingMixin``.
 
     Raises:
         PolicyError: If arguments cannot be used; the message lists all of them.

@@ -109,7 +109,7 @@ class LossSteps(CheckpointingMixin):
 
     @part
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
-        """Before every fit, validation and test: as in :class:`CheckpointingMixin`.
+        """Before every fit, validation and test: as in ``CheckpointingMixin``.
 
         Raises:
             MissingComputeLossError: If neither ``compute_loss`` nor ``training_step`` is written.

@@ -27,7 +27,7 @@ class CheckpointingModule(LossSteps, LightningModule):
     Args:
         learning_rate: Of the default optimizer. Lightning's ``Tuner`` changes the attribute of this name.
         args: Passed on to the next base class.
-        kwargs: When, which, what and where to save: see :class:`CheckpointingMixin`.
+        kwargs: When, which, what and where to save: see ``CheckpointingMixin``.
 
     Raises:
         PolicyError: If arguments cannot be used; the message lists all of them.
