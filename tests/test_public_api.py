@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, Any] = {
     "from_script": (),
     "save_timeout": 120,
     "deadline_seconds": None,
+    "log_save_cost": False,
     "patience": None,
 }
 ERRORS = {

@@ -68,6 +68,7 @@ class Checkpointing(RunAttributes, trainer_callbacks.EarlyCallback, Callback):
         from_script: str | Sequence[str] = (),
         save_timeout: float = 120,
         deadline_seconds: float | None = None,
+        log_save_cost: bool = False,
         patience: int | None = None,
         **kwargs: Any,
     ) -> None:

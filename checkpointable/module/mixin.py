@@ -86,6 +86,8 @@ class CheckpointingMixin(_Base):
             raises ``SaveError``.
         deadline_seconds: How long the process may live after SIGTERM or SLURM's signal, in seconds. A save that would
             take longer than is left, by the time that the last such save took, is not begun.
+        log_save_cost: Give the cost of each save to the loggers: ``save/blocked_seconds`` (training waited),
+            ``save/write_seconds`` (in the background) and ``save/size_bytes``.
         patience: Stop after this many validations without improvement (Lightning's ``EarlyStopping`` on ``monitor``).
         args: Passed on to the next base class.
         kwargs: Passed on to the next base class.
@@ -128,6 +130,7 @@ class CheckpointingMixin(_Base):
         from_script: str | Sequence[str] = (),
         save_timeout: float = 120,
         deadline_seconds: float | None = None,
+        log_save_cost: bool = False,
         patience: int | None = None,
         **kwargs: Any,
     ) -> None:

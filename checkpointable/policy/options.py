@@ -61,6 +61,7 @@ class Options:
     from_script: str | Sequence[str] = ()
     save_timeout: float = 120
     deadline_seconds: float | None = None
+    log_save_cost: bool = False
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -189,7 +190,7 @@ _EVERY: _Limit = (lambda value: _is_whole(value, 0), "must be a whole number of 
 _KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
 _LIMITS: dict[str, _Limit] = {
     **dict.fromkeys(("save_on_exception", "save_last", "save_trainable_only"), _FLAG),
-    **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume"), _FLAG),
+    **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume", "log_save_cost"), _FLAG),
     **dict.fromkeys(("every_n_train_steps", "every_n_epochs", "keep_every_n_epochs"), _EVERY),
     **dict.fromkeys(("save_top_k", "save_last_k"), _KEPT),
     "save_weights_only": (

@@ -292,7 +292,7 @@ class Session(Listener):
         if result is None:
             return
         self.due.after_save(trainer, result, self.options)
-        cost.note(trainer, result, self.saver, self.history, logs=False)
+        cost.note(trainer, result, self.saver, self.history, logs=self.options.log_save_cost)
         publisher = callbacks.of_session(trainer, self)
         if publisher is not None and result.kept != before:  # also if one was deleted to make room, or is missing
             publisher.publish(trainer)

@@ -74,6 +74,7 @@ BAD = {
         "must be 'auto' (resume if there is a checkpoint), 'must' (never start anew), or None (as ckpt_path says)",
     ),
     "strict_resume": (NOT_A_FLAG, "must be True or False"),
+    "log_save_cost": (NOT_A_FLAG, "must be True or False"),
     "from_script": (
         ["lr", ["data", "weights"], 3, None, True, b"data", [1]],
         "must be one of 'learning_rate', 'lr_schedulers', 'optimizers', 'data', 'randomness', 'callbacks', or a list of"
@@ -116,6 +117,7 @@ GOOD = {
     "upload_interval": [None],
     "resume": [None],  # the others need a dirpath
     "strict_resume": [True, False],
+    "log_save_cost": [True, False],
     "from_script": [(), "data", ["data"], ("data", "data", "optimizers"), {"callbacks"}],
     "save_timeout": [120, 0.5],
     "deadline_seconds": [None, 30, 0.5],
