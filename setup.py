@@ -22,9 +22,11 @@ fast = ["isal>=1.7"]  # checksums in a seventh of the processor time
 test += fast
 test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, and a client
 test += ["tensorboard>=2.17"]  # reads what its logger has written
+test += ["optuna>=4"]  # trials that are pruned
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
+examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6", "optuna>=4"]
 
 
 def long_description() -> str:

@@ -29,14 +29,19 @@ def report(problem: str, position: Position, last_path: str, *, final: bool) -> 
 
 
 def say_where_to_resume(exception: BaseException, saver: Saver, position: Position) -> None:
-    """Log which file to resume from; nothing if that is what the exception is about."""
-    if isinstance(exception, ResumeError):
+    """Log which file to resume from; nothing if that is what the exception is about, or if nobody will resume."""
+    if isinstance(exception, ResumeError) or _is_pruned(exception):
         return
     path, saved = saver.kept_on_disk.last_path, saver.kept_on_disk.last_position
     if path or position.batches:
         advice = f"Resume from {path} ({saved})." if path else "Nothing was saved yet."
         waiting = " A save is still in progress." if saver.is_writing else ""
         rank_zero_info(f"checkpointable: {type(exception).__name__} after {position}. {advice}{waiting}")
+
+
+def _is_pruned(exception: BaseException) -> bool:
+    """Whether it ends a trial of Optuna, as others are better. Optuna need not be installed."""
+    return any(kind.__name__ == "TrialPruned" for kind in type(exception).__mro__)
 
 
 @contextlib.contextmanager
