@@ -25,7 +25,6 @@ test += ["tensorboard>=2.17"]  # reads what its logger has written
 test += ["optuna>=4"]  # trials that are pruned
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
-examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6", "optuna>=4"]
 
 

@@ -1,11 +1,11 @@
-"""Each row of the table of tools in docs/loggers.md names a test that exists."""
+"""Each row of the table of tools in docs/how_to/loggers.md names a test that exists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def missing(text: str) -> list[str]:
@@ -23,11 +23,11 @@ def _exists(found: re.Match[str] | None) -> bool:
 
 
 def test_each_row_of_the_table_of_tools_names_a_test_that_exists():
-    assert missing((ROOT / "docs/loggers.md").read_text(encoding="utf-8")) == []
+    assert missing((ROOT / "docs/how_to/loggers.md").read_text(encoding="utf-8")) == []
 
 
 def test_row_without_a_test_that_exists_is_found():
     """The twin."""
     row = "\n## What works with which tool\n| tool | what | shown by |\n|---|---|---|\n| A | all | {} |\n"
-    for named in ("", "`tests/test_docs_of_loggers.py::test_gone`", "`tests/gone.py::test_gone`"):
+    for named in ("", "`tests/documentation/test_table_of_loggers.py::test_gone`", "`tests/gone.py::test_gone`"):
         assert len(missing(row.format(named))) == 1
