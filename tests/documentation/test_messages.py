@@ -11,7 +11,7 @@ from documentation.pages import text_of
 FEWEST = 7  # letters of a piece that tells a message from others
 HANDED_ON = {  # files with a message that has no such piece, and where its text is made
     "catalog/select.py": "storage/paths.py, and notes of the same file",
-    "catalog/table.py": "_nothing_to_plot",
+    "catalog/curves.py": "_nothing_to_plot",
     "lightning_internals/checkpoint_io.py": "_cannot_load",
     "saving/callback.py": "what promotion.py found",
     "saving/due.py": "policy/auto_interval.py",
