@@ -68,6 +68,7 @@ setup(
         "fast": fast,
         "docs": docs,
         "examples": examples,
+        "browser": ["playwright>=1.50"],  # tests of pages, with a Chromium of the system
         "test": test,
         "dev": [*test, *examples, *docs, "ruff==0.17.6", "mypy==2.4.1"],
     },
