@@ -222,7 +222,7 @@ def test_what_is_no_path_is_refused(wrong):
 
 
 def test_every_finding_is_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "doctor.md").read_text(encoding="utf-8")
     sources = [directory_report, leftovers, mounts, probes, remote_probes]
     quoted = "|".join(
         (r'Finding\(\s*"([^"]+)"', r'what(?:, \w+)? = "([^"]+)"', r'_finding\("([^"]+)"', r'Probe\(\s*"([^"]+)"')
