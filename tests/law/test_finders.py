@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from nets import QUIET, Net, PlainNet, files, loader, trainer
 from torch.utils.data import DataLoader
 
-from checkpointable import CheckpointingMixin, Checkpoints, ResumeError, latest
+from checkpointable import CheckpointableWarning, CheckpointingMixin, Checkpoints, ResumeError, latest
 from checkpointable.catalog.info import read_info
 from checkpointable.lightning_internals import finders
 from checkpointable.saving import run_state

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+from dataclasses import replace
 
+import fsspec
 import pytest
 import torch
 from catalog.conftest import metadata
@@ -13,10 +16,12 @@ from checkpointable import CheckpointFileError
 from checkpointable.catalog.history import read_history
 from checkpointable.catalog.info import read_info
 from checkpointable.policy.as_builtin import as_builtin
+from checkpointable.policy.bounded_history import MOST_BYTES
 from checkpointable.policy.history import History, Point
 from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.policy.position import Position
 from checkpointable.storage.format import archive, checkpoint, verify, zip_directory
+from checkpointable.storage.ranges import RangeReader
 from checkpointable.storage.staging.snapshot import Snapshot
 
 POINT = Point(position=Position(1, 2, 3, 4), metrics={"val_loss": float("inf")}, ended="validation")
@@ -106,3 +111,23 @@ def test_damaged_history_is_found_by_verify_and_refused_when_it_is_read(file, wh
 def test_history_that_means_nothing_is_refused_with_the_reason(tmp_path, text, expected):
     with pytest.raises(CheckpointFileError, match=expected):
         read_history(write(tmp_path / "a.ckpt", text))
+
+
+def test_metadata_of_a_remote_file_is_read_at_once_also_beside_the_longest_history(tmp_path):
+    class Counted(RangeReader):
+        requests = 0
+
+        def _load(self):
+            Counted.requests += 1
+            super()._load()
+
+    long = archive.encode(as_builtin(replace(HISTORY, points=(POINT,) * 420))).decode()
+    assert MOST_BYTES * 3 / 4 < len(long) <= MOST_BYTES
+    ours = {"metadata": metadata(kind="best"), HISTORY_KEY: long}
+    content = b"".join(Snapshot.of({"weight": torch.zeros(1 << 20), KEY: ours}).pieces())
+    url = "memory://history_member/a.ckpt"
+    fsspec.filesystem("memory").pipe("/history_member/a.ckpt", content)
+    with io.BufferedReader(Counted(url)) as file:
+        assert archive.read_metadata_in(file, url)["kind"] == "best"
+    assert Counted.requests == 1
+    assert len(read_history(url).points) == 420
