@@ -56,6 +56,12 @@ class CSVLog(DirectoryLog):
         if isinstance(writer, _CountingWriter):
             writer.before_epoch(saved.rows, trainer)
 
+    def leave(self, trainer: Trainer) -> None:
+        """Append to all that is there."""
+        writer = self.logger.experiment
+        if isinstance(writer, _CountingWriter):
+            writer.before_epoch(None, trainer)
+
 
 class Rows:
     """The text of a file, in lines, and where its header and each of its rows end. A torn last row is none."""
@@ -87,7 +93,7 @@ class _CountingWriter(Mixin, ExperimentWriter):
     _stay: int | None = None  # so many, once a batch is trained
     _trainer: Callable[[], Trainer | None] = type(None)  # called as a dead reference is, it gives None
     _trained: int | None = None  # batches, before the first epoch
-    _has_begun = False
+    _may_end = False  # where no session hears of the trainer any more
 
     def count(self) -> None:
         """Count the rows that are logged so far."""
@@ -100,12 +106,12 @@ class _CountingWriter(Mixin, ExperimentWriter):
         found = self._read()
         self._stay = len(found.ends) if rows is None else min(rows, len(found.ends))
         self.metrics_keys, self.rows = found.header, self._stay + len(self.metrics)
-        self._trainer, self._trained, self._has_begun = ref(trainer), None, False
+        self._trainer, self._trained, self._may_end = ref(trainer), None, loops.is_observed(trainer)
 
     def before_epoch(self, rows: int | None, trainer: Trainer) -> None:
         """Before the first epoch of the run that goes on, in which so many rows stay."""
         self.go_on(rows, trainer)
-        self._trained, self._has_begun = _batches(trainer), True
+        self._trained = _batches(trainer)
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics_dict, step)
@@ -122,21 +128,18 @@ class _CountingWriter(Mixin, ExperimentWriter):
 
     def _waits(self, trainer: Trainer) -> bool:
         """Whether no batch is trained yet, and one may be."""
-        observed, had_begun = loops.is_observed(trainer), self._has_begun
-        self._has_begun |= observed
-        may_train = observed or not had_begun
-        return may_train and (self._trained is None or _batches(trainer) == self._trained)
+        has_ended = self._may_end and not loops.is_observed(trainer)
+        return not has_ended and (self._trained is None or _batches(trainer) == self._trained)
 
     def _begin(self, stay: int, *, cuts: bool) -> None:
         """Cut the file, and put what is cut beside it; not in a fit that failed before it had trained a batch."""
-        self._stay = None
         kept, cut = self._read().cut(stay)
-        if not cuts:
-            self.count()
-        elif cut:
+        if cuts and cut:
             names = (f"{self.metrics_file_path}.cut-{number}" for number in itertools.count(1))
             self._write(next(name for name in names if not self._fs.exists(name)), cut)
             self._write(self.metrics_file_path, kept)
+        self._stay = None
+        self.count()
 
     def _read(self) -> Rows:
         if not self._fs.isfile(self.metrics_file_path):

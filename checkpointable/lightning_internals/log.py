@@ -55,6 +55,9 @@ class Log:
     def before_epoch(self, saved: LogState, trainer: Trainer, step: int) -> None:
         """Before the first epoch of a run that goes on in the ``saved`` log: it will log from this step on."""
 
+    def leave(self, trainer: Trainer) -> None:
+        """The same, where another checkpoint was read than was foreseen, which knows nothing of this log."""
+
     @property
     def where(self) -> str:
         """Where it logs, in words."""

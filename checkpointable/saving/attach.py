@@ -42,7 +42,6 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     if attached is None or attached.session is not session or not internals.has_trained_before(trainer):
         session.begin()
         session.progress.initial_modes = module_state.capture_modes(trainer.lightning_module)
-    session.logs.prepare(trainer, session.options)
     session.progress.is_consistent = False  # also after an earlier fit
     session.resumes_after = session.end = None
     session.validation.over()
@@ -51,6 +50,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
     session.due.take()
     connector.load_with(trainer, partial(agreement.load, session.options))
     loops.observe(trainer, session)
+    session.logs.prepare(trainer, session.options)
     finders.observe(trainer)
     averaging.prepare_for_end(trainer)
     sources.observe(trainer)

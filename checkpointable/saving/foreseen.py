@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from checkpointable.catalog.info import FileMetadata, metadata_of
+from checkpointable.catalog.info import CheckpointInfo, FileMetadata, metadata_of
 from checkpointable.catalog.scan import Found, Unreadable, in_order, infos, inspect, scan
 from checkpointable.catalog.select import newest
 from checkpointable.lightning_internals import connector, slurm
@@ -31,7 +31,16 @@ class Foreseen:
 
 
 def find(trainer: Trainer, options: Options) -> Foreseen | None:
-    """The checkpoint that will be resumed; ``None`` if there is none, or not one of this library."""
+    """The checkpoint that will be resumed; ``None`` if there is none, not one of this library, or it cannot be read."""
+    try:
+        info = _info(trainer, options)
+        metadata = None if info is None or info.weights_only else metadata_of(info.path)
+    except OSError:  # the fit itself reads it next, and says what is wrong
+        return None
+    return None if info is None or metadata is None else Foreseen(info.path, metadata)
+
+
+def _info(trainer: Trainer, options: Options) -> CheckpointInfo | None:
     given = connector.given_path(trainer)
     if given is None or slurm.is_own_save(trainer, given):
         given = auto_resume.foresee(options, trainer) or given
@@ -39,16 +48,10 @@ def find(trainer: Trainer, options: Options) -> Foreseen | None:
         return None
     path = normalize_path(given)
     path = path if is_remote(path) else os.path.realpath(path)
-    try:
-        found = inspect(path)
-        if isinstance(found, Unreadable):  # the newest intact one there is read in its place
-            found = newest(scan(parent(path))).info
-    except FileNotFoundError:
-        return None
-    if found is None or found.weights_only:
-        return None
-    metadata = metadata_of(found.path)
-    return None if metadata is None else Foreseen(found.path, metadata)
+    found = inspect(path)
+    if isinstance(found, Unreadable):  # the newest intact one there is read in its place
+        return newest(scan(parent(path))).info
+    return found
 
 
 def is_newest(file: Foreseen, options: Options) -> bool:

@@ -77,8 +77,10 @@ class Logs:
         """Before the hooks of the first epoch: cut the logs to what was logged when the checkpoint was made."""
         going_on, self._going_on = self._going_on, []
         rows = {(it.logger, it.place, it.id): it.rows for it in self.resumed}
-        for log, saved in going_on:
+        step = logged.next_step(trainer) + validates_first  # that of the validation is logged already
+        for log, saved in going_on if trainer.is_global_zero else []:
             key = (saved.logger, saved.place, saved.id)
             if key in rows:
-                step = logged.next_step(trainer) + validates_first
                 log.before_epoch(replace(saved, rows=rows[key]), trainer, step)
+            else:
+                log.leave(trainer)

@@ -15,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from checkpointable import CheckpointableWarning, latest
 from checkpointable.catalog.info import metadata_of
+from checkpointable.lightning_internals import csv_log
 from checkpointable.saving import foreseen
+from checkpointable.storage import commit
 
 
 def fit(root, logger=None, ckpt_path=None, epochs=1, **options):
@@ -233,3 +235,58 @@ def test_users_own_options_of_tensorboard_stay(tmp_path):
     shown = EventAccumulator(str(directory(tmp_path)))
     shown.Reload()
     assert [point.step for point in shown.Scalars("train_loss_step")] == [0, 1, 4, 5, 6, 7], "from step 2, as they say"
+
+
+def test_log_is_not_cut_where_another_run_is_resumed_than_was_foreseen(tmp_path, monkeypatch):
+    fit(tmp_path)
+    fit(tmp_path / "other", dirpath=tmp_path / "files")
+    wrong = directory(tmp_path) / "checkpoints/epoch_0_batch_2.ckpt"
+    monkeypatch.setattr(foreseen, "find", lambda *_: foreseen.Foreseen(str(wrong), metadata_of(wrong)))
+    monkeypatch.setattr(foreseen, "is_newest", lambda *_: True)
+    fit(tmp_path, ckpt_path=latest(tmp_path / "files"), epochs=2)
+    assert steps(directory(tmp_path) / "metrics.csv") == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert not list(directory(tmp_path).glob("*.cut-*"))
+
+
+@pytest.mark.parametrize("name", ["gone.ckpt", "notes.txt", "."])
+def test_path_that_is_no_checkpoint_gives_the_error_that_it_gives_without_a_logger(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    errors = []
+    for logger in (False, CSVLogger(tmp_path)):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            fit(tmp_path, logger, ckpt_path=str(tmp_path / name))
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1]
+
+
+def test_rows_that_are_logged_where_nothing_is_left_to_train_are_written(tmp_path):
+    class Ends(Net):
+        def on_fit_end(self):
+            self.logger.log_metrics({"ended": 1.0}, step=4)
+
+    fit(tmp_path)
+    made = trainer(tmp_path, logger=CSVLogger(tmp_path), max_epochs=1)
+    made.fit(Ends(), loader(4), ckpt_path=latest(tmp_path))
+    assert steps(directory(tmp_path) / "metrics.csv") == [0, 1, 2, 3]
+    assert steps(directory(tmp_path) / "metrics.csv", "ended") == [4]
+
+
+def test_log_is_whole_where_the_process_ends_between_keeping_what_is_cut_and_cutting(tmp_path, monkeypatch):
+    first = fit(tmp_path)
+    first.logger.log_metrics({"train_loss_step": 0.5}, step=77)
+    first.logger.save()
+    before = (directory(tmp_path) / "metrics.csv").read_bytes()
+
+    def dies(path, *args, **options):
+        if path.name == "metrics.csv":
+            raise KeyboardInterrupt
+        return commit.commit(path, *args, **options)
+
+    monkeypatch.setattr(csv_log, "commit", dies)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, ckpt_path=latest(tmp_path), epochs=2)
+    monkeypatch.undo()
+    assert (directory(tmp_path) / "metrics.csv").read_bytes().startswith(before)
+    fit(tmp_path, ckpt_path=latest(tmp_path), epochs=2)
+    assert steps(directory(tmp_path) / "metrics.csv") == list(range(8))
+    assert all(77 in steps(path) for path in directory(tmp_path).glob("metrics.csv.cut-*"))
