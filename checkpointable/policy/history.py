@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from checkpointable.policy.position import Position
 
@@ -105,5 +105,4 @@ class History:
     points: tuple[Point, ...] = ()
     saves: tuple[SavedPoint, ...] = ()
     sessions: tuple[SessionRecord, ...] = ()
-    loggers: Mapping[str, str] = field(default_factory=dict)  # the logger's class name -> the id of its run
     format: int = FORMAT

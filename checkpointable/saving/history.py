@@ -42,15 +42,11 @@ class RunHistory:
     """What the files of one fit tell of its run.
 
     Attributes:
-        loggers: The id of each logger's run, by the class name of the logger. Code that takes up such a run sets it,
-            also before ``open``; it is in each file that is saved from then on, and after a resume those of the file
-            are here, where none is set.
         exception: What has ended the fit, if it was an exception or a signal.
         captured_at: When the state for the save in progress was captured, in seconds since the epoch of Unix time.
     """
 
     def __init__(self) -> None:
-        self.loggers: dict[str, str] = {}
         self.exception: BaseException | None = None
         self.captured_at = 0.0
         self._before = History(monitor=None, mode=None)  # all but the present session
@@ -70,7 +66,6 @@ class RunHistory:
         elif self._present is not None:
             self._before = replace(self._before, sessions=(*self._before.sessions, self._present))
         self._before = replace(self._before, monitor=options.monitor, mode=options.mode)
-        self.loggers = {**self._before.loggers, **self.loggers}
         self.exception, self._repository = None, repository.of_script()
         now = time.time()
         self._present = SessionRecord(
@@ -120,7 +115,7 @@ class RunHistory:
             return None
         ended = "Ctrl-C" if interrupted and self.exception is None else self._how_it_ends(trainer)
         self._present = present = self._described(position, restorer, confirmation, ended)
-        whole = replace(self._before, sessions=(*self._before.sessions, present), loggers=dict(self.loggers))
+        whole = replace(self._before, sessions=(*self._before.sessions, present))
         header = as_builtin(replace(whole, points=(), saves=(), sessions=()))
         begin = _text({name: value for name, value in header.items() if name not in _LISTS})[:-1]
         room = MOST_BYTES - len(begin) - _OF_LISTS

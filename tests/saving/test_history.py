@@ -325,22 +325,6 @@ def test_run_resumes_from_a_file_whose_history_cannot_be_read_with_a_warning(tmp
     assert points(newest(tmp_path)) == [12]
 
 
-def test_ids_of_loggers_are_kept_and_those_that_are_set_before_the_start_win(tmp_path):
-    class Named(Net):
-        def __init__(self, ids, **options):
-            super().__init__(**options)
-            self.ids = ids
-
-        def configure_callbacks(self):
-            found = super().configure_callbacks()
-            self._checkpointing.history.loggers.update(self.ids)
-            return found
-
-    fit(tmp_path, Named({"WandbLogger": "a", "MLFlowLogger": "b"}, dirpath=tmp_path))
-    fit(tmp_path, Named({"WandbLogger": "c"}, dirpath=tmp_path), epochs=3, ckpt_path=latest(tmp_path))
-    assert newest(tmp_path).loggers == {"WandbLogger": "c", "MLFlowLogger": "b"}
-
-
 def test_module_in_training_can_be_copied_and_pickled(tmp_path):
     class Copying(Net):
         def on_train_batch_end(self, outputs, batch, batch_idx):
