@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import os
 
 import lightning as L
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from nets import load, loader, trainer
 from slurm_job import Recorded, Sending, commands, fit, start_job, start_process
@@ -155,3 +157,14 @@ def test_note_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "root").write_text("a file in the way")
     with pytest.warns(CheckpointableWarning, match="it starts a new run unless fit gets a ckpt_path"):
         fit(tmp_path / "root" / "below", Recorded(dirpath=tmp_path / "run"), max_epochs=1)
+
+
+def test_job_that_is_started_again_goes_on_in_the_log_of_its_run(tmp_path, monkeypatch):
+    logged = {"log_every_n_steps": 1, "max_epochs": 2}
+    with pytest.raises(RuntimeError, match="the machine fails"):
+        fit(tmp_path, Recorded(save_interval=2), Failing(), logger=CSVLogger(tmp_path), **logged)
+    start_process(monkeypatch, restarts=1)
+    fit(tmp_path, Recorded(save_interval=2), logger=CSVLogger(tmp_path), **logged)
+    with open(tmp_path / "lightning_logs/version_0/metrics.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["train_loss_step"]] == list(range(12))
+    assert [it.name for it in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
