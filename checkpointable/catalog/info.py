@@ -230,10 +230,10 @@ class CheckpointInfo(_Facts):
 
 def size_in_words(size_bytes: int) -> str:
     """``"208 kB"``: three digits, in units of 1,000."""
-    size, units = float(size_bytes), ["B", "kB", "MB", "GB"]
-    while size >= 1000 and len(units) > 1:
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:  # from there on, three digits would be 1e+03
         size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
+    return f"{size:.3g} {units[0]}" if size < 999.5 else f"{size:,.0f} {units[0]}"
 
 
 def read_info(path: str | os.PathLike[str], *, size: int | None = None) -> CheckpointInfo:

@@ -9,7 +9,7 @@ import torch
 from catalog.conftest import Make
 
 from checkpointable import CheckpointFileError
-from checkpointable.catalog.info import CheckpointInfo, read_info
+from checkpointable.catalog.info import CheckpointInfo, read_info, size_in_words
 from checkpointable.catalog.scan import Unreadable, inspect, scan
 from checkpointable.storage.format import verify
 
@@ -66,3 +66,11 @@ def test_scan_any_truncation_of_a_file_is_damage_and_never_raises(make: Make) ->
         path.write_bytes(data[:length])
         unreadable = [lost.path for lost in scan(path).unreadable]
         assert unreadable == [str(path)] or verify.problem(path), "cut inside the seal: found when it is verified"
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (208_400, "208 kB"), (999_600, "1 MB"), (5.25e12, "5.25 TB")],
+)
+def test_size_in_words_has_three_digits_at_most_and_the_next_unit_in_time(size_bytes: float, text: str) -> None:
+    assert size_in_words(int(size_bytes)) == text
