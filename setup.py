@@ -24,6 +24,8 @@ test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, an
 test += ["tensorboard>=2.17"]  # reads what its logger has written
 test += ["optuna>=4"]  # trials that are pruned
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
+cli = ["rich>=13.7"]  # colour; the command works without
+test += cli
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6", "optuna>=4"]
 
@@ -61,12 +63,14 @@ setup(
     # lightning: 2.6.2 and 2.6.3 carried malware, and below 2.6.6 a checkpoint can execute code when it is loaded
     # (GHSA-qqmf-gpg7-g8gw). The safe points depend on private loops, so each new minor version has to be tested first.
     install_requires=["lightning>=2.6.6,<2.7", "torch>=2.6", "torchmetrics>=1.4"],
+    entry_points={"console_scripts": ["checkpointable = checkpointable.cli.main:main"]},
     extras_require={
         "pytorch_lightning": [second_tree],
         "remote": ["s3fs>=2024.10", "gcsfs>=2024.10"],
         "plot": ["matplotlib>=3.8"],
         "fast": fast,
         "docs": docs,
+        "cli": cli,
         "examples": examples,
         "browser": ["playwright>=1.50"],  # tests of pages, with a Chromium of the system
         "test": test,

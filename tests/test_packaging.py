@@ -122,7 +122,9 @@ def test_package_imports_only_what_is_required_or_brought_by_it_or_an_extra():
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             found |= {module.partition(".")[0] for module in modules}
     ours = {"lightning", "torch", "torchmetrics", "checkpointable", *BROUGHT}
-    assert found - ours - set(sys.stdlib_module_names) == {"isal", "matplotlib", "mlflow", "pytorch_lightning"}
+    assert found - ours - set(sys.stdlib_module_names) == {
+        *("isal", "matplotlib", "mlflow", "pytorch_lightning", "rich")
+    }
 
 
 def test_description_has_no_link_that_leads_nowhere_outside_of_the_repository(metadata):

@@ -31,8 +31,10 @@ STEPS = {
     "resume": 4,
     "saving": 5,
     "module": 6,
+    "cli": 6,
     "pl": 7,  # the door for pytorch_lightning
     "": 7,  # the package's own __init__.py
+    "__main__": 7,  # python -m checkpointable
 }
 
 # Private names of others than Lightning, with their owners.
@@ -185,6 +187,12 @@ def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
         yield from _run_at_import(child)
 
 
+def test_command_imports_from_the_catalog_and_below_alone():
+    ours = {module: source for module, source in SOURCES.items() if room(module) == "cli"}
+    rooms = {room(other) for source in ours.values() for other in imports(source, SOURCES)}
+    assert rooms <= {"_errors", "_version", "policy", "storage", "catalog", "cli"}
+
+
 def test_every_room_imports_only_from_rooms_below_it():
     assert upward(SOURCES) == []
 
@@ -226,9 +234,11 @@ def test_circle_of_three_modules_and_one_for_types_is_found():
 
 
 def test_nothing_lies_at_the_top_of_the_package_but_its_doors_errors_and_version():
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "pl.py", "_errors.py", "_version.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} == {
+        *("__init__.py", "__main__.py", "pl.py", "_errors.py", "_version.py")
+    }
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert rooms == STEPS.keys() - {"", "pl", "_errors", "_version"}
+    assert rooms == STEPS.keys() - {"", "__main__", "pl", "_errors", "_version"}
 
 
 def test_no_private_name_of_lightning_is_used_outside_its_room():

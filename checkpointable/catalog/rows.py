@@ -61,7 +61,7 @@ def rows_of(
     rows = [
         (
             marks.get(info.path, ""),
-            _kind(info),
+            kind_in_words(info),
             str(info.epoch),
             str(info.batch),
             str(info.step),
@@ -95,7 +95,8 @@ def marks_of(infos: Sequence[CheckpointInfo], damaged: Container[str] = ()) -> d
     return marks
 
 
-def _kind(info: CheckpointInfo) -> str:
+def kind_in_words(info: CheckpointInfo) -> str:
+    """Why a checkpoint was saved, and what it lacks."""
     held = {
         "averaged": info.weights == "averaged",
         "weights only": info.weights_only,

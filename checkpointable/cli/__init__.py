@@ -1,0 +1,1 @@
+"""The command ``checkpointable``: what the reading side knows, from a shell."""

@@ -1,0 +1,79 @@
+"""Numbers, times and names as people read them, and as wide as they may be."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+
+from checkpointable.catalog.info import CheckpointInfo, size_in_words
+from checkpointable.catalog.rows import kind_in_words
+
+size, kind = size_in_words, kind_in_words
+
+
+def duration(seconds: float) -> str:
+    """``"1 h 05 min"``: two units at most."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = whole // 60, whole // 3600
+    if hours < 1:
+        return f"{minutes} min {whole % 60:02d} s"
+    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def moment(seconds: float) -> str:
+    """A time since the epoch of Unix time, as the clock of this machine shows it."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(seconds: float) -> str:
+    """The same, without the day if that is today."""
+    then = datetime.fromtimestamp(seconds)
+    return then.strftime("%H:%M:%S") if then.date() == datetime.now().date() else moment(seconds)
+
+
+def number(value: float) -> str:
+    """Four digits."""
+    return f"{value:.4g}"
+
+
+def score(info: CheckpointInfo) -> str:
+    """``"val_loss=0.25"``, or nothing for a file that was not saved as one of the best."""
+    return "" if info.score is None else f"{info.monitor}={number(info.score)}"
+
+
+def counted(count: int, what: str) -> str:
+    """``"1 file"``, ``"2 files"``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(_cells_of(it) for it in text)
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, width: int, mark: str, *, middle: bool = False) -> str:
+    """A text of at most so many columns; ``mark`` stands for what was cut off its end, or its middle."""
+    if cells(text) <= width:
+        return text
+    room = width - len(mark)
+    if room <= 0:
+        return mark[:width]
+    tail = _first(text[::-1], room // 2)[::-1] if middle else ""
+    return f"{_first(text, room - cells(tail))}{mark}{tail}"
+
+
+def _first(text: str, width: int) -> str:
+    taken = 0
+    for at, character in enumerate(text):
+        taken += _cells_of(character)
+        if taken > width:
+            return text[:at]
+    return text
