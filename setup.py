@@ -24,8 +24,9 @@ test += ["moto[server]>=5", "s3fs>=2024.10"]  # an S3 server on this machine, an
 test += ["tensorboard>=2.17"]  # reads what its logger has written
 test += ["optuna>=4"]  # trials that are pruned
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
+export = ["safetensors>=0.5"]
 cli = ["rich>=13.7"]  # colour; the command works without
-test += cli
+test += [*export, *cli]
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6", "optuna>=4"]
 
@@ -70,6 +71,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "fast": fast,
         "docs": docs,
+        "export": export,
         "cli": cli,
         "examples": examples,
         "browser": ["playwright>=1.50"],  # tests of pages, with a Chromium of the system

@@ -123,7 +123,7 @@ def test_package_imports_only_what_is_required_or_brought_by_it_or_an_extra():
             found |= {module.partition(".")[0] for module in modules}
     ours = {"lightning", "torch", "torchmetrics", "checkpointable", *BROUGHT}
     assert found - ours - set(sys.stdlib_module_names) == {
-        *("isal", "matplotlib", "mlflow", "pytorch_lightning", "rich")
+        *("isal", "matplotlib", "mlflow", "pytorch_lightning", "rich", "safetensors")
     }
 
 

@@ -55,6 +55,25 @@ def newest(places: Sequence[str]) -> select.Choice:
     return _chosen(choice, found, places)
 
 
+def best_or_newest(places: Sequence[str], *, last: bool) -> select.Choice:
+    """The best intact checkpoint; the newest with ``last``, or where none has a score. A file is itself."""
+    choice, found = select.choose(list(places), _weights if last else _best_or_newest)
+    return _chosen(choice, found, places)
+
+
+def _best_or_newest(found: Found) -> select.Choice:
+    choice = select.best_of(found)
+    return choice if choice.info is not None or choice.skipped else _weights(found)
+
+
+def _weights(found: Found) -> select.Choice:
+    """The newest, also of those that hold weights only."""
+    choice = select.newest(found)
+    if choice.info is None and not any(not info.weights_only for info in found.infos):
+        return select.Choice(info=found.infos[-1] if found.infos else None, skipped={}, notes=choice.notes)
+    return choice
+
+
 def _chosen(choice: select.Choice, found: Found, places: Sequence[str]) -> select.Choice:
     choice.warn(stacklevel=4)
     if choice.info is None and not choice.skipped:

@@ -74,6 +74,38 @@ def _ls(command: Command) -> None:
     command.add("--paths", action="store_true", help="print paths alone, one a line, never cut")
 
 
+def _diff(command: Command) -> None:
+    command.add("one", metavar="A", help="a checkpoint, or a directory: then its newest one")
+    command.add("other", metavar="B", help="the same")
+    command.add("--all", action="store_true", help="print every difference, and also what only a resume needs")
+
+
+def _export(command: Command) -> None:
+    _run(command)
+    _output(command)
+    _which(command, "the newest one, instead of the best")
+    command.add("--prefix", metavar="P", default="", help="take the weights whose names begin with P, and take P off")
+
+
+def _average(command: Command) -> None:
+    _run(command)
+    _output(command)
+    command.add("-k", "--best", metavar="K", type=_positive, default=3, help="how many of the best (3)")
+    command.add("--monitor", metavar="NAME", help="what they are the best by; by default as the newest file says")
+    command.add("--prefix", metavar="P", default="", help="take the weights whose names begin with P, and take P off")
+
+
+def _output(command: Command) -> None:
+    command.add(
+        "-o", "--output", metavar="FILE", required=True, help="a file to write: *.safetensors, or *.pt for torch.load"
+    )
+    command.add("--force", action="store_true", help="write over a file that is there")
+
+
+def _which(command: Command, of_last: str) -> None:
+    command.add("--last", action="store_true", help=f"of a directory, {of_last}")
+
+
 def _prune(command: Command) -> None:
     _run(command)
     command.add("--keep-last", metavar="N", type=int, default=1, help="newest to keep of each run (1); -1 for all")
@@ -108,6 +140,12 @@ def _completion(command: Command) -> None:
     command.add("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     if not 0.01 <= float(text) < 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and a day")
@@ -118,6 +156,9 @@ _COMMANDS: dict[str, tuple[str, Callable[[Command], None]]] = {
     "show": ("show a run on one screen, and what to type next", _show),
     "ls": ("list checkpoints, newest last", _ls),
     "verify": ("read every byte of checkpoints, and say which are damaged", _run),
+    "diff": ("say how two checkpoints differ", _diff),
+    "export": ("write the weights alone, to be loaded without this library", _export),
+    "average": ("write the mean of the weights of the best checkpoints", _average),
     "prune": ("delete outdated checkpoints", _prune),
     "report": ("write one HTML page about runs", _report),
     "doctor": ("say whether a directory can be relied on", _doctor),

@@ -23,6 +23,8 @@ ON_A_RUN = {
     "prune": [],
     "resume": ["--dry-run"],
     "watch": ["--once"],
+    "export": ["-o", "out.pt"],
+    "average": ["-o", "out.pt"],
 }
 
 
@@ -105,6 +107,8 @@ def test_name_of_a_file_that_is_no_text_is_still_json():
         (["frob"], "invalid choice: 'frob'"),
         ([], "the following arguments are required: COMMAND"),
         (["ls"], "the following arguments are required: RUN"),
+        (["export", "a"], "the following arguments are required: -o"),
+        (["average", "a", "-o", "b.pt", "-k", "0"], "0 is not at least 1"),
         (["watch", "a", "--interval", "0"], "0 is not between 0.01 and a day"),
         (["completion", "tcsh"], "invalid choice: 'tcsh'"),
     ],

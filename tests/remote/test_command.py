@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from catalog.conftest import flip_a_bit
 from cli import made
 from remote.conftest import names, put
@@ -46,6 +47,16 @@ def test_outdated_remote_file_is_deleted_when_told_to(run, capsys):
     assert "epoch_1.ckpt" in names(run)
     assert main(["prune", run, "--yes"]) == 0
     assert names(run) == ["best_val_loss_epoch_4.ckpt", "epoch_6_batch_0.ckpt"]
+
+
+def test_weights_of_a_remote_checkpoint_are_exported(run, tmp_path):
+    target = str(tmp_path / "weights.pt")
+    assert main(["export", run, "-o", target]) == 0
+    assert torch.equal(torch.load(target, weights_only=True)["weight"], made.WEIGHTS["state_dict"]["weight"])
+
+
+def test_remote_checkpoint_differs_in_nothing_from_the_local_one(run, tmp_path, capsys):
+    assert main(["diff", run, str(tmp_path / "a")]) == 0
 
 
 def test_store_that_does_not_answer_is_2(wire, s3, capsys):
