@@ -95,6 +95,12 @@ def test_sdist_without_the_manifest_lacks_files(tmp_path):
     assert {"CHANGELOG.md", "constraints.txt", "examples/with_checkpointable.py", "docs/arguments.md"}.isdisjoint(found)
 
 
+def test_wheel_brings_the_command(wheel):
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith("/entry_points.txt"))
+        assert "checkpointable = checkpointable.cli.main:main" in opened.read(name).decode().splitlines()
+
+
 def test_wheel_has_the_whole_package_and_nothing_else(wheel):
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "checkpointable").rglob("*.py")}
     with zipfile.ZipFile(wheel) as opened:

@@ -11,7 +11,9 @@ from dataclasses import replace
 import pytest
 from catalog.conftest import DAMAGE
 from cli import made
+from nets import Net, loader, trainer
 
+from checkpointable import latest
 from checkpointable.catalog.traces import Label
 from checkpointable.policy.position import Position
 from checkpointable.storage.ring_file import RingFile
@@ -37,6 +39,23 @@ def test_killed_run_is_shown_with_its_curve_sessions_files_and_the_next_line(com
     assert any(line.startswith("  last  intact") and "epoch_6_batch_0.ckpt" in line for line in lines)
     assert "a resume from the last one is: exact" in lines
     assert "next: python train.py --width 8" in lines
+
+
+def test_real_run_of_which_few_files_are_left_is_shown_whole(command, tmp_path):
+    def fit(epochs: int) -> None:
+        net = Net(dirpath=tmp_path / "a", save_interval=4)
+        trainer(tmp_path, max_epochs=epochs).fit(net, loader(), loader(seed=1), ckpt_path=latest(tmp_path / "a"))
+
+    fit(2)
+    fit(5)
+    run = command("show", "a", "--json").json["run"]
+    assert [point["batches"] for point in run["curve"]] == [10, 20, 30, 40, 50]
+    assert [(it["number"], it["ends"]["batches"], it["ended"]) for it in run["sessions"]] == [
+        *((1, 20, "finished"), (2, 50, "finished"))
+    ]
+    assert run["checkpoints"] < 5
+    assert run["best_value"] == run["best"]["score"]
+    assert command("show", "a").out.splitlines()[0] == f"run {run['run_id']}: finished"
 
 
 def test_answer_has_the_whole_curve_and_the_sessions(command, tmp_path):

@@ -7,10 +7,13 @@ import sys
 
 import pytest
 import torch
-from catalog.conftest import DAMAGE
+from catalog.conftest import DAMAGE, metadata
 from cli import made
+from torch.distributed import checkpoint as dcp
 
 from checkpointable.cli import written
+from checkpointable.storage import direct
+from checkpointable.storage.format import shards
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -166,6 +169,22 @@ def test_remote_checkpoint_is_exported(command, tmp_path, at_url):
     made.write(tmp_path / "run/a.ckpt", contents=of(tied()), score=1.0)
     assert command("export", at_url(tmp_path / "run"), "-o", "a.pt").code == 0
     assert torch.load("a.pt", weights_only=True)["net.head.weight"].tolist() == tied()["net.head.weight"].tolist()
+
+
+def test_weights_in_shards_are_exported_and_not_compared(command, tmp_path):
+    folder = tmp_path / "a.ckpt"
+    with pytest.warns(UserWarning, match="single process"):
+        dcp.save(of(tied()), storage_writer=dcp.FileSystemWriter(folder), no_dist=True)
+    torch.save({}, folder / shards.REST)
+    shards.mark(folder, metadata(), {}, direct.open_file)
+    assert command("export", "a.ckpt", "-o", "a.pt").code == 0
+    loaded = torch.load("a.pt", weights_only=True)
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
+        name: tensor.tolist() for name, tensor in tied().items()
+    }
+    done = command("diff", "a.ckpt", "a.ckpt")
+    assert done.code == 1
+    assert "Make one file of it, and pass that: checkpointable.to_single_file('a.ckpt')" in done.err
 
 
 def test_sparse_weights_go_into_a_plain_file_alone(command, tmp_path):
