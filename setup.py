@@ -26,7 +26,7 @@ test += ["optuna>=4"]  # trials that are pruned
 test += ["mlflow-skinny>=2.17", "sqlalchemy>=2", "alembic>=1.13"]  # MLflow's client, and its own SQLite store
 export = ["safetensors>=0.5"]
 cli = ["rich>=13.7"]  # colour; the command works without
-test += [*export, *cli]
+test += export
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 examples = ["scikit-learn>=1.4", "matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6", "optuna>=4"]
 
