@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -39,8 +40,8 @@ class Checkpoints(Sequence[CheckpointInfo]):
     """
 
     def __init__(self, path: Paths) -> None:
-        places = normalize_paths(path)
-        self._path, self._whole = ", ".join(places), scan(places)
+        self._places = normalize_paths(path)
+        self._path, self._whole = ", ".join(self._places), scan(self._places)
         self._infos = self._whole.infos
         self._conditions: tuple[str, ...] = ()
         self._damaged: dict[str, str] = {}  # what ``verify`` has found
@@ -170,6 +171,24 @@ class Checkpoints(Sequence[CheckpointInfo]):
             MonitorError: If no run has measured that metric. The message names what was measured.
         """
         return plot.as_plot(self._in_order(), metric)
+
+    def report(self, target: str | os.PathLike[str], *, verify: bool | None = None) -> None:
+        """Write one HTML file that shows the runs at the whole path to others; it loads nothing.
+
+        Args:
+            target: A local path that ends in ``.html``. A page of that name is replaced.
+            verify: Whether all bytes of all files are read to find damage; ``None``: if the files are local, and have
+                2 GiB or less in all. The page says what was done.
+
+        Raises:
+            PolicyError: If the target is a URL, a directory, or does not end in ``.html`` or ``.htm``.
+            CheckpointFileError: If there is no checkpoint at the path.
+            OSError: If the directory cannot be listed, or the page cannot be written.
+            RemoteError: If a remote file system does not answer.
+        """
+        from checkpointable.catalog.report import write_report
+
+        write_report(self._places, target, verify=verify)
 
     def __repr__(self) -> str:
         shown = table.as_text(self, self._path, **self._marked()) if self else self._none()

@@ -16,7 +16,7 @@ from catalog.conftest import Make, fill_with_text, flip_a_bit, metadata, truncat
 from catalog.report.pages import Page, reaching_out, read
 from catalog.report.stories import NOT_EXACT, Story, content_of, with_kills_and_branches
 
-from checkpointable import CheckpointFileError, PolicyError
+from checkpointable import CheckpointFileError, Checkpoints, PolicyError
 from checkpointable.catalog.report import markup, write_report
 from checkpointable.catalog.report.curve import Measured
 from checkpointable.catalog.report.sparkline import sparkline
@@ -373,3 +373,12 @@ def test_report_of_a_url_is_not_checked_unless_asked_for(tmp_path: Path) -> None
     assert "Not checked: the files are remote" in (tmp_path / "a.html").read_text()
     assert "Checked: all bytes of the file were read" in (tmp_path / "b.html").read_text()
     assert ">a.ckpt<" in (tmp_path / "a.html").read_text()
+
+
+def test_report_of_listed_checkpoints_is_that_of_their_whole_path(tmp_path: Path) -> None:
+    story = Story(tmp_path / "run")
+    story.session(3)
+    Checkpoints(tmp_path / "run")[:1].report(tmp_path / "run.html", verify=False)
+    page = read(tmp_path / "run.html")
+    assert lacking(page, [file.path.name for file in story.files]) == []
+    assert len(story.files) > 1
