@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from checkpointable._errors import CheckpointableWarning
-from checkpointable.lightning_internals import averaging, connector, finders, loops, model_parallel, sources
+from checkpointable.lightning_internals import (
+    averaging,
+    connector,
+    finders,
+    loops,
+    model_parallel,
+    progress_bars,
+    sources,
+)
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
@@ -62,6 +70,7 @@ def attach(trainer: Trainer, session: Session, *, by_callback: bool = False) -> 
         trainer_callbacks.detach(trainer, attached)
     ours = combined(CheckpointingCallback, find(trainer, "ModelCheckpoint"))
     trainer_callbacks.attach(trainer, ours(session, replaced), first_checkpoint=True)
+    progress_bars.observe(trainer, session.saver)
 
 
 def _may_save(trainer: Trainer, session: Session, *, by_callback: bool) -> bool:

@@ -47,13 +47,14 @@ _CHANGED = (
 class Saver:
     """Saves, keeps and deletes the files of one fit.
 
-    Only the training thread calls its methods. The background thread sets ``_on_disk``, and ``_only_steps_change``
-    when it finds a torn copy; it sets nothing else.
+    Only the training thread calls its methods. The background thread sets ``_on_disk`` and ``durable_at``, and
+    ``_only_steps_change`` when it finds a torn copy; it sets nothing else.
 
     Attributes:
         kept: The files that the run keeps, the same on all ranks.
         outrun: The file resumed from, once its position has got a validation that the file had not seen; or ``None``.
         blocked_seconds: How long training has waited for the last save so far.
+        durable_at: When the newest file became durable, by ``time.monotonic``; ``None`` before the first.
         size_bytes: Of that save's file, on rank 0; ``None`` if it is not known.
     """
 
@@ -63,6 +64,7 @@ class Saver:
         self.outrun: str | None = None
         self.kept = self._on_disk = KeptFiles(retention=options.retention)
         self.blocked_seconds = 0.0
+        self.durable_at: float | None = None
         self.size_bytes: int | None = None
         self._writer: Writer[SaveResult | None] = Writer()
         self._buffer = StagingBuffer()
@@ -279,6 +281,8 @@ class Saver:
         return SaveResult(request=task.request, kept=task.kept, messages=[_CHANGED], retry=True)
 
     def _note_durable(self, kept: KeptFiles) -> None:
+        if kept.last_path != self._on_disk.last_path:
+            self.durable_at = time.monotonic()
         self._on_disk = kept
 
     def __getstate__(self) -> dict[str, Any]:
