@@ -11,7 +11,7 @@ from checkpointable.catalog.rows import COLUMNS, NUMBERS, marks_of, rows_of
 from checkpointable.catalog.scan import Unreadable
 
 _DROPPED = ("created", "step", "size")  # in this order, where the width does not suffice
-_LEAST_NAME, _LEAST_CELL = 30, 12
+_LEAST_NAME, _SHORT_NAME, _LEAST_CELL = 30, 20, 12
 _GAP = 2
 _CUT = "..."
 _USUAL_WIDTH = 120
@@ -65,9 +65,10 @@ def _widths(rows: Sequence[tuple[str, ...]], width: int) -> dict[str, int]:
     for name in _DROPPED:
         if _left(widths, width) < min(widths["name"], _LEAST_NAME):
             del widths[name]
-    for name in ("kind", "score"):
-        if _left(widths, width) < min(widths["name"], _LEAST_NAME):
-            widths[name] = min(widths[name], _LEAST_CELL)
+    if _left(widths, width) < min(widths["name"], _LEAST_NAME):
+        widths["score"] = min(widths["score"], _LEAST_CELL)
+    lacking = max(min(widths["name"], _SHORT_NAME) - _left(widths, width), 0)
+    widths["kind"] = max(widths["kind"] - lacking, min(widths["kind"], _LEAST_CELL))
     widths["name"] = min(widths["name"], max(_left(widths, width), _LEAST_CELL))
     return widths
 

@@ -260,7 +260,7 @@ class SaveTask:
             try:
                 if self._is_own(path):
                     self.store.remove(path)
-                elif path in self._present and metadata_of(path) is None:
+                elif self.size is not None and path in self._present and metadata_of(path) is None:
                     self.messages.append(f"{path} is outdated, but stays as it is damaged. Delete it by hand.")
             except OSError as error:
                 later.add(path)

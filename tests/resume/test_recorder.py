@@ -25,7 +25,7 @@ def test_resume_trains_the_batches_up_to_the_stop_again_and_is_confirmed(tmp_pat
     assert said() == confirmed(3)
     info = Checkpoints(tmp_path)[-1]
     assert info.confirmation == Confirmation(batches=3, first_difference=None)
-    assert info.to_dict()["confirmation"] == {"batches": 3, "first_difference": None}
+    assert (info.to_dict()["confirmed_batches"], info.to_dict()["first_difference"]) == (3, None)
     assert trace_files(tmp_path) == []
 
 
