@@ -135,6 +135,8 @@ def _check_classes(tree: Tree) -> None:
     """The part that is the same for every trainer of a tree. Done once; an exception is not remembered."""
     for path in IMPORTED:
         load(tree, path.rpartition(".")[2])
+    if "ckpt_path" not in load(tree, "Trainer")._run.__code__.co_varnames:  # see connector.given_path
+        raise _missing(tree, "argument ckpt_path of Trainer._run")
     try:
         examples = _examples(tree)
     except TypeError as error:

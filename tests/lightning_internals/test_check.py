@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+import lightning as L
 import pytest
 from nets import trainer
 
@@ -93,6 +94,12 @@ def test_field_of_logged_values_that_is_not_saved_is_named(tmp_path, monkeypatch
 def test_class_that_takes_other_arguments_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(RESULT, "_Sync", lambda process_group: None)
     assert_refused(trainer(tmp_path), "takes other arguments than checkpointable gives: ")
+
+
+def test_trainer_whose_run_takes_no_path_is_refused(tmp_path, monkeypatch):
+    own = trainer(tmp_path)
+    monkeypatch.setattr(L.Trainer, "_run", lambda self, model: None)
+    assert_refused(own, "has no argument ckpt_path of Trainer._run")
 
 
 def test_thing_of_neither_tree_is_refused():
