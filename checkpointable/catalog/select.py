@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from checkpointable.catalog.unusable import passed_over, why_nothing
 from checkpointable.storage import files
 from checkpointable.storage.format import checkpoint
 from checkpointable.storage.paths import Paths
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # where Lightning looks before it has one
 
 
 def latest(path: Paths) -> str | None:
@@ -162,10 +166,12 @@ def _listed(scored: Iterable[CheckpointInfo]) -> str:
 
 
 def _say(message: str) -> None:
-    """Print a line, once, on rank 0: Lightning is there where a run resumes, and knows its rank."""
-    from lightning_utilities.core.rank_zero import rank_zero_info
-
-    rank_zero_info(f"checkpointable: {message}.")
+    """Print a line, once, on rank 0: as Lightning does if it is imported, which then knows the rank."""
+    line, lightnings = f"checkpointable: {message}.", sys.modules.get("lightning_utilities.core.rank_zero")
+    if lightnings is not None and getattr(lightnings.rank_zero_only, "rank", None) is not None:
+        lightnings.rank_zero_info(line)
+    elif next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0":
+        print(line, file=sys.stderr)
 
 
 def _first_intact(candidates: Iterable[CheckpointInfo], found: Found) -> Choice:
