@@ -52,6 +52,9 @@ class Log:
         """Log on there. Nothing that is in the log is changed before the training begins."""
         raise NotImplementedError
 
+    def watch(self) -> None:
+        """Before the first epoch of any run: note from here on what a later resume needs to know of the log."""
+
     def before_epoch(self, saved: LogState, trainer: Trainer, step: int) -> None:
         """Before the first epoch of a run that goes on in the ``saved`` log: it will log from this step on."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from checkpointable.lightning_internals.csv_log import CSVLog
 from checkpointable.lightning_internals.log import DirectoryLog, Log
 from checkpointable.lightning_internals.mlflow_log import MLFlowLog
 from checkpointable.lightning_internals.names import OF_LOGGERS
-from checkpointable.lightning_internals.tree import find, is_a
+from checkpointable.lightning_internals.tree import Mixin, find, is_a, put_before
 from checkpointable.policy.log_state import LogState
 
 if TYPE_CHECKING:
@@ -26,18 +27,47 @@ class TensorBoardLog(DirectoryLog):
 
     name = "TensorBoardLogger"
 
+    def watch(self) -> None:
+        """Note the steps at which it logs."""
+        writer = getattr(self.logger.experiment, "file_writer", None)
+        if writer is not None:
+            put_before(_CountingWriter, writer)
+
+    def state(self) -> LogState:
+        """Its directory and version, and the highest step so far."""
+        writer = getattr(self.logger.experiment, "file_writer", None)
+        return replace(
+            DirectoryLog.state(self), step=writer.highest_step if isinstance(writer, _CountingWriter) else None
+        )
+
     def before_epoch(self, saved: LogState, trainer: Trainer, step: int) -> None:
         """Write what a ``SummaryWriter`` writes if it is made with a ``purge_step``, unless the user gave one.
 
         At that time the step is not known: another file may be resumed than was given, as that one is damaged.
         """
+        writer = self.logger.experiment
+        if isinstance(writer.file_writer, _CountingWriter):
+            writer.file_writer.highest_step = saved.step
         if self.logger._kwargs.get("purge_step") is not None:
             return
-        writer = self.logger.experiment
+        if saved.step is not None:
+            step = max(step, saved.step + 1)  # user code may count in another way: what it has logged stays
         of_tensorboardx = type(writer).__module__.startswith("tensorboardX")
         events = import_module("tensorboardX.proto.event_pb2" if of_tensorboardx else _EVENTS)
         start = events.SessionLog(status=events.SessionLog.START)
         writer.file_writer.add_event(events.Event(step=step, session_log=start))
+
+
+class _CountingWriter(Mixin):
+    """Put before the writer of event files: knows the highest step that it was given."""
+
+    highest_step: int | None = None
+
+    def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
+        if step is not None:
+            self.highest_step = int(step) if self.highest_step is None else max(self.highest_step, int(step))
+        writer: Any = super()  # a class of TensorBoard's
+        writer.add_event(event, step, walltime)
 
 
 class WandbLog(Log):

@@ -14,9 +14,11 @@ class LogState:
         place: Where it looks for the run: its log directory from the root, the name of the experiment or the project.
         id: What the run is called there: a version, or the id that a service gave it.
         rows: How many rows it had logged; ``None`` where a log cannot be cut after a row.
+        step: The highest step at which it had logged; ``None`` where that is not needed.
     """
 
     logger: str
     place: str
     id: int | str
     rows: int | None = None
+    step: int | None = None

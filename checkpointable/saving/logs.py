@@ -7,7 +7,6 @@ unless the user has chosen the earlier one, and that can be cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -66,8 +65,15 @@ class Logs:
         if opening.intersection(going_on):
             places = ", ".join(log.where for log in going_on if log in opening)
             rank_zero_info(f"checkpointable: logging goes on: {places}.")
-        if opening.difference(going_on):
-            names = ", ".join(log.name for log, _ in found if log in opening and log not in going_on)
+        left = [log for log, _ in found if log in opening and log not in going_on]
+        for log in [log for log in left if log.chosen is not None]:
+            left.remove(log)
+            rank_zero_info(
+                f"checkpointable: {file.path} is not the newest checkpoint of its run, and {log.name} keeps what came"
+                " after it in the run that you chose: its steps are logged again there."
+            )
+        if left:
+            names = ", ".join(log.name for log in left)
             rank_zero_info(
                 f"checkpointable: {file.path} is not the newest checkpoint of its run, so this branch gets a log of its"
                 f" own: {names}."
@@ -76,11 +82,14 @@ class Logs:
     def before_epoch(self, trainer: Trainer, *, validates_first: bool) -> None:
         """Before the hooks of the first epoch: cut the logs to what was logged when the checkpoint was made."""
         going_on, self._going_on = self._going_on, []
-        rows = {(it.logger, it.place, it.id): it.rows for it in self.resumed}
+        resumed = {(it.logger, it.place, it.id): it for it in self.resumed}
+        for log in loggers.logs(trainer) if trainer.is_global_zero else []:
+            if log.is_open:
+                log.watch()
         step = logged.next_step(trainer) + validates_first  # that of the validation is logged already
         for log, saved in going_on if trainer.is_global_zero else []:
             key = (saved.logger, saved.place, saved.id)
-            if key in rows:
-                log.before_epoch(replace(saved, rows=rows[key]), trainer, step)
+            if key in resumed:
+                log.before_epoch(resumed[key], trainer, step)
             else:
                 log.leave(trainer)

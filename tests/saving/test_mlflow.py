@@ -59,6 +59,15 @@ def test_branch_in_mlflow_has_a_run_of_its_own(tmp_path, mlflow_run):
     assert fit(tmp_path, mlflow_logger(tmp_path), ckpt_path=str(older)).run_id != mlflow_run.run_id
 
 
+def test_branch_that_logs_to_the_run_that_the_user_chose_says_that_steps_are_logged_again(tmp_path, mlflow_run, caplog):
+    older = next(tmp_path.rglob("epoch_0_batch_2.ckpt"))
+    with caplog.at_level(logging.INFO):
+        chosen = fit(tmp_path, mlflow_logger(tmp_path, run_id=mlflow_run.run_id), ckpt_path=str(older))
+    assert chosen.run_id == mlflow_run.run_id
+    assert "MLFlowLogger keeps what came after it in the run that you chose: its steps are logged again" in caplog.text
+    assert "gets a log of its own" not in caplog.text
+
+
 def steps(logger):
     return [it.step for it in logger.experiment.get_metric_history(logger.run_id, "train_loss_step")]
 

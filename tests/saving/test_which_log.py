@@ -290,3 +290,22 @@ def test_log_is_whole_where_the_process_ends_between_keeping_what_is_cut_and_cut
     fit(tmp_path, ckpt_path=latest(tmp_path), epochs=2)
     assert steps(directory(tmp_path) / "metrics.csv") == list(range(8))
     assert all(77 in steps(path) for path in directory(tmp_path).glob("metrics.csv.cut-*"))
+
+
+class Counting(Net):
+    """Logs by a count of its own, which goes twice as fast as Lightning's."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.logger.experiment.add_scalar("own", 1.0, 2 * (self.trainer.fit_loop.total_batch_idx + 1))
+
+
+def test_points_that_user_code_has_logged_by_a_larger_count_stay_where_a_run_resumes(tmp_path):
+    def points(net, ckpt_path=None, epochs=1):
+        made = trainer(tmp_path, logger=TensorBoardLogger(tmp_path), max_epochs=epochs, log_every_n_steps=1)
+        made.fit(net, loader(6), ckpt_path=ckpt_path)
+        shown = EventAccumulator(str(directory(tmp_path)))
+        shown.Reload()
+        return [point.step for point in shown.Scalars("own")]
+
+    assert points(Counting(save_interval=2)) == [2, 4, 6, 8, 10, 12]
+    assert points(Counting(save_interval=2), latest(tmp_path), epochs=2) == list(range(2, 26, 2))
