@@ -51,7 +51,9 @@ def bounded(history: History, size_of: Callable[[Part], int], most_bytes: int) -
         left -= sum(sizes[kind][place] for place in kept[kind])
     stay = {id(groups[kind][place]) for kind in kinds for place in kept[kind]}
     points = tuple(point for point in history.points if id(point) in stay)
-    return replace(history, points=points, saves=tuple(history.saves[place] for place in kept[None]), sessions=sessions)
+    saves = tuple(history.saves[place] for place in kept[None])
+    left_out = history.saves_left_out + len(history.saves) - len(saves)
+    return replace(history, points=points, saves=saves, saves_left_out=left_out, sessions=sessions)
 
 
 @dataclass(frozen=True)

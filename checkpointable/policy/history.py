@@ -97,7 +97,8 @@ class SessionRecord:
 class History:
     """What one file tells of its whole run, up to itself. All are in the order in which they happened.
 
-    ``monitor`` and ``mode`` are those of the latest session. Older points and saves may have been thinned out.
+    ``monitor`` and ``mode`` are those of the latest session. Older points and saves may have been thinned out:
+    ``saves_left_out`` is the number of saves that are not listed any more.
     """
 
     monitor: str | None
@@ -105,4 +106,5 @@ class History:
     points: tuple[Point, ...] = ()
     saves: tuple[SavedPoint, ...] = ()
     sessions: tuple[SessionRecord, ...] = ()
+    saves_left_out: int = 0
     format: int = FORMAT

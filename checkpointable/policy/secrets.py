@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "***"
+_MOST = 1000  # characters of a word, and of a text: more are never shown, and the search takes their square
 _NAME = r"[^\s=:,&?{}'\"]*(?:key|token|secret|passw|credential)[^\s=:,&?{}'\"]*"
 _ASSIGNED = re.compile(rf"({_NAME}['\"]?\s*[=:]\s*)[^\s,&}}]+", re.IGNORECASE)  # inside an argument
 _PASSED = re.compile(rf"({_NAME}=)[^\s,&}}]+", re.IGNORECASE)  # inside a text, where "key: " may be words
@@ -22,7 +23,7 @@ def without_secrets(command: Iterable[str]) -> tuple[str, ...]:
     """
     shown: list[str] = []
     is_secret = False
-    for word in command:
+    for word in (word[:_MOST] for word in command):
         if is_secret and not word.startswith("--"):
             shown.append(HIDDEN)
             continue
@@ -33,7 +34,7 @@ def without_secrets(command: Iterable[str]) -> tuple[str, ...]:
 
 def without_secrets_in(text: str) -> str:
     """A text, such as that of an exception, without what is assigned to such a name in it."""
-    return _hidden_in(text, _PASSED)
+    return _hidden_in(text[:_MOST], _PASSED)
 
 
 def _hidden_in(text: str, assigned: re.Pattern[str]) -> str:

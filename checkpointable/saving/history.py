@@ -116,13 +116,13 @@ class RunHistory:
         ended = "Ctrl-C" if interrupted and self.exception is None else self._how_it_ends(trainer)
         self._present = present = self._described(position, restorer, confirmation, ended)
         whole = replace(self._before, sessions=(*self._before.sessions, present))
-        header = as_builtin(replace(whole, points=(), saves=(), sessions=()))
-        begin = _text({name: value for name, value in header.items() if name not in _LISTS})[:-1]
+        begin = _begun(whole)
         room = MOST_BYTES - len(begin) - _OF_LISTS
         lists = self._lists(whole)
         if sum(map(len, lists)) > room:
             whole = bounded(whole, self._size, room)
             self._before = replace(whole, sessions=whole.sessions[:-1])
+            begin = _begun(whole)
             kept = {id(part) for part in (*whole.points, *whole.saves, *whole.sessions)}
             self._texts = {key: encoded for key, encoded in self._texts.items() if key in kept}
             lists = self._lists(whole)
@@ -158,7 +158,7 @@ class RunHistory:
             return "Ctrl-C"
         if signals.is_stop(exception):
             return "SIGTERM"
-        first_line = without_secrets_in(str(exception)).partition("\n")[0]
+        first_line = without_secrets_in(str(exception).partition("\n")[0])
         return f"{type(exception).__name__}: {first_line}".removesuffix(": ")
 
     def _lists(self, history: History) -> list[str]:
@@ -179,6 +179,12 @@ class RunHistory:
 
 def _text(value: Mapping[str, Any]) -> str:
     return encode(value).decode()
+
+
+def _begun(history: History) -> str:
+    """The text of all but its lists, without the end."""
+    header = as_builtin(replace(history, points=(), saves=(), sessions=()))
+    return _text({name: value for name, value in header.items() if name not in _LISTS})[:-1]
 
 
 def _read(path: str) -> History:

@@ -97,6 +97,7 @@ def test_history_of_any_run_fits_and_keeps_ends_bests_and_order(epochs, best, mo
     for ended in ("validation", "epoch"):
         before, after = of_kind(history, ended), of_kind(found, ended)
         assert after[:1] + after[-1:] == before[:1] + before[-1:]
+    assert found.saves_left_out == len(history.saves) - len(found.saves)
     assert found.saves[:1] + found.saves[-1:] == history.saves[:1] + history.saves[-1:]
     if best <= epochs:
         assert history.points[2 * best - 2] in found.points

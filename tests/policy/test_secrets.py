@@ -41,3 +41,9 @@ def test_text_of_an_exception_keeps_its_words_and_loses_what_is_assigned():
     assert (
         without_secrets_in("401 for http://me:pw@host/?token=abc, again") == "401 for http://***@host/?token=***, again"
     )
+
+
+def test_long_words_and_texts_are_cut_before_they_are_searched():
+    """Of a word of a million characters, the search would take minutes."""
+    assert [len(word) for word in without_secrets(["train.py", "x" * 1_000_000])] == [8, 1000]
+    assert len(without_secrets_in("a" * 1_000_000)) == 1000

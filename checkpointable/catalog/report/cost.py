@@ -20,8 +20,15 @@ def saves_of(run: Run) -> list[SavedPoint]:
     return sorted(saves.values(), key=lambda it: it.created)
 
 
-def share_of_training(saves: Sequence[SavedPoint], attempts: Sequence[Attempt]) -> float | None:
-    """Which part of the time of all sessions, up to their last saves, training waited for these saves."""
+def lists_a_part(run: Run) -> bool:
+    """Whether saves have been thinned out of a history, so that the listed ones are not all."""
+    return any(history.saves_left_out for _, history in run.histories)
+
+
+def share_of_training(run: Run, saves: Sequence[SavedPoint], attempts: Sequence[Attempt]) -> float | None:
+    """Which part of the time of all sessions, up to their last saves, training waited; ``None`` if it is not known."""
+    if lists_a_part(run):
+        return None
     records = [it.record for it in attempts if it.record is not None]
     seconds = sum(max(0.0, record.last_seen - record.started) for record in records)
     return sum(it.blocked_seconds for it in saves) / seconds if seconds > 0 and saves else None
@@ -32,13 +39,13 @@ def cost_section(run: Run, attempts: Sequence[Attempt]) -> Html:
     saves = saves_of(run)
     if not saves:
         return element("p", "No file has a history that lists saves.", class_="muted")
-    share = share_of_training(saves, attempts)
+    share = share_of_training(run, saves, attempts)
     waited = words.duration(sum(it.blocked_seconds for it in saves))
     of_all = "" if share is None else f", {words.share(share)} of the time of all sessions"
     written = size_in_words(sum(it.size_bytes or 0 for it in saves))
     told = (
         f"Training waited {waited} in all for {words.counted(len(saves), 'save')}{of_all}. They wrote {written}."
-        " Of a long run, the history may list a part of the saves."
+        f"{' There were more: the history of so long a run lists a part of the saves.' if lists_a_part(run) else ''}"
     )
     kinds = {kind: [it for it in saves if it.kind == kind] for kind in dict.fromkeys(it.kind for it in saves)}
     rows = [_row(kind, group) for kind, group in kinds.items()]

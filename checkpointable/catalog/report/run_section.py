@@ -109,7 +109,7 @@ def _kept(run: Run) -> tuple[str, str, list[str]]:
 
 def _cost(run: Run, attempts: Sequence[Attempt]) -> Iterator[tuple[str, str, list[str]]]:
     saves = saves_of(run)
-    share = share_of_training(saves, attempts)
+    share = share_of_training(run, saves, attempts)
     if share is not None:
         yield "Saving", words.share(share), ["of the time of training", words.counted(len(saves), "save")]
 
