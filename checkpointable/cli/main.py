@@ -28,12 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program; ``None`` for that of the process.
     """
+    if sys.stdout is None:  # it was closed before the start
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
     try:
         code = _main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # such as head, which has read enough
         _close_quietly(sys.stdout)
         return _BROKEN_PIPE
+    except OSError as error:  # such as a full disk
+        _close_quietly(sys.stdout)
+        print(f"checkpointable: cannot write the output: {error}", file=sys.stderr)
+        return _TROUBLE
     except KeyboardInterrupt:
         return _INTERRUPTED
     return code
@@ -50,10 +56,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         warnings.simplefilter("always", CheckpointableWarning)
         warnings.showwarning = _show_warning
         code, error = _run(args, screen)
-    if screen.as_json and not screen.is_lines:
+    if screen.as_json and (error is not None or not screen.is_lines):
         failure = {} if error is None else {"error": {"type": type(error).__name__, "message": str(error)}}
         answer = {"format": FORMAT, "command": args.command, "exit_code": code, **screen.answer, **failure}
-        print(encoded(answer, indent=2))
+        print(encoded(answer, indent=None if screen.is_lines else 2))
     return code
 
 

@@ -32,6 +32,9 @@ def check_target(target: str, *, force: bool) -> None:
     if is_remote(target) or suffix not in (SAFETENSORS, *_PLAIN):
         allowed = ", ".join((SAFETENSORS, *_PLAIN))
         raise PolicyError(f"cannot write {target}: must be a local file that ends with one of {allowed}.")
+    folder = os.path.dirname(target) or os.curdir
+    if not os.path.isdir(folder) or os.path.isdir(target):
+        raise PolicyError(f"cannot write {target}: {folder} must be a directory, and {target} must not be one.")
     if os.path.lexists(target) and not force:
         raise FileExistsError(f"{target} is there already. Choose another name, or add --force to write over it.")
     if suffix == SAFETENSORS:
@@ -57,7 +60,8 @@ def write(weights: Mapping[str, torch.Tensor], target: str, notes: Mapping[str, 
     aside = f"{target}.{secrets.token_hex(4)}.tmp"
     try:
         if Path(target).suffix != SAFETENSORS:
-            torch.save(compact, aside)
+            with open(aside, "wb") as made:
+                torch.save(compact, made)
             shared = {}
         else:
             _refuse_special(compact)

@@ -122,3 +122,15 @@ def test_file_that_another_process_writes_is_left_out_of_no_command(folder):
     """A temporary file of a save under way is no checkpoint."""
     (folder / "a/.checkpointable-0-aa.tmp").write_bytes((folder / "a/epoch_1.ckpt").read_bytes()[:1000])
     assert process("-m", "checkpointable", "verify", "a", cwd=folder).returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_one_message_and_exit_code_2(folder):
+    with open("/dev/full", "w") as full:
+        done = process(
+            "-m", "checkpointable", "ls", "a", "--json", cwd=folder, capture_output=False, stdout=full,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("checkpointable: cannot write the output: ")
+    assert "Traceback" not in done.stderr

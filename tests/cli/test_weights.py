@@ -12,6 +12,7 @@ from cli import made
 from torch.distributed import checkpoint as dcp
 
 from checkpointable.cli import written
+from checkpointable.cli.main import main
 from checkpointable.storage import direct
 from checkpointable.storage.format import shards
 
@@ -303,3 +304,10 @@ def test_average_by_a_monitor_that_no_file_has_is_1(scored, command):
     done = command("average", "run", "-o", "mean.pt", "--monitor", "acc")
     assert done.code == 1
     assert "no checkpoint there has a score of 'acc'. Leave --monitor out" in done.err
+
+
+@pytest.mark.parametrize("target", ["none/x.pt", "folder.pt"])
+def test_export_to_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys, target):
+    (tmp_path / "folder.pt").mkdir()
+    assert main(["export", str(tmp_path / "gone"), "-o", str(tmp_path / target), "--force"]) == 2
+    assert "must be a directory, and" in capsys.readouterr().err
