@@ -63,7 +63,7 @@ def _head(one: Run, screen: Screen) -> None:
     screen.line((f"run {one.run_id}", TITLE), ": ", (one.state, style))
     ago = words.duration(time.time() - max(info.created for info in one.infos))
     kept = f"{words.counted(len(one.infos), 'checkpoint')}, {words.size(one.size)}"
-    screen.line(f"{max(info.at for info in one.infos)}; {kept}; saved {ago} ago")
+    screen.line(f"{one.newest.at}; {kept}; saved {ago} ago")
     screen.line()
 
 
@@ -78,7 +78,7 @@ def _curve(one: Run, screen: Screen) -> None:
     is_log = curve.wants_log_scale(one.curve, one.mode)
     count = words.counted(len(one.curve), "value") + (", log scale" if is_log else "")
     screen.line((words.cut(one.monitor, 24, screen.mark, middle=True), TITLE), f": {count}{found}")
-    end = max(info.batches for info in one.infos)
+    end = one.newest.batches
     width = screen.width - len(first) - len(last) - 4
     line = curve.sparkline(one.curve, end, width, is_log=is_log, is_unicode=screen.is_unicode)
     screen.line((first, QUIET), "  ", (line, GOOD), "  ", (last, TITLE))

@@ -263,3 +263,11 @@ def test_several_places_of_one_run_are_one_run(command, tmp_path):
 def test_positions_of_the_curve_are_those_of_the_run(command, tmp_path):
     made.killed_run(tmp_path / secrets.token_hex(4))
     assert set(command("show", ".", "--json").json["run"]["curve"][0]) == {*vars(Position()), "value"}
+
+
+def test_run_that_went_back_to_an_older_file_is_shown_where_its_newest_attempt_stands(command, tmp_path):
+    made.write(tmp_path / "a/left.ckpt", at=made.at(3), **made.FIRST)
+    second = {"attempt": "attempt1", "generation": 1, "ancestors": [{"attempt": "attempt0", "batches": 10}]}
+    made.write(tmp_path / "a/newest.ckpt", at=made.at(2), run_id="run1", lineage=second)
+    shown = command("show", "a").out
+    assert shown.splitlines()[1].startswith(f"{made.at(2)};")
