@@ -145,7 +145,7 @@ class CheckpointInfo(_Facts):
 
     path: str
     size: int
-    metrics: dict[str, float]
+    metrics: dict[str, float] = field(hash=False)
     monitor: str | None
     mode: str | None
     score: float | None

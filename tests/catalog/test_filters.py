@@ -165,3 +165,8 @@ def test_prune_of_some_that_looks_at_those_alone_would_delete_the_best_of_the_pa
     assert found[:2].prune(keep_last=0, keep_best=0) == [found[1].path]
     alone = pruning.outdated(found[:2], Found(infos=list(found[:2])), keep_last=0, keep_best=0)
     assert [info.path for info in alone] == [best]
+
+
+def test_listed_checkpoints_can_be_put_into_a_set(found):
+    assert {*found, *found[:2]} == set(found)
+    assert len(set(found)) == len(found)
