@@ -7,8 +7,11 @@ from datetime import datetime
 
 from checkpointable.catalog.info import CheckpointInfo, size_in_words
 from checkpointable.catalog.rows import kind_in_words
+from checkpointable.catalog.words import counted, figure, moment
 
-size, kind = size_in_words, kind_in_words
+__all__ = ["cells", "clock", "counted", "cut", "duration", "kind", "moment", "number", "score", "size"]
+
+size, kind, number = size_in_words, kind_in_words, figure
 
 
 def duration(seconds: float) -> str:
@@ -22,30 +25,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
 
 
-def moment(seconds: float) -> str:
-    """A time since the epoch of Unix time, as the clock of this machine shows it."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def clock(seconds: float) -> str:
     """The same, without the day if that is today."""
     then = datetime.fromtimestamp(seconds)
     return then.strftime("%H:%M:%S") if then.date() == datetime.now().date() else moment(seconds)
 
 
-def number(value: float) -> str:
-    """Four digits."""
-    return f"{value:.4g}"
-
-
 def score(info: CheckpointInfo) -> str:
     """``"val_loss=0.25"``, or nothing for a file that was not saved as one of the best."""
     return "" if info.score is None else f"{info.monitor}={number(info.score)}"
-
-
-def counted(count: int, what: str) -> str:
-    """``"1 file"``, ``"2 files"``."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def cells(text: str) -> int:

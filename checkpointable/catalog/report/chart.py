@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import CheckpointInfo
-from checkpointable.catalog.report import words
 from checkpointable.catalog.report.attempts import Attempt
 from checkpointable.catalog.report.curve import Curve, Measured, bounds_of
 from checkpointable.catalog.report.marks import file_mark, kill_mark, mark_at

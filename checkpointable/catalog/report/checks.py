@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import CheckpointInfo, size_in_words
-from checkpointable.catalog.report import words
 from checkpointable.catalog.verification import with_bar
 from checkpointable.storage.paths import is_remote
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import size_in_words
-from checkpointable.catalog.report import words
 from checkpointable.catalog.report.attempts import Attempt
 from checkpointable.catalog.report.markup import Html, element, joined
 from checkpointable.catalog.report.run import Run

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import CheckpointInfo, size_in_words
-from checkpointable.catalog.report import words
 from checkpointable.catalog.report.markup import Html, element, joined
 from checkpointable.catalog.table import cut
 

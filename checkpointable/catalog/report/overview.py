@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import size_in_words
-from checkpointable.catalog.report import words
 from checkpointable.catalog.report.attempts import attempts_of
 from checkpointable.catalog.report.curve import Measured, bounds_of, curve_of, metric_names
 from checkpointable.catalog.report.markup import Html, element, joined

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from checkpointable._version import __version__
-from checkpointable.catalog.report import words
+from checkpointable.catalog import words
 from checkpointable.catalog.report.checks import Checks
 from checkpointable.catalog.report.files_table import Row, table
 from checkpointable.catalog.report.markup import Html, element, joined

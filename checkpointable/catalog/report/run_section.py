@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from checkpointable.catalog import words
 from checkpointable.catalog.info import CheckpointInfo, size_in_words
-from checkpointable.catalog.report import words
 from checkpointable.catalog.report.attempts import Attempt, attempts_of
 from checkpointable.catalog.report.chart import chart, legend
 from checkpointable.catalog.report.cost import cost_section, saves_of, share_of_training

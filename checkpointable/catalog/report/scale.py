@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from checkpointable.catalog.report.words import figure
+from checkpointable.catalog.words import figure
 
 _ENOUGH = 1e-9  # of a value: the shortest axis around it, so that its ticks differ
 _SMALLEST = 1e-300  # what is below has too few digits to be divided

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from checkpointable.catalog.report import words
+from checkpointable.catalog import words
 from checkpointable.catalog.report.attempts import Attempt, Fate
 from checkpointable.catalog.report.changes import changes_between, command_of, commit_of
 from checkpointable.catalog.report.chart import batches_scale

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from checkpointable.catalog.report.curve import Measured, bounds_of
 from checkpointable.catalog.report.markup import Html, element
 from checkpointable.catalog.report.scale import Scale, scale_of
-from checkpointable.catalog.report.words import figure
+from checkpointable.catalog.words import figure
 
 _WIDTH, _HEIGHT = 200, 40  # of its own coordinates; the page gives it its size
 

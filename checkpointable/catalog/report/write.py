@@ -10,9 +10,9 @@ from checkpointable._errors import CheckpointFileError, PolicyError
 from checkpointable.catalog.report.checks import check
 from checkpointable.catalog.report.page import page
 from checkpointable.catalog.report.run import runs_of
-from checkpointable.catalog.report.words import counted
 from checkpointable.catalog.scan import Found, scan
 from checkpointable.catalog.unusable import why_nothing
+from checkpointable.catalog.words import counted
 from checkpointable.storage import commit
 from checkpointable.storage.paths import Paths, is_remote, normalize_path, normalize_paths
 

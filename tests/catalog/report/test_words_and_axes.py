@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from checkpointable.catalog.report import words
+from checkpointable.catalog import words
 from checkpointable.catalog.report.markup import Html, element, joined
 from checkpointable.catalog.report.scale import scale_of
 

@@ -1,4 +1,4 @@
-"""Numbers, times and positions in the words of a report."""
+"""Numbers, times and positions as people read them."""
 
 from __future__ import annotations
 
