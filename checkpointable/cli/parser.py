@@ -152,6 +152,8 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+_positive.__name__, _seconds.__name__ = "number", "number of seconds"  # what argparse calls them in its messages
+
 _COMMANDS: dict[str, tuple[str, Callable[[Command], None]]] = {
     "show": ("show a run on one screen, and what to type next", _show),
     "ls": ("list checkpoints, newest last", _ls),

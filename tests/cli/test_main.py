@@ -169,3 +169,15 @@ def test_every_command_has_a_module_with_a_docstring_that_names_it():
     for it in tree()[1]:
         source = Path(ls.__file__).with_name(f"{it.name}.py").read_text(encoding="utf-8")
         assert source.startswith(f'"""``checkpointable {it.name}')
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("average a -k x -o m.pt", "invalid number value: 'x'"),
+        ("watch a --interval x", "invalid number of seconds value"),
+    ],
+)
+def test_value_that_is_no_number_is_named_in_plain_words(capsys, line, said):
+    assert main(line.split()) == 2
+    assert said in capsys.readouterr().err
