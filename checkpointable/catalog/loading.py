@@ -66,9 +66,9 @@ def _opened_intact(path: str) -> BinaryIO:
 
 def _of_shards(path: str) -> dict[str, Any]:
     _require_intact(path, shards.problem(path))
-    from checkpointable.storage.format import shard_weights
+    from checkpointable.storage.format import shard_contents
 
-    return dict(shard_weights.load_weights(os.path.realpath(path)))
+    return dict(shard_contents.load_weights(os.path.realpath(path)))
 
 
 def _as_one_file(path: str, weights_only: bool | None) -> BinaryIO:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 import torch
 
@@ -12,33 +14,37 @@ from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.storage.files import open_file, read_bytes
 from checkpointable.storage.format import safe_load
+from checkpointable.storage.format.shard_contents import load_whole
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote
 
-_ONE_FILE = "Make one file of it, and pass that: checkpointable.to_single_file({path!r})."
-
 
 def load(info: CheckpointInfo) -> dict[str, Any]:
-    """All that a checkpoint holds. The tensors of a local one are read from the file when they are used.
+    """All that a checkpoint holds. Those of a local file are read when they are used; shards are put together.
 
     Raises:
-        CheckpointFileError: If it is damaged, or in shards.
+        CheckpointFileError: If it is damaged.
+        NotLoadedError: If a directory of shards holds what no checkpoint holds.
     """
     path = info.path
-    if is_marked(path):
-        raise CheckpointFileError(f"cannot load {path}: it is in shards. {_ONE_FILE.format(path=path)}")
     problem = info.verify()
     if problem is not None:
         raise CheckpointFileError(f"cannot load {path}: {problem}. Pass the path of an intact one.")
-    if is_remote(path):
+    if is_marked(path):
+        loaded = load_whole(os.path.realpath(path), partial(_load, path=path))
+    elif is_remote(path):
         file = io.BytesIO(read_bytes(path))
-        loaded = safe_load.load(file, path, "cpu", weights_only=True)
+        loaded = _load(file, path)
     else:
         with open_file(path) as opened:
             loaded = safe_load.load(opened, path, "cpu", weights_only=True, mapped=True)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), Mapping):
         raise CheckpointFileError(f"cannot use {path}: it has no weights (state_dict). Pass another checkpoint.")
     return loaded
+
+
+def _load(file: BinaryIO, path: str) -> Any:
+    return safe_load.load(file, path, "cpu", weights_only=True)
 
 
 def weights(info: CheckpointInfo, prefix: str = "") -> tuple[dict[str, torch.Tensor], int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from checkpointable.catalog.info import FileMetadata
 from checkpointable.policy.names import HISTORY_KEY, KEY, SUFFIX
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage import files
-from checkpointable.storage.format import shards
+from checkpointable.storage.format import shard_contents, shards
 from checkpointable.storage.format.checkpoint import history_text
 from checkpointable.storage.format.shards import REST
 from checkpointable.storage.local import store_at
@@ -58,7 +56,8 @@ def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | No
     target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
     if files.is_there(target):
         raise FileExistsError(f"{target} is there already, and is not written over. Pass another name as to=...")
-    content = Snapshot.of(_as_made_by_hand(_whole(Path(place)), target, history_text(os.path.join(place, REST))))
+    contents = shard_contents.load_whole(place, partial(torch.load, map_location="cpu", weights_only=True))
+    content = Snapshot.of(_as_made_by_hand(contents, target, history_text(os.path.join(place, REST))))
     store_at(parent(target)).write(content, target, overwrite=False)
     return target
 
@@ -70,27 +69,3 @@ def _as_made_by_hand(checkpoint: dict[str, Any], path: str, history: str | None)
     metadata = FileMetadata.from_dict(checkpoint[KEY]["metadata"], path)
     made = replace(metadata, kind=Reason.MANUAL, reasons=(Reason.MANUAL,), score=None, base_name=None)
     return {**checkpoint, KEY: {**checkpoint[KEY], "metadata": made.to_dict(), HISTORY_KEY: history}}
-
-
-def _whole(folder: Path) -> dict[str, Any]:
-    """The checkpoint as Lightning's strategies for whole files save it."""
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpointable-single-") as aside:
-        whole = Path(aside) / "whole.pt"
-        dcp_to_torch_save(folder, whole)
-        found: dict[str, Any] = torch.load(whole, map_location="cpu", weights_only=True)
-    rest: dict[str, Any] = torch.load(folder / REST, map_location="cpu", weights_only=True)
-    names = sorted((name for name in found if name.startswith("optimizer_")), key=lambda name: int(name[10:]))
-    weights = found["state_dict"] if "state_dict" in found else found["model"]  # as FSDPStrategy names them
-    states = {"optimizer_states": [_by_number(found[name]) for name in names]} if names else {}
-    return {**rest, "state_dict": weights, **states}
-
-
-def _by_number(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of an optimizer by the numbers of its parameters, as ``Optimizer.state_dict`` has it."""
-    names = [name for group in state["param_groups"] for name in group["params"]]
-    numbers = {name: number for number, name in enumerate(names)}
-    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
-    kept = state.get("state", {})  # torch drops an empty one
-    return {"state": {numbers[name]: it for name, it in kept.items()}, "param_groups": groups}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from catalog.conftest import DAMAGE, metadata
 from cli import made
 from torch.distributed import checkpoint as dcp
 
+from checkpointable import to_single_file
 from checkpointable.cli import written
 from checkpointable.cli.main import main
 from checkpointable.storage import direct
@@ -172,20 +175,44 @@ def test_remote_checkpoint_is_exported(command, tmp_path, at_url):
     assert torch.load("a.pt", weights_only=True)["net.head.weight"].tolist() == tied()["net.head.weight"].tolist()
 
 
-def test_weights_in_shards_are_exported_and_not_compared(command, tmp_path):
-    folder = tmp_path / "a.ckpt"
-    with pytest.warns(UserWarning, match="single process"):
-        dcp.save(of(tied()), storage_writer=dcp.FileSystemWriter(folder), no_dist=True)
-    torch.save({}, folder / shards.REST)
-    shards.mark(folder, metadata(), {}, direct.open_file)
+def test_weights_in_shards_are_exported_and_compared(command, tmp_path):
+    for name, change in (("a.ckpt", 0.0), ("b.ckpt", 0.5)):
+        weights = {weight: tensor.clone() for weight, tensor in tied().items()}
+        weights["net.head.weight"][0, 0] += change
+        state = {**of(weights), "optimizer_0": {"state": {"a": {"step": change}}, "param_groups": [{"params": ["a"]}]}}
+        with pytest.warns(UserWarning, match="single process"):
+            dcp.save(state, storage_writer=dcp.FileSystemWriter(tmp_path / name), no_dist=True)
+        torch.save({"hyper_parameters": {"change": change}}, tmp_path / name / shards.REST)
+        shards.mark(tmp_path / name, metadata(), {}, direct.open_file)
     assert command("export", "a.ckpt", "-o", "a.pt").code == 0
     loaded = torch.load("a.pt", weights_only=True)
     assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
         name: tensor.tolist() for name, tensor in tied().items()
     }
-    done = command("diff", "a.ckpt", "a.ckpt")
-    assert done.code == 1
-    assert "Make one file of it, and pass that: checkpointable.to_single_file('a.ckpt')" in done.err
+    assert command("diff", "a.ckpt", "a.ckpt").code == 0
+    sections = command("diff", "a.ckpt", "b.ckpt", "--json").json["sections"]
+    assert [(it["name"], it["elements"], it["at"]) for it in sections["weights"]] == [
+        ("net.head.weight", [1, 15], [0, 0])
+    ]
+    assert [it["name"] for it in sections["optimizers"]] == ["optimizer.state.0.step"]
+    assert [it["name"] for it in sections["hyper-parameters"]] == ["change"]
+
+
+def test_code_in_shards_is_not_run_by_a_comparison(command, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, ("was_run",)
+
+    folder = tmp_path / "a.ckpt"
+    state = {**of(tied()), "optimizer_0": {"state": {}, "param_groups": [{"params": [], "hook": Code()}]}}
+    with pytest.warns(UserWarning, match="single process"):
+        dcp.save(state, storage_writer=dcp.FileSystemWriter(folder), no_dist=True)
+    torch.save({"hyper_parameters": {"hook": Code()}}, folder / shards.REST)
+    shards.mark(folder, metadata(), {}, direct.open_file)
+    assert command("diff", "a.ckpt", "a.ckpt", "--all").code == 0
+    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        to_single_file(folder)
+    assert not (tmp_path / "was_run").exists()
 
 
 def test_sparse_weights_go_into_a_plain_file_alone(command, tmp_path):

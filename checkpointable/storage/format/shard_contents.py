@@ -1,4 +1,4 @@
-"""Reads the weights of a checkpoint in shards, in one process, and runs no code from it.
+"""Reads a checkpoint in shards in one process, and runs no code from it: its weights, or all of it.
 
 ``.metadata`` says what lies where. Torch unpickles whatever is in it, this only the classes that it consists of.
 """
@@ -9,16 +9,21 @@ import io
 import os
 import pathlib
 import pickle
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import torch
 from torch import serialization
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint import metadata as torch_metadata
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint._traverse import set_element
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
 
 from checkpointable._errors import NotLoadedError
+from checkpointable.storage.files import open_file
+from checkpointable.storage.format.shards import REST
 
 METADATA = ".metadata"
 _ROOTS = {"state_dict", "model"}  # of the weights, as ModelParallelStrategy and FSDPStrategy name them
@@ -45,11 +50,61 @@ def load_weights(folder: str) -> dict[str, torch.Tensor]:
         assert isinstance(kind, TensorStorageMetadata)
         root, weight = paths[name]
         wanted.setdefault(str(root), {})[str(weight)] = torch.empty(kind.size, dtype=kind.properties.dtype)
-    planner = DefaultLoadPlanner()
+    _fill(wanted, reader, found, DefaultLoadPlanner())
+    return {weight: tensor for weights in wanted.values() for weight, tensor in weights.items()}
+
+
+def load_whole(folder: str, load: Callable[[BinaryIO], Any]) -> dict[str, Any]:
+    """A checkpoint in shards as Lightning's strategies for whole files save it, in memory, on the CPU.
+
+    Args:
+        folder: The directory.
+        load: Reads what ``torch.save`` wrote, of what does not lie in shards.
+
+    Raises:
+        NotLoadedError: If the directory holds what no checkpoint holds.
+    """
+    found = _load_all(folder, load)
+    with open_file(os.path.join(folder, REST)) as file:
+        rest: dict[str, Any] = load(file)
+    names = sorted((name for name in found if name.startswith("optimizer_")), key=lambda name: int(name[10:]))
+    weights = found["state_dict"] if "state_dict" in found else found["model"]  # as FSDPStrategy names them
+    states = {"optimizer_states": [_by_number(found[name]) for name in names]} if names else {}
+    return {**rest, "state_dict": weights, **states}
+
+
+def _by_number(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer by the numbers of its parameters, as ``Optimizer.state_dict`` has it."""
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    numbers = {name: number for number, name in enumerate(names)}
+    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
+    kept = state.get("state", {})  # torch drops an empty one
+    return {"state": {numbers[name]: it for name, it in kept.items()}, "param_groups": groups}
+
+
+def _load_all(folder: str, load: Callable[[BinaryIO], Any]) -> dict[str, Any]:
+    """All that a directory holds in shards."""
+    reader = _Reader(folder)
+    wanted: dict[str, Any] = {}
+    _fill(wanted, reader, reader.read_metadata(), _AllPlanner(load))
+    return wanted
+
+
+def _fill(wanted: dict[str, Any], reader: _Reader, found: Metadata, planner: DefaultLoadPlanner) -> None:
     planner.set_up_planner(wanted, found, is_coordinator=True)
     reader.set_up_storage_reader(found, is_coordinator=True)
     reader.read_data(planner.create_local_plan(), planner).wait()
-    return {weight: tensor for weights in wanted.values() for weight, tensor in weights.items()}
+
+
+class _AllPlanner(_EmptyStateDictLoadPlanner):
+    """Plans to read all there is. Torch unpickles each value that is no tensor without a check, this with ``load``."""
+
+    def __init__(self, load: Callable[[BinaryIO], Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._load = load
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        set_element(self.original_state_dict, self.mappings[read_item.dest_index.fqn], self._load(value))
 
 
 class _Reader(filesystem.FileSystemReader):
