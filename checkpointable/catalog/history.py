@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.policy.as_builtin import from_builtin, misfits, required
@@ -25,3 +27,9 @@ def read_history(path: str | os.PathLike[str]) -> History | None:
     if wrong:
         raise CheckpointFileError(f"{os.fspath(path)} has a history that cannot be read: {', '.join(wrong)}.")
     return from_builtin(History, found)
+
+
+def with_ends(history: History, ends: Mapping[str, str]) -> History:
+    """The same with what ended the attempts whose files do not tell it."""
+    sessions = [it if it.ended is not None else replace(it, ended=ends.get(it.attempt)) for it in history.sessions]
+    return replace(history, sessions=tuple(sessions))

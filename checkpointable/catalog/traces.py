@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from checkpointable.catalog.scan import Found
 from checkpointable.policy.names import TEMPORARY_PREFIX
@@ -17,11 +17,19 @@ _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<attempt>\w+)-(?P<rank>\d+
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a trace says about itself: its run, the attempt that began its trajectory, and the number of ranks."""
+    """What a trace says about itself.
+
+    Attributes:
+        run_id: Its run.
+        trajectory: The attempt that began its trajectory.
+        ranks: How many there are.
+        ended: What ended the attempt, if it was an exception. It writes no file where it comes inside a batch.
+    """
 
     run_id: str
     trajectory: str
     ranks: int
+    ended: str | None = field(default=None, compare=False)
 
     def encoded(self) -> bytes:
         """As it is written to the file."""
@@ -60,6 +68,23 @@ def read_trace(path: str) -> Trace | None:
     if ring is None or label is None or named is None:
         return None
     return Trace(path=path, attempt=named["attempt"], rank=int(named["rank"]), label=label, records=ring.records)
+
+
+def of_run(run_id: str, folders: Iterable[str]) -> list[Trace]:
+    """The traces of a run in these local folders. A folder that is gone or may not be listed has none."""
+    found = []
+    for folder in folders:
+        try:
+            names = sorted(name for name in os.listdir(folder or ".") if rank_of(name) is not None)
+        except OSError:
+            continue
+        found += [read_trace(os.path.join(folder, name)) for name in names]
+    return [trace for trace in found if trace is not None and trace.label.run_id == run_id]
+
+
+def ends_in(traces: Iterable[Trace]) -> dict[str, str]:
+    """What ended attempts, as far as their traces tell."""
+    return {trace.attempt: trace.label.ended for trace in traces if trace.label.ended is not None}
 
 
 def is_free(path: str) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog import traces
-from checkpointable.catalog.history import read_history
+from checkpointable.catalog.history import read_history, with_ends
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.history import History, SessionRecord
 from checkpointable.policy.position import Position
@@ -100,6 +99,7 @@ class Run:
 def read_run(infos: Sequence[CheckpointInfo]) -> Run:
     """What the checkpoints of one run tell of it; ``infos`` are sorted, newest last."""
     infos = list(infos)
+    found = traces.of_run(infos[-1].run_id, {parent(info.path) for info in infos if not is_remote(info.path)})
     history, problem = _history(infos)
     scored = next((info for info in reversed(infos) if info.score is not None), None)
     monitor, mode = (None, None) if scored is None else (scored.monitor, scored.mode)
@@ -113,7 +113,8 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
         history_problem=problem,
     )
     if history is None:
-        return _with_state(run)
+        return _with_state(run, found)
+    history = with_ends(history, traces.ends_in(found))
     curve = [
         Measured(position=point.position, value=point.metrics[history.monitor])
         for point in history.points
@@ -121,7 +122,7 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
     ]
     monitor, mode = (history.monitor, history.mode) if curve else (monitor, mode)
     sessions = _sessions(history.sessions) or run.sessions
-    return _with_state(replace(run, monitor=monitor, mode=mode, curve=curve or run.curve, sessions=sessions))
+    return _with_state(replace(run, monitor=monitor, mode=mode, curve=curve or run.curve, sessions=sessions), found)
 
 
 def _history(infos: Sequence[CheckpointInfo]) -> tuple[History | None, str | None]:
@@ -192,9 +193,11 @@ def _attempts(infos: Sequence[CheckpointInfo]) -> list[Session]:
     return found
 
 
-def _with_state(run: Run) -> Run:
+def _with_state(run: Run, found: Sequence[traces.Trace]) -> Run:
     """The same, with what is known of its process: it holds the trace of its losses as long as it lives."""
-    held = _traces(run)
+    held: dict[str, bool] = {}  # by attempt, of those that have a trace
+    for trace in found:
+        held[trace.attempt] = held.get(trace.attempt, False) or not traces.is_free(trace.path)
     *earlier, last = run.sessions
     is_running = any(held.values())
     if last.ended == UNKNOWN and is_running:
@@ -203,18 +206,3 @@ def _with_state(run: Run) -> Run:
         # another machine's process may hold a lock that is not seen here
         last = replace(last, ended=KILLED if last.record.host == socket.gethostname() else UNKNOWN)
     return replace(run, sessions=[*earlier, last], is_running=is_running)
-
-
-def _traces(run: Run) -> dict[str, bool]:
-    """The attempts of the run whose traces lie beside its files, each with whether a process writes it."""
-    held: dict[str, bool] = {}
-    for folder in {parent(info.path) for info in run.infos if not is_remote(info.path)}:
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:  # it was deleted, or may not be listed: then nothing is known
-            continue
-        for path in (os.path.join(folder, name) for name in names if traces.rank_of(name) is not None):
-            trace = traces.read_trace(path)
-            if trace is not None and trace.label.run_id == run.run_id:
-                held[trace.attempt] = held.get(trace.attempt, False) or not traces.is_free(path)
-    return held

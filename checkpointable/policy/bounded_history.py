@@ -145,10 +145,9 @@ def shortened(session: SessionRecord) -> SessionRecord:
     """The same without what is too long to read."""
     return replace(
         session,
-        command=_few([_cut(word, 200) for word in session.command], _MOST_WORDS),
-        changes=_few([_cut(line, 200) for line in session.changes], _MOST_CHANGES),
-        exactness=None if session.exactness is None else _cut(session.exactness, 600),
-        ended=None if session.ended is None else _cut(session.ended, 200),
+        command=_few([cut(word, 200) for word in session.command], _MOST_WORDS),
+        changes=_few([cut(line, 200) for line in session.changes], _MOST_CHANGES),
+        exactness=None if session.exactness is None else cut(session.exactness, 600),
     )
 
 
@@ -156,5 +155,6 @@ def _few(words: Sequence[str], most: int) -> tuple[str, ...]:
     return (*words[:most], *(["..."] if len(words) > most else []))
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int = 200) -> str:
+    """The text, or as much of its begin as is to be kept."""
     return text if len(text) <= most else f"{text[:most]}..."

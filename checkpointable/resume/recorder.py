@@ -18,7 +18,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.catalog.info import Confirmation
-from checkpointable.catalog.traces import Label
+from checkpointable.catalog.traces import Label, ends_in
 from checkpointable.lightning_internals import model_parallel
 from checkpointable.policy.lineage import Lineage
 from checkpointable.resume import traces
@@ -52,7 +52,8 @@ class Recorder:
 
     def __init__(self, kept: Traces | None = None) -> None:
         self._kept = kept
-        self._label: Label | None = None
+        self._label: Label | None = None  # of the trace
+        self._attempt = ""
         self._ring: RingFile | None = None
         self._comparison: Comparison | None = None
         self._on_the_way: deque[_Copied] = deque()
@@ -64,14 +65,13 @@ class Recorder:
             _say_off("there is no local directory for them")
             return
         traces.remove(self._kept.find_abandoned())
-        self._label = Label(run_id=self._kept.run_id, trajectory=lineage.attempt, ranks=self._kept.ranks)
-        trajectory = lineage.attempt
+        self._attempt = trajectory = lineage.attempt
         if resumed_after is not None and lineage.ancestors:
             trajectory = self._compare(self._kept, lineage, resumed_after, expectation) or trajectory
-        label = replace(self._label, trajectory=trajectory)
+        self._label = Label(run_id=self._kept.run_id, trajectory=trajectory, ranks=self._kept.ranks)
         try:
             os.makedirs(self._kept.directories[0], exist_ok=True)  # for ranks on other machines
-            self._ring = RingFile(self._kept.path(lineage.attempt), label.encoded())
+            self._ring = RingFile(self._kept.path(lineage.attempt), self._label.encoded())
         except OSError as error:
             _say_off(str(error))
         self._is_on = self._ring is not None or self._comparison is not None
@@ -110,8 +110,14 @@ class Recorder:
         if self._kept is not None:
             traces.remove(self._kept.find())
 
-    def close(self) -> None:
-        """Record no more. The trace stays, for the resume."""
+    def ends(self) -> dict[str, str]:
+        """The exceptions that ended earlier attempts of the run, as far as their traces tell."""
+        return {} if self._kept is None else ends_in(self._kept.find())
+
+    def close(self, ended: str | None = None) -> None:
+        """Record no more. The trace stays, for the resume, with the exception that ended the attempt."""
+        if ended is not None and self._label is not None:
+            self._relabel(replace(self._label, ended=ended))
         self._is_on = False
         self._on_the_way.clear()
         if self._ring is not None:
@@ -144,14 +150,22 @@ class Recorder:
         comparison, ring = self._comparison, self._ring
         if comparison is not None and not comparison.is_over:
             comparison.add(number, value, is_loss=is_loss)
-            if comparison.first_difference is not None and ring is not None and self._label is not None:
-                ring.relabel(self._label.encoded())  # from here on it is a trajectory of its own
+            if comparison.first_difference is not None and self._label is not None:
+                self._relabel(replace(self._label, trajectory=self._attempt))  # from here on it is one of its own
         if ring is not None:
             try:
                 ring.record(number, value)
             except OSError as error:
                 ring.close()
                 self._ring = None
+                _say_off(str(error))
+
+    def _relabel(self, label: Label) -> None:
+        self._label = label
+        if self._ring is not None:
+            try:
+                self._ring.relabel(label.encoded())
+            except OSError as error:
                 _say_off(str(error))
 
     def _record_sample(self, number: int, module: torch.nn.Module) -> None:

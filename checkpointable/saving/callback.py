@@ -113,8 +113,10 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
             session = self.session
             session.open(trainer)
             requeued.note(trainer, session.options, session.saver.directory, session.progress.run_id)
-            session.history.open(trainer, session.options, session.progress, session.saver.resumed_from)
             recording.prepare(trainer, session)
+            session.history.open(
+                trainer, session.options, session.progress, session.saver.resumed_from, session.recorder.ends
+            )
             store = self.session.saver.store
             options = self.session.options
             there = options.dirpath if options.fast_dirpath is not None else store and store.directory
@@ -188,7 +190,7 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         self.session.interrupt.close()
         if internals.is_fitting(trainer) and not internals.fast_dev_run(trainer):
             last_state.keep(trainer, self.session, exception)
-        self.session.recorder.close()
+        self.session.recorder.close(self.session.history.how_it_ends(trainer))
 
     @property
     def best_val_loss(self) -> float:

@@ -10,16 +10,16 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
-from checkpointable.catalog.history import read_history
+from checkpointable.catalog.history import read_history, with_ends
 from checkpointable.catalog.info import Confirmation
 from checkpointable.lightning_internals import loops, signals
 from checkpointable.policy.as_builtin import as_builtin
-from checkpointable.policy.bounded_history import MOST_BYTES, Part, bounded, shortened, with_few_metrics
+from checkpointable.policy.bounded_history import MOST_BYTES, Part, bounded, cut, shortened, with_few_metrics
 from checkpointable.policy.history import History, Point, SavedPoint, SessionRecord
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
@@ -54,10 +54,18 @@ class RunHistory:
         self._repository = repository.Repository()
         self._texts: dict[int, tuple[Part, str]] = {}
 
-    def open(self, trainer: Trainer, options: Options, progress: Progress, resumed_from: str | None) -> None:
+    def open(
+        self,
+        trainer: Trainer,
+        options: Options,
+        progress: Progress,
+        resumed_from: str | None,
+        ends: Callable[[], Mapping[str, str]],
+    ) -> None:
         """On rank 0, once the directory is found: take over the history of the file resumed from, and begin a session.
 
-        A further fit of the same run goes on with what is known.
+        A further fit of the same run goes on with what is known. ``ends`` gives what ended attempts whose files do not
+        tell it.
         """
         if not trainer.is_global_zero:
             return
@@ -65,6 +73,8 @@ class RunHistory:
             self._before = _read(resumed_from)
         elif self._present is not None:
             self._before = replace(self._before, sessions=(*self._before.sessions, self._present))
+        if self._before.sessions:
+            self._before = with_ends(self._before, ends())
         self._before = replace(self._before, monitor=options.monitor, mode=options.mode)
         self.exception, self._repository = None, repository.of_script()
         now = time.time()
@@ -113,7 +123,7 @@ class RunHistory:
         """
         if self._present is None:
             return None
-        ended = "Ctrl-C" if interrupted and self.exception is None else self._how_it_ends(trainer)
+        ended = "Ctrl-C" if interrupted and self.exception is None else self.how_it_ends(trainer)
         self._present = present = self._described(position, restorer, confirmation, ended)
         whole = replace(self._before, sessions=(*self._before.sessions, present))
         begin = _begun(whole)
@@ -150,7 +160,8 @@ class RunHistory:
             known["first_difference"] = confirmation.first_difference
         return shortened(replace(self._present, **known))
 
-    def _how_it_ends(self, trainer: Trainer) -> str | None:
+    def how_it_ends(self, trainer: Trainer) -> str | None:
+        """What ends the session, as ``SessionRecord.ended`` has it."""
         exception = self.exception
         if exception is None:
             return "finished" if loops.is_trained(trainer) else None
@@ -159,7 +170,7 @@ class RunHistory:
         if signals.is_stop(exception):
             return "SIGTERM"
         first_line = without_secrets_in(str(exception).partition("\n")[0])
-        return f"{type(exception).__name__}: {first_line}".removesuffix(": ")
+        return cut(f"{type(exception).__name__}: {first_line}".removesuffix(": "))
 
     def _lists(self, history: History) -> list[str]:
         return [f'"{name}": [{", ".join(map(self._encoded, getattr(history, name)))}]' for name in _LISTS]

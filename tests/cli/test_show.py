@@ -155,6 +155,15 @@ def test_run_whose_process_is_gone_from_this_machine_was_killed(command, tmp_pat
     assert command("show", "a", "--json").json["run"]["state"] == "killed"
 
 
+def test_exception_that_wrote_no_file_is_told_by_the_trace(command, tmp_path):
+    here = made.session(0, made.at(0), made.at(1), host=socket.gethostname())
+    made.write(tmp_path / "a/1.ckpt", of_run=made.history([1.0], [here]), at=made.at(1), run_id="run1")
+    trace = tmp_path / "a" / ".checkpointable-attempt0-0.trace"
+    label = Label(run_id="run1", trajectory="attempt0", ranks=1, ended="RuntimeError: diverged")
+    RingFile(str(trace), label.encoded()).close()
+    assert command("show", "a", "--json").json["run"]["state"] == "RuntimeError: diverged"
+
+
 def test_run_that_has_resumed_and_not_saved_yet_is_running(command, tmp_path):
     stopped = made.session(0, made.at(0), made.at(1), ended="SIGTERM")
     made.write(tmp_path / "a/1.ckpt", of_run=made.history([1.0], [stopped]), at=made.at(1), run_id="run1")

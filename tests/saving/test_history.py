@@ -91,6 +91,35 @@ def test_newest_file_of_a_run_that_was_killed_twice_tells_all_of_it(tmp_path):
     assert best.size_bytes > 10_000
 
 
+class Failing(Net):
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            raise RuntimeError("diverged\nand more")
+        return super().training_step(batch, batch_idx)
+
+
+def test_exception_inside_a_batch_is_what_ended_a_session(tmp_path):
+    with pytest.raises(RuntimeError, match="diverged"):
+        fit(tmp_path, Failing(save_interval=3, dirpath=tmp_path))
+    assert newest(tmp_path).sessions[0].ended is None, "its files were saved before"
+    fit(tmp_path, Net(save_interval=3, dirpath=tmp_path), ckpt_path=latest(tmp_path))
+    assert [it.ended for it in newest(tmp_path).sessions] == ["RuntimeError: diverged", "finished"]
+
+
+def test_exception_is_what_ended_the_fit_before_a_further_one_of_the_process(tmp_path):
+    net = Failing(save_interval=3, dirpath=tmp_path)
+    own = trainer(tmp_path, max_epochs=2)
+    with pytest.raises(RuntimeError, match="diverged"):
+        own.fit(net, loader(4), loader(2))
+    Failing.training_step, kept = Net.training_step, Failing.training_step
+    try:
+        own.fit(net, loader(4), loader(2))
+    finally:
+        Failing.training_step = kept
+    ended = [it.ended for it in newest(tmp_path).sessions]
+    assert ended == ["RuntimeError: diverged", "finished"]
+
+
 def test_run_that_resumes_from_an_older_file_has_no_history_beyond_it(tmp_path):
     fit(tmp_path, Net(save_interval=3, save_last_k=-1, save_top_k=-1, dirpath=tmp_path), epochs=3)
     fit(tmp_path, Net(dirpath=tmp_path), epochs=2, ckpt_path=tmp_path / "epoch_1_batch_3.ckpt")
@@ -339,7 +368,7 @@ def test_module_in_training_can_be_copied_and_pickled(tmp_path):
 def run_of(epochs, trainer):
     """The text in the last file of a run of so many epochs, which was saved after every tenth."""
     grown = RunHistory()
-    grown.open(trainer, Options(), Progress(), None)
+    grown.open(trainer, Options(), Progress(), None, dict)
     text = None
     for epoch in range(epochs):
         at = Position(epoch, 100, 100 * (epoch + 1), 100 * (epoch + 1))

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from checkpointable._errors import CheckpointFileError
-from checkpointable.catalog import select
-from checkpointable.catalog.history import read_history
+from checkpointable.catalog import select, traces
+from checkpointable.catalog.history import read_history, with_ends
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.report.checks import Checks
 from checkpointable.catalog.scan import Found, Unreadable
@@ -105,10 +105,11 @@ def _run(
 ) -> Run:
     problems = {info.path: why for info in infos if (why := checks.problems.get(info.path)) is not None}
     histories = []
+    ends = traces.ends_in(traces.of_run(run_id, {parent(info.path) for info in infos if not is_remote(info.path)}))
     for attempt in dict.fromkeys(info.lineage.attempt for info in infos):
         written = [info for info in infos if info.lineage.attempt == attempt and info.path not in problems]
         for info, history in _readable(written, problems):
-            histories.append((info.lineage, history))
+            histories.append((info.lineage, with_ends(history, ends)))
             break
     return Run(
         run_id=run_id,
