@@ -61,6 +61,8 @@ class Run:
         mode: ``"min"`` or ``"max"``.
         curve: Its values, in order.
         sessions: In order.
+        is_thinned: Whether some of the values that were measured are in no history any more.
+        metrics_left_out: How many logged values had no room in the history at one position.
         history_problem: Why its history cannot be read; ``None`` if it can, or there is none.
         is_running: Whether a process on this machine trains it.
     """
@@ -71,6 +73,8 @@ class Run:
     mode: str | None
     curve: list[Measured]
     sessions: list[Session]
+    is_thinned: bool = False
+    metrics_left_out: int = 0
     history_problem: str | None = None
     is_running: bool = False
 
@@ -121,8 +125,16 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
         if history.monitor is not None and history.monitor in point.metrics
     ]
     monitor, mode = (history.monitor, history.mode) if curve else (monitor, mode)
-    sessions = _sessions(history.sessions) or run.sessions
-    return _with_state(replace(run, monitor=monitor, mode=mode, curve=curve or run.curve, sessions=sessions), found)
+    known = replace(
+        run,
+        monitor=monitor,
+        mode=mode,
+        curve=curve or run.curve,
+        sessions=_sessions(history.sessions) or run.sessions,
+        is_thinned=history.points_left_out > 0,
+        metrics_left_out=history.metrics_left_out,
+    )
+    return _with_state(known, found)
 
 
 def _history(infos: Sequence[CheckpointInfo]) -> tuple[History | None, str | None]:

@@ -76,7 +76,8 @@ def _curve(one: Run, screen: Screen) -> None:
     first, last = words.number(one.curve[0].value), words.number(one.curve[-1].value)
     found = "" if best is None else f", {wish} {words.number(best.value)} at {best.position}"
     is_log = curve.wants_log_scale(one.curve, one.mode)
-    count = words.counted(len(one.curve), "value") + (", log scale" if is_log else "")
+    count = words.counted(len(one.curve), "value") + (" of more" if one.is_thinned else "")
+    count += ", log scale" if is_log else ""
     screen.line((words.cut(one.monitor, 24, screen.mark, middle=True), TITLE), f": {count}{found}")
     end = one.newest.batches
     width = screen.width - len(first) - len(last) - 4
@@ -84,6 +85,9 @@ def _curve(one: Run, screen: Screen) -> None:
     screen.line((first, QUIET), "  ", (line, GOOD), "  ", (last, TITLE))
     below = curve.timeline(one.sessions, end, width, is_unicode=screen.is_unicode)
     screen.line(" " * (len(first) + 2), (below, QUIET))
+    if one.metrics_left_out:
+        lost = words.counted(one.metrics_left_out, "metric")
+        screen.line((f"{lost} had no room in the history; your logger has all", QUIET))
     screen.line()
 
 
@@ -175,6 +179,8 @@ def _answer(one: Run, files: Files, following: Next, others: Sequence[list[Check
             "monitor": one.monitor,
             "mode": one.mode,
             "best_value": None if best is None else best.value,
+            "is_thinned": one.is_thinned,
+            "metrics_left_out": one.metrics_left_out,
             "curve": [{**vars(it.position), "value": it.value} for it in one.curve],
             "sessions": [_session(it) for it in one.sessions],
             "best": checked(files.best),

@@ -52,8 +52,14 @@ def bounded(history: History, size_of: Callable[[Part], int], most_bytes: int) -
     stay = {id(groups[kind][place]) for kind in kinds for place in kept[kind]}
     points = tuple(point for point in history.points if id(point) in stay)
     saves = tuple(history.saves[place] for place in kept[None])
-    left_out = history.saves_left_out + len(history.saves) - len(saves)
-    return replace(history, points=points, saves=saves, saves_left_out=left_out, sessions=sessions)
+    return replace(
+        history,
+        points=points,
+        saves=saves,
+        sessions=sessions,
+        points_left_out=history.points_left_out + len(history.points) - len(points),
+        saves_left_out=history.saves_left_out + len(history.saves) - len(saves),
+    )
 
 
 @dataclass(frozen=True)

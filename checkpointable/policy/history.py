@@ -98,7 +98,8 @@ class History:
     """What one file tells of its whole run, up to itself. All are in the order in which they happened.
 
     ``monitor`` and ``mode`` are those of the latest session. Older points and saves may have been thinned out:
-    ``saves_left_out`` is the number of saves that are not listed any more.
+    ``points_left_out`` and ``saves_left_out`` are the numbers of those that are not listed any more.
+    ``metrics_left_out`` is how many values had no room in the point with the most of them.
     """
 
     monitor: str | None
@@ -107,4 +108,6 @@ class History:
     saves: tuple[SavedPoint, ...] = ()
     sessions: tuple[SessionRecord, ...] = ()
     saves_left_out: int = 0
+    points_left_out: int = 0
+    metrics_left_out: int = 0
     format: int = FORMAT

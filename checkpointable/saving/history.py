@@ -101,7 +101,8 @@ class RunHistory:
             point = with_few_metrics(Point(position=position, metrics=metrics, ended=ended), self._before.monitor)
             earlier = self._before.points
             others = (it for it in earlier[-2:] if (it.position, it.ended) != (position, ended))
-            self._add(points=(*earlier[:-2], *others, point))
+            left_out = max(self._before.metrics_left_out, len(metrics) - len(point.metrics))
+            self._add(points=(*earlier[:-2], *others, point), metrics_left_out=left_out)
 
     def note_saved(self, saved: SavedPoint) -> None:
         """Note a file that is on disk, and what it has cost."""

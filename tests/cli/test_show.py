@@ -25,7 +25,7 @@ def test_killed_run_is_shown_with_its_curve_sessions_files_and_the_next_line(com
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0] == "run run1: no end noted"
-    assert lines[1].startswith("epoch 6, batch 0, step 60; 2 checkpoints, 89.3 kB; saved ")
+    assert lines[1].startswith("epoch 6, batch 0, step 60; 2 checkpoints, 89.4 kB; saved ")
     assert "val_loss: 6 values, lowest 0.9 at epoch 5, batch 0, step 50" in lines
     curve = next(line for line in lines if "█" in line)
     assert curve.startswith("2 ")
@@ -153,6 +153,17 @@ def test_run_whose_process_is_gone_from_this_machine_was_killed(command, tmp_pat
     trace = tmp_path / "a" / ".checkpointable-attempt0-0.trace"
     RingFile(str(trace), Label(run_id="run1", trajectory="attempt0", ranks=1).encoded()).close()
     assert command("show", "a", "--json").json["run"]["state"] == "killed"
+
+
+def test_history_that_lacks_values_says_so(command, tmp_path):
+    whole = made.history([3.0, 2.0, 1.0], [made.session(0, made.at(0), made.at(3))])
+    made.write(tmp_path / "a/1.ckpt", of_run=whole, at=made.at(3), run_id="run1")
+    assert "val_loss: 3 values, lowest" in command("show", "a").out
+    thinned = replace(whole, points_left_out=1, metrics_left_out=2)
+    made.write(tmp_path / "a/1.ckpt", of_run=thinned, at=made.at(3), run_id="run1")
+    shown = command("show", "a").out
+    assert "val_loss: 3 values of more, lowest" in shown
+    assert "2 metrics had no room in the history" in shown
 
 
 def test_exception_that_wrote_no_file_is_told_by_the_trace(command, tmp_path):

@@ -98,6 +98,8 @@ def test_history_of_any_run_fits_and_keeps_ends_bests_and_order(epochs, best, mo
         before, after = of_kind(history, ended), of_kind(found, ended)
         assert after[:1] + after[-1:] == before[:1] + before[-1:]
     assert found.saves_left_out == len(history.saves) - len(found.saves)
+    assert found.points_left_out == len(history.points) - len(found.points)
+    assert bounded(found, size_of, 0).points_left_out > found.points_left_out or len(found.points) < 3
     assert found.saves[:1] + found.saves[-1:] == history.saves[:1] + history.saves[-1:]
     if best <= epochs:
         assert history.points[2 * best - 2] in found.points

@@ -139,6 +139,20 @@ def test_file_has_no_point_later_than_itself_and_no_cost_of_its_own(tmp_path):
     assert [it.created for it in found.saves[:1]] == created
 
 
+def test_values_that_have_no_room_at_a_position_are_counted(tmp_path):
+    class Many(Net):
+        def validation_step(self, batch, batch_idx):
+            self.log_dict({f"metric_{number:03}": 0.5 for number in range(100)})
+            return super().validation_step(batch, batch_idx)
+
+    fit(tmp_path, Many(dirpath=tmp_path))
+    found = newest(tmp_path)
+    measured = {"val_loss", *(f"metric_{number:03}" for number in range(100))}
+    kept = {name for point in found.points if point.ended == "validation" for name in point.metrics}
+    assert "val_loss" in kept < measured
+    assert found.metrics_left_out == len(measured) - len(kept) > 0
+
+
 def test_points_have_what_was_measured_there_and_nothing_else(tmp_path):
     class Logging(MixedNet):
         def training_step(self, batch, batch_idx):

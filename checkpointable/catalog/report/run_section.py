@@ -128,6 +128,13 @@ def _curve(run: Run, attempts: Sequence[Attempt], curve: Curve | None) -> Iterat
         label = f"Figures of {curve.metric}"
         region = element("div", figures, class_="wide tall", role="region", tabindex=0, aria_label=label)
         yield element("details", element("summary", f"{words.counted(len(rows), 'figure')} as a table"), region)
+    told = run.history
+    if told is not None and told.points_left_out:
+        text = f"{words.counted(told.points_left_out, 'measurement')} of so long a run are thinned out."
+        yield element("p", text, class_="muted")
+    if told is not None and told.metrics_left_out:
+        text = f"{words.counted(told.metrics_left_out, 'metric')} had no room in the history. Your logger has all."
+        yield element("p", text, class_="muted")
 
 
 def _figures(epoch: int, batches: int, step: int, value: float) -> Html:

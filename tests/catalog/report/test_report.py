@@ -382,3 +382,16 @@ def test_report_of_listed_checkpoints_is_that_of_their_whole_path(tmp_path: Path
     page = read(tmp_path / "run.html")
     assert lacking(page, [file.path.name for file in story.files]) == []
     assert len(story.files) > 1
+
+
+def test_report_says_what_the_history_of_a_long_run_lacks(tmp_path: Path) -> None:
+    story = Story(tmp_path / "run")
+    last = story.session(2)
+    thinned = replace(last.history, points_left_out=1234, metrics_left_out=1)
+    stated = metadata(metrics={})
+    last.path.write_bytes(content_of(stated, thinned))
+    text = report(tmp_path / "run", tmp_path / "run.html").text
+    assert "1,234 measurements of so long a run are thinned out." in text
+    assert "1 metric had no room in the history. Your logger has all." in text
+    last.path.write_bytes(content_of(stated, last.history))
+    assert "no room" not in report(tmp_path / "run", tmp_path / "run.html").text
