@@ -24,8 +24,8 @@ class Checkpoints(Sequence[CheckpointInfo]):
     """The checkpoints of this library at or below a path, newest last, in the order of ``latest``.
 
     Their metadata is read once, by the constructor, without reading tensors. Make a new one to include files saved
-    since. ``where``, ``runs`` and slices give some of them, as a sequence of the same kind that reads nothing again. A
-    notebook shows it as a table.
+    since, and to leave out files deleted since. ``where``, ``runs`` and slices give some of them, as a sequence of the
+    same kind that reads nothing again. A notebook shows it as a table.
 
     Args:
         path: A directory, a checkpoint file, or a link to either; a local path, or a URL. A path that does not
@@ -70,12 +70,14 @@ class Checkpoints(Sequence[CheckpointInfo]):
         Args:
             conditions: For fields of ``CheckpointInfo``, or ``attempt`` or ``generation`` of its lineage: a value; a
                 list, tuple or set of values; a slice, from its start and before its stop; or a function of the value
-                that says whether it fits. ``created`` may be a ``datetime``. One reason or verdict that fits is enough.
+                that says whether it fits. ``created`` may be a ``datetime``, or a ``date`` for a day of this
+                machine's zone. One reason or verdict that fits is enough.
 
         Raises:
             UnknownArgumentError: If there is no field of a name. The message names all.
             PolicyError: If a condition cannot be applied to its field.
         """
+        conditions = filters.repeatable(conditions)
         return self._some(filters.matching(self, conditions), filters.in_words(conditions))
 
     def runs(self) -> dict[str, Checkpoints]:

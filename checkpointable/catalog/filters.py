@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from checkpointable._errors import PolicyError, UnknownArgumentError
@@ -28,8 +28,13 @@ def matching(infos: Iterable[CheckpointInfo], conditions: Mapping[str, Any]) -> 
             f"cannot choose checkpoints by {', '.join(unknown)}. Choose by {', '.join(sorted(NAMES))}; by a logged"
             " value with a function: metrics=lambda metrics: metrics.get('val_acc', 0) > 0.9."
         )
-    wanted = {name: _plain(condition) for name, condition in conditions.items()}
+    wanted = {name: _plain(_whole_day(condition)) for name, condition in conditions.items()}
     return [info for info in infos if all(_fits(info, name, condition) for name, condition in wanted.items())]
+
+
+def repeatable(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with lists in place of generators, which give their values once."""
+    return {name: list(it) if isinstance(it, Iterator) else it for name, it in conditions.items()}
 
 
 def in_words(conditions: Mapping[str, Any]) -> str:
@@ -75,11 +80,21 @@ def _plain(condition: Any) -> Any:
         return slice(_plain(condition.start), _plain(condition.stop), condition.step)
     if isinstance(condition, range):
         return condition
+    if getattr(condition, "ndim", None) == 0:  # a number of torch or numpy
+        return condition.item()
     if _is_collection(condition):
         return [_plain(it) for it in condition]
     if isinstance(condition, datetime):
         return condition.timestamp()
+    if isinstance(condition, date):  # the first moment of the day
+        return datetime.combine(condition, time.min).timestamp()
     return os.fspath(condition) if isinstance(condition, os.PathLike) else condition
+
+
+def _whole_day(condition: Any) -> Any:
+    """A day as all its moments."""
+    is_day = isinstance(condition, date) and not isinstance(condition, datetime)
+    return slice(condition, condition + timedelta(days=1)) if is_day else condition
 
 
 def _condition_in_words(condition: Any) -> str:

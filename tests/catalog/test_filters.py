@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from catalog.conftest import Make, fill_with_text, flip_a_bit
 
 from checkpointable import CheckpointableWarning, Checkpoints, PolicyError, UnknownArgumentError, latest
@@ -56,6 +57,11 @@ def names(found: Checkpoints) -> list[str]:
         ({"created": slice(datetime.fromtimestamp(13.0), None)}, ["a3", "a4", "b"]),
         ({"created": datetime.fromtimestamp(12.0)}, ["a2"]),
         ({"created": [datetime.fromtimestamp(12.0), 13.0]}, ["a2", "a3"]),
+        ({"created": date.fromtimestamp(12.0)}, ["a0", "a1", "a2", "a3", "a4", "b"]),
+        ({"created": date.fromtimestamp(12.0) + timedelta(days=1)}, []),
+        ({"created": slice(date.fromtimestamp(12.0) + timedelta(days=1), None)}, []),
+        ({"score": torch.tensor(0.4, dtype=torch.float64)}, ["a1"]),
+        ({"epoch": torch.tensor([0, 4]), "run_id": "a"}, ["a0", "a4"]),
         ({"reasons": "kept_epoch"}, ["b"]),
         ({"metrics": lambda metrics: metrics.get("acc", 0) > 0.4}, ["b"]),
         ({"metrics": {"acc": 0.5}}, ["b"]),
@@ -68,6 +74,11 @@ def test_where_gives_those_that_fulfil_all_conditions(found, conditions, expecte
     some = found.where(**conditions)
     assert isinstance(some, Checkpoints)
     assert names(some) == expected
+
+
+def test_where_takes_a_generator_and_shows_what_it_gave(found):
+    assert names(found.where(epoch=(epoch for epoch in (1, 3)))) == ["a1", "a3"]
+    assert "epoch in [7]" in repr(found.where(epoch=iter([7])))
 
 
 def test_where_takes_a_path_that_is_no_string(found, tmp_path):
