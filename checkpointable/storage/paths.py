@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,10 +61,14 @@ def _without_protocol(url: str) -> str:
 
 
 def normalize_paths(paths: Paths) -> list[str]:
-    """One path, or several, as ``normalize_path`` gives them; a ``PolicyError`` if there is none."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not given:
-        raise PolicyError("no path to look at: pass at least one")
+    """One path, or several, as ``normalize_path`` gives them; a ``PolicyError`` if there is none, or an empty one."""
+    given: list[Any] = [paths]
+    if isinstance(paths, Iterable) and not isinstance(paths, (str, bytes)):
+        given = list(paths)
+    wrong = [path for path in given if not isinstance(path, (str, os.PathLike)) or path == ""]
+    if wrong or not given:
+        what = repr(wrong[0]) if wrong else "no path"
+        raise PolicyError(f"cannot look at {what}: pass the path or URL of a directory or a file, or several of them")
     return [normalize_path(path) for path in given]
 
 

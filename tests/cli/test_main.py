@@ -10,7 +10,7 @@ import pytest
 from catalog.conftest import DAMAGE
 from cli import made
 
-from checkpointable import CheckpointFileError, MonitorError, PolicyError, RemoteError, __version__
+from checkpointable import CheckpointFileError, Checkpoints, MonitorError, PolicyError, RemoteError, __version__
 from checkpointable.cli import ls
 from checkpointable.cli.answer import encoded
 from checkpointable.cli.main import main
@@ -181,3 +181,16 @@ def test_every_command_has_a_module_with_a_docstring_that_names_it():
 def test_value_that_is_no_number_is_named_in_plain_words(capsys, line, said):
     assert main(line.split()) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", ["ls", "show", "verify", "prune", "resume"])
+def test_empty_path_is_refused_as_a_variable_that_is_not_set_gives_it(asked, command):
+    done = command(asked, "", *(["--dry-run"] if asked == "resume" else []))
+    assert done.code == 2
+    assert "cannot look at '': pass the path" in done.err
+
+
+@pytest.mark.parametrize("path", [None, "", [], ["a", None], b"a", 3])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(PolicyError, match="pass the path or URL of a directory or a file, or several"):
+        Checkpoints(path)
