@@ -14,16 +14,16 @@ _LATEST = 253402300800.0 - 2 * 86400  # two days before the year 10000, in secon
 
 
 def duration(seconds: float) -> str:
-    """How long something took, such as ``2 h 05 min``, ``12.3 s``, ``4.1 ms``."""
+    """How long something took, such as ``2 h 05 min``, ``12.3 s``, ``4.1 ms``: two units at most."""
     if not 0 <= seconds < math.inf:
         return UNKNOWN
-    if seconds < 1:
+    if 0 < seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if minutes < 60:
-        return f"{minutes} min"
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 72 else f"{hours // 24} days {hours % 24} h"
 
 

@@ -32,7 +32,7 @@ def run(args: Namespace, screen: Screen) -> int:
     screen.answer |= {"checkpoints": [as_json(info) for info in chosen], "skipped": skipped, "left_out": others}
     screen.answer |= {"path": os.path.abspath(args.output), "size": size, "not_averaged": total.not_averaged}
     screen.answer |= {"shared": shared, "has_batch_norm": total.has_batch_norm}
-    rows = [(words.score(info), name(info.path, args.run)) for info in chosen]
+    rows = [(words.score(info, screen.mark), name(info.path, args.run)) for info in chosen]
     screen.table([["mean of" if not at else "", *row] for at, row in enumerate(rows)])
     for path, problem in skipped.items():
         screen.text(f"skipped  {name(path, args.run)}: {problem}", style=BAD)

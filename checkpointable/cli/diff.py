@@ -32,7 +32,7 @@ def run(args: Namespace, screen: Screen) -> int:
     total = sum(map(len, found.values()))
     screen.answer |= {"a": as_json(infos[0]), "b": as_json(infos[1]), "differences": total}
     screen.answer["sections"] = {title: [vars(it) for it in section] for title, section in found.items()}
-    screen.table([_of_side("A", infos[0]), _of_side("B", infos[1])])
+    screen.table([_of_side("A", infos[0], screen.mark), _of_side("B", infos[1], screen.mark)])
     for title, section in found.items():
         _show(title, section, len(one[title]), args.all, screen)
     if not args.all:
@@ -67,8 +67,8 @@ def _optimizers(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _of_side(side: str, info: CheckpointInfo) -> list[Part]:
-    return [(side, TITLE), words.kind(info), str(info.at), words.score(info), info.path]
+def _of_side(side: str, info: CheckpointInfo, mark: str) -> list[Part]:
+    return [(side, TITLE), words.kind(info), str(info.at), words.score(info, mark), info.path]
 
 
 def _show(title: str, section: list[Difference], compared: int, everything: bool, screen: Screen) -> None:

@@ -29,12 +29,15 @@ def run(args: Namespace, screen: Screen) -> int:
     }
     if args.paths:
         for info in found.infos:
-            screen.line(info.path, whole=True)
+            screen.path(info.path)
     elif found.infos or found.unreadable:
         monitors = {info.monitor for info in found.infos if info.score is not None}
-        monitor = words.cut(str(*monitors), 16, screen.mark) if len(monitors) == 1 else "score"
+        monitor = words.cut(str(*monitors), 16, screen.mark, middle=True) if len(monitors) == 1 else "score"
         titles = ("", "kind", "epoch", "batch", "step", monitor, "size", "saved", "name")
-        rows = [[_mark(info, best, newest), *_row(info, args.run, len(monitors) > 1)] for info in found.infos]
+        rows = [
+            [_mark(info, best, newest), *_row(info, args.run, screen.mark if len(monitors) > 1 else None)]
+            for info in found.infos
+        ]
         lost = [[(it, BAD) for it in _lost(path.path, args.run)] for path in found.unreadable]
         screen.table([[(title, TITLE) for title in titles], *rows, *lost], right=_RIGHT, spare=_SPARE)
         _footnotes(found, screen)
@@ -57,8 +60,9 @@ def _mark(info: CheckpointInfo, best: CheckpointInfo | None, newest: CheckpointI
     return ("*" if info is best else "") + (">" if info is newest else ""), GOOD
 
 
-def _row(info: CheckpointInfo, places: list[str], names_monitor: bool) -> list[Part]:
-    score = words.score(info) if names_monitor or info.score is None else words.number(info.score)
+def _row(info: CheckpointInfo, places: list[str], mark: str | None) -> list[Part]:
+    """A row. The name of the monitor stands in it if ``mark`` is given, for what is cut off its middle."""
+    score = "" if info.score is None else words.number(info.score) if mark is None else words.score(info, mark)
     saved = (words.moment(info.created), QUIET)
     position = [str(info.epoch), str(info.batch), str(info.step)]
     return [words.kind(info), *position, score, words.size(info.size), saved, name(info.path, places)]

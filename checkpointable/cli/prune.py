@@ -21,7 +21,7 @@ def run(args: Namespace, screen: Screen) -> int:
         screen.text(f"no checkpoints in {' or '.join(args.run)}.")
         return 1
     for path in gone:
-        screen.line(("deleted       " if args.yes else "would delete  ", CAREFUL), name(path, args.run))
+        screen.line_to(name(path, args.run), after=("deleted       " if args.yes else "would delete  ", CAREFUL))
     done = "deleted" if args.yes else "to delete"
     screen.line(f"{words.counted(len(gone), 'checkpoint')} {done}, {words.size(freed)}; {kept} kept")
     if gone and not args.yes:

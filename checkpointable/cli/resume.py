@@ -31,7 +31,7 @@ def run(args: Namespace, screen: Screen) -> int:
     screen.answer |= {"checkpoint": as_json(info), "skipped": choice.skipped, "state": one.state}
     screen.answer["verdicts"] = [{"part": it.part, "level": str(it.level), "why": it.why} for it in info.verdicts]
     screen.answer["is_exact"] = bool(info.verdicts) and not not_exact(info.verdicts)
-    screen.line(("takes    ", TITLE), name(info.path, args.run))
+    screen.line_to(name(info.path, args.run), after=("takes    ", TITLE))
     screen.line(
         ("         ", ""), f"{words.kind(info)}, {words.size(info.size)}, intact, saved ", words.moment(info.created)
     )

@@ -63,6 +63,20 @@ class Screen:
 
         self.console.print(Text.assemble(*fitting), soft_wrap=True)
 
+    def path(self, path: str) -> None:
+        """Print a path: its bytes for a program, and for a terminal no character that moves its cursor."""
+        binary = getattr(self.stream, "buffer", None)
+        if self.as_json or binary is None or self.stream.isatty():
+            self.line(path, whole=True)
+            return
+        self.stream.flush()
+        binary.write(os.fsencode(path) + b"\n")
+
+    def line_to(self, path: str, *, after: Part) -> None:
+        """Print a line that ends with a path, which is cut in its middle: names differ at their ends."""
+        before = after if isinstance(after, str) else after[0]
+        self.line(after, cut(self.encodable(printable(path)), self.width - cells(before), self.mark, middle=True))
+
     def text(self, text: str, *, indent: str = "", style: str = "") -> None:
         """Print a text of any length, wrapped at words."""
         lines = textwrap.wrap(printable(text), self.width, initial_indent=indent, subsequent_indent=indent)

@@ -61,7 +61,7 @@ def _known(runs: dict[str, list[CheckpointInfo]]) -> str:
 def _head(one: Run, screen: Screen) -> None:
     style = {FINISHED: GOOD, RUNNING: GOOD}.get(one.state, CAREFUL)
     screen.line((f"run {one.run_id}", TITLE), ": ", (one.state, style))
-    ago = words.duration(time.time() - max(info.created for info in one.infos))
+    ago = words.duration(max(time.time() - max(info.created for info in one.infos), 0))
     kept = f"{words.counted(len(one.infos), 'checkpoint')}, {words.size(one.size)}"
     screen.line(f"{one.newest.at}; {kept}; saved {ago} ago")
     screen.line()
@@ -99,7 +99,7 @@ def _sessions(one: Run, screen: Screen) -> None:
     for session in shown:
         style = QUIET if session.ended == FINISHED else CAREFUL
         reach = f"{'?' if session.begins is None else _short(session.begins)} to {_short(session.ends)}"
-        lasted = words.duration(session.last_seen - session.started)
+        lasted = words.duration(max(session.last_seen - session.started, 0))
         rows.append([f"  {session.number}", words.moment(session.started), lasted, reach, (_ended(session), style)])
     screen.table(rows, right=(0, 2))
     hidden = known[-1].number - len(shown)
@@ -131,7 +131,7 @@ def _files(files: Files, places: list[str], screen: Screen) -> None:
     for role, checked in (("best", files.best), ("last", files.last)):
         if checked is not None:
             info, verdict = checked.info, _verdict(checked)
-            what = words.score(info) if role == "best" else _short_place(info)
+            what = words.score(info, screen.mark) if role == "best" else _short_place(info)
             rows.append([f"  {role}", verdict, what, words.size(info.size), name(info.path, places)])
     rows += [["  ", ("damaged", BAD), "", "", name(path, places)] for path in files.damaged]
     screen.table(rows, right=(3,))
@@ -160,7 +160,7 @@ def _others(others: Sequence[list[CheckpointInfo]], screen: Screen) -> None:
     screen.line((f"{words.counted(len(others), 'other run')} here", TITLE), ("  (--run-id ID shows one)", QUIET))
     rows = []
     for infos in list(others)[-_MOST_OTHERS:]:
-        newest, scored = infos[-1], [words.score(info) for info in infos if info.score is not None]
+        newest, scored = infos[-1], [words.score(info, screen.mark) for info in infos if info.score is not None]
         kept = words.counted(len(infos), "checkpoint")
         rows.append([f"  {newest.run_id}", kept, words.moment(newest.created), scored[-1] if scored else ""])
     screen.table(rows)

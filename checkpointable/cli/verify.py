@@ -21,12 +21,12 @@ def run(args: Namespace, screen: Screen) -> int:
         if problem is not None and not files.is_there(info.path):
             continue  # a run deletes its old ones
         checked.append({"path": info.path, "size": info.size, "problem": problem})
-        screen.line(("intact   ", GOOD) if problem is None else ("damaged  ", BAD), name(info.path, args.run))
+        screen.line_to(name(info.path, args.run), after=("intact   ", GOOD) if problem is None else ("damaged  ", BAD))
         if problem is not None:
             screen.text(problem, indent="         ")
     for lost in found.unreadable:
         checked.append({"path": lost.path, "size": None, "problem": lost.problem})
-        screen.line(("damaged  ", BAD), name(lost.path, args.run))
+        screen.line_to(name(lost.path, args.run), after=("damaged  ", BAD))
         screen.text(lost.problem, indent="         ")
     damaged = [it for it in checked if it["problem"] is not None]
     intact = len(checked) - len(damaged)

@@ -57,7 +57,7 @@ def _print_new(found: Found, seen: set[object], places: list[str], screen: Scree
         elif isinstance(it, Unreadable):
             screen.line(("damaged  ", BAD), name(it.path, places), f": {it.problem}")
         else:
-            place, score = f"{f'epoch {it.epoch}, batch {it.batch}':<20}", (words.score(it), GOOD)
+            place, score = f"{f'epoch {it.epoch}, batch {it.batch}':<20}", (words.score(it, screen.mark), GOOD)
             saved, size = (words.clock(it.created), QUIET), (words.size(it.size), QUIET)
             screen.table([[saved, f"{it.kind:<9}", place, score, size, name(it.path, places)]], spare=(4,))
     screen.stream.flush()

@@ -7,22 +7,13 @@ from datetime import datetime
 
 from checkpointable.catalog.info import CheckpointInfo, size_in_words
 from checkpointable.catalog.rows import kind_in_words
-from checkpointable.catalog.words import counted, figure, moment
+from checkpointable.catalog.words import counted, duration, figure, moment
 
 __all__ = ["cells", "clock", "counted", "cut", "duration", "kind", "moment", "number", "score", "size"]
 
+_LONGEST_MONITOR = 20  # columns
+
 size, kind, number = size_in_words, kind_in_words, figure
-
-
-def duration(seconds: float) -> str:
-    """``"1 h 05 min"``: two units at most."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours = whole // 60, whole // 3600
-    if hours < 1:
-        return f"{minutes} min {whole % 60:02d} s"
-    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
 
 
 def clock(seconds: float) -> str:
@@ -31,9 +22,14 @@ def clock(seconds: float) -> str:
     return then.strftime("%H:%M:%S") if then.date() == datetime.now().date() else moment(seconds)
 
 
-def score(info: CheckpointInfo) -> str:
-    """``"val_loss=0.25"``, or nothing for a file that was not saved as one of the best."""
-    return "" if info.score is None else f"{info.monitor}={number(info.score)}"
+def score(info: CheckpointInfo, mark: str) -> str:
+    """``"val_loss=0.25"``, or nothing for a file that was not saved as one of the best.
+
+    ``mark`` stands for the middle of a long name.
+    """
+    if info.score is None:
+        return ""
+    return f"{cut(str(info.monitor), _LONGEST_MONITOR, mark, middle=True)}={number(info.score)}"
 
 
 def cells(text: str) -> int:

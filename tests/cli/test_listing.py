@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,25 @@ def test_ls_paths_prints_whole_paths_alone(run, command):
     printed = command("ls", "a", "--paths").out.splitlines()
     assert [Path(it).resolve() for it in printed][-1] == Path(path)
     assert len(printed) == 4
+
+
+def test_ls_paths_prints_the_bytes_of_names_that_are_no_text(run):
+    odd = os.fsencode(run) + b"/\xff\n.ckpt"
+    os.rename(made.write(run / "x.ckpt", at=made.at(7)), odd)
+    done = subprocess.run([sys.executable, "-m", "checkpointable", "ls", run, "--paths"], stdout=subprocess.PIPE)
+    assert done.stdout.endswith(odd + b"\n")
+
+
+def test_long_names_of_monitors_and_files_are_cut_in_their_middle(run, command):
+    long = "validation/classification/weighted_average_precision"
+    for epoch in (1, 2):
+        name = f"best_{long.replace('/', '_')}_epoch_{epoch}.ckpt"
+        made.write(run / "long" / name, score=epoch / 10, monitor=long, at=made.at(epoch), run_id="run1")
+    made.write(run / "long" / "acc.ckpt", score=0.5, monitor="acc", mode="max", at=made.at(3), run_id="run1")
+    (line,) = (line for line in command("ls", "a/long").out.splitlines() if "validation…precision=0.2" in line)
+    assert line.endswith("_2.ckpt")
+    assert "_epoch_1.ckpt" in command("verify", "a/long").out
+    assert "_epoch_1.ckpt" in command("prune", "a/long", "--keep-best", "0").out
 
 
 def test_ls_of_several_monitors_names_each(run, command):

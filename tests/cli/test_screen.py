@@ -33,14 +33,6 @@ def test_text_is_cut_to_the_columns_that_it_takes(text, width, middle, shown):
     assert words.cells(shown) <= max(width, 0)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-5, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3900, "1 h 05 min"), (260_000, "3 d 00 h")],
-)
-def test_duration_has_two_units_at_most(seconds, text):
-    assert words.duration(seconds) == text
-
-
 def test_no_line_is_wider_than_the_screen_whatever_is_in_it():
     stream = io.StringIO()
     screen = Screen(stream=stream, width=40)

@@ -51,7 +51,15 @@ def test_element_escapes_texts_and_attributes_and_leaves_elements() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.0041, "4.1 ms"), (12.34, "12.3 s"), (300, "5 min"), (7500, "2 h 05 min"), (4 * 86400, "4 days 0 h")],
+    [
+        (0.0041, "4.1 ms"),
+        (12.34, "12.3 s"),
+        (300, "5 min 00 s"),
+        (61, "1 min 01 s"),
+        (0, "0 s"),
+        (7500, "2 h 05 min"),
+        (4 * 86400, "4 days 0 h"),
+    ],
 )
 def test_duration_is_in_words(seconds: float, said: str) -> None:
     assert words.duration(seconds) == said
