@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError, MonitorError
 from checkpointable.catalog import select
-from checkpointable.catalog.history import read_history
+from checkpointable.catalog.history import newest_history
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.history import History
-
-_TRIED = 5  # files of a run that are asked for its history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +49,7 @@ def curves(infos: Sequence[CheckpointInfo], metric: str | None = None) -> tuple[
     runs: dict[str, list[CheckpointInfo]] = {}
     for info in infos:
         runs.setdefault(info.run_id, []).append(info)
-    histories: dict[str, History | None] = {}
-    for run_id, run in runs.items():
-        histories[run_id] = _history(run)
+    histories = {run_id: _history(run) for run_id, run in runs.items()}
     if metric is None:
         scored = (info.monitor for info in reversed(infos) if info.score is not None)
         told = (it.monitor for it in reversed(histories.values()) if it is not None)
@@ -70,7 +66,7 @@ def _curve(run_id: str, run: Sequence[CheckpointInfo], history: History | None, 
     if history is None:
         points = tuple((info.batches, value) for info in run if (value := own[info.path]) is not None)
     else:
-        points = tuple((it.position.batches, it.metrics[metric]) for it in history.points if metric in it.metrics)
+        points = tuple((it.position.batches, it.value) for it in history.values_of(metric))
     best = next(iter(select.by_score([info for info in run if info.monitor == metric], metric)), None)
     return Curve(
         run_id=run_id,
@@ -93,20 +89,12 @@ def _resumes(history: History) -> tuple[tuple[int, str], ...]:
 
 
 def _history(run: Sequence[CheckpointInfo]) -> History | None:
-    """What the newest file of a run tells that has a history; ``None`` if none of the newest has one."""
-    for info in list(reversed(run))[:_TRIED]:
-        try:
-            history = read_history(info.path)
-        except FileNotFoundError:
-            continue  # the run has deleted it since, after it had saved a newer one
-        except CheckpointFileError as error:
-            warnings.warn(
-                f"passed over {info.path}: {error} An older file is read.", CheckpointableWarning, stacklevel=5
-            )
-            continue
-        if history is not None:
-            return history
-    return None
+    """What the newest file of a run tells that has a history; a warning for each newer one that is damaged."""
+    found = newest_history(run)
+    for path, error in found.problems.items():
+        if isinstance(error, CheckpointFileError):  # else the run has deleted it since
+            warnings.warn(f"passed over {path}: {error} An older file is read.", CheckpointableWarning, stacklevel=6)
+    return found.history
 
 
 def _nothing_to_plot(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from checkpointable.cli.one_run import FINISHED, Measured, Session
+from checkpointable.cli.one_run import FINISHED, Session
+from checkpointable.policy.history import MeasuredValue
 
 _BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 _MUCH = 4
 _MISSING = "?"  # for a value that is not finite
 
 
-def wants_log_scale(curve: Sequence[Measured], mode: str | None) -> bool:
+def wants_log_scale(curve: Sequence[MeasuredValue], mode: str | None) -> bool:
     """Whether values that should fall span so much that, drawn linearly, the first would hide how later ones change."""
     if mode != "min":
         return False
@@ -20,7 +21,7 @@ def wants_log_scale(curve: Sequence[Measured], mode: str | None) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) >= _MUCH * min(finite)
 
 
-def sparkline(curve: Sequence[Measured], end: int, width: int, *, is_log: bool, is_unicode: bool) -> str:
+def sparkline(curve: Sequence[MeasuredValue], end: int, width: int, *, is_log: bool, is_unicode: bool) -> str:
     """The values from the first batch of the run to its last one, ``end``: each lasts until the next was measured."""
     bars = _BARS if is_unicode else _PLAIN_BARS
     scaled = math.log if is_log else float

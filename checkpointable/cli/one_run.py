@@ -9,22 +9,14 @@ from dataclasses import dataclass, replace
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog import traces
-from checkpointable.catalog.history import read_history, with_ends
+from checkpointable.catalog.history import newest_history, with_ends
 from checkpointable.catalog.info import CheckpointInfo
-from checkpointable.policy.history import History, SessionRecord
+from checkpointable.policy.history import MeasuredValue, SessionRecord
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage.paths import is_remote, parent
 
 KILLED, RUNNING, FINISHED, UNKNOWN = "killed", "running", "finished", "no end noted"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One value of the monitored quantity."""
-
-    position: Position
-    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +63,7 @@ class Run:
     infos: list[CheckpointInfo]
     monitor: str | None
     mode: str | None
-    curve: list[Measured]
+    curve: list[MeasuredValue]
     sessions: list[Session]
     is_thinned: bool = False
     metrics_left_out: int = 0
@@ -93,7 +85,7 @@ class Run:
         """Bytes of all its checkpoints."""
         return sum(info.size for info in self.infos)
 
-    def best_value(self) -> Measured | None:
+    def best_value(self) -> MeasuredValue | None:
         """The first of the best values; NaN is never best."""
         values = [it for it in self.curve if not math.isnan(it.value)]
         sign = -1.0 if self.mode == "max" else 1.0
@@ -104,7 +96,8 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
     """What the checkpoints of one run tell of it; ``infos`` are sorted, newest last."""
     infos = list(infos)
     found = traces.of_run(infos[-1].run_id, {parent(info.path) for info in infos if not is_remote(info.path)})
-    history, problem = _history(infos)
+    told = newest_history(infos)
+    problem = next((str(error) for error in told.problems.values() if isinstance(error, CheckpointFileError)), None)
     scored = next((info for info in reversed(infos) if info.score is not None), None)
     monitor, mode = (None, None) if scored is None else (scored.monitor, scored.mode)
     run = Run(
@@ -116,14 +109,10 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
         sessions=_attempts(infos),
         history_problem=problem,
     )
-    if history is None:
+    if told.history is None:
         return _with_state(run, found)
-    history = with_ends(history, traces.ends_in(found))
-    curve = [
-        Measured(position=point.position, value=point.metrics[history.monitor])
-        for point in history.points
-        if history.monitor is not None and history.monitor in point.metrics
-    ]
+    history = with_ends(told.history, traces.ends_in(found))
+    curve = [] if history.monitor is None else history.values_of(history.monitor)
     monitor, mode = (history.monitor, history.mode) if curve else (monitor, mode)
     known = replace(
         run,
@@ -137,28 +126,10 @@ def read_run(infos: Sequence[CheckpointInfo]) -> Run:
     return _with_state(known, found)
 
 
-def _history(infos: Sequence[CheckpointInfo]) -> tuple[History | None, str | None]:
-    """The history in the newest file that has one; or why it cannot be read."""
-    problem = None
-    for info in reversed(infos):
-        try:
-            history = read_history(info.path)
-        except CheckpointFileError as error:
-            problem = problem or str(error)
-            continue
-        except FileNotFoundError:  # a run deletes its old ones
-            continue
-        if history is not None:
-            return history, problem
-        if problem is None:
-            return None, None
-    return None, problem
-
-
-def _scores(infos: Sequence[CheckpointInfo], monitor: str | None) -> list[Measured]:
+def _scores(infos: Sequence[CheckpointInfo], monitor: str | None) -> list[MeasuredValue]:
     """What is known without a history: the scores of files, which were measured on exactly their weights."""
     scored = {info.at: info.score for info in infos if info.score is not None and info.monitor == monitor}
-    return [Measured(position=position, value=value) for position, value in sorted(scored.items())]
+    return [MeasuredValue(position, value) for position, value in sorted(scored.items())]
 
 
 def _sessions(records: Sequence[SessionRecord]) -> list[Session]:

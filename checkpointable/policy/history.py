@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from checkpointable.policy.position import Position
 
 FORMAT = 1
+_LARGEST = 1e300  # numbers beyond are not drawn, as their differences can overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,19 @@ class SessionRecord:
     ended: str | None = None
 
 
+@dataclass(frozen=True)
+class MeasuredValue:
+    """One value of one metric, and the position of the weights that it was measured on."""
+
+    position: Position
+    value: float
+
+    @property
+    def is_drawable(self) -> bool:
+        """Whether it is a number that has a place on an axis."""
+        return math.isfinite(self.value) and abs(self.value) < _LARGEST
+
+
 @dataclass(frozen=True, kw_only=True)
 class History:
     """What one file tells of its whole run, up to itself. All are in the order in which they happened.
@@ -110,4 +125,9 @@ class History:
     saves_left_out: int = 0
     points_left_out: int = 0
     metrics_left_out: int = 0
+
+    def values_of(self, metric: str) -> list[MeasuredValue]:
+        """The values of one metric, each with where it was measured."""
+        return [MeasuredValue(it.position, it.metrics[metric]) for it in self.points if metric in it.metrics]
+
     format: int = FORMAT

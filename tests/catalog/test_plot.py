@@ -15,7 +15,6 @@ from catalog.with_history import at, history, write
 from matplotlib import colors, pyplot
 
 from checkpointable import CheckpointableWarning, CheckpointFileError, Checkpoints, MonitorError
-from checkpointable.catalog import curves
 from checkpointable.catalog.history import read_history
 from checkpointable.policy.history import Point
 
@@ -59,7 +58,7 @@ def test_plot_shows_the_whole_run_by_its_newest_file(run) -> None:
 
 def test_plot_without_the_history_shows_what_the_files_tell_alone(run, monkeypatch) -> None:
     """The twin."""
-    monkeypatch.setattr(curves, "read_history", lambda path: None)
+    monkeypatch.setattr("checkpointable.catalog.history.read_history", lambda path: None)
     assert lines(run.plot()) == [[[70, 0.4]]]
 
 

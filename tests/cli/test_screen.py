@@ -11,9 +11,10 @@ import pytest
 from cli import made
 
 from checkpointable.cli import curve, words
-from checkpointable.cli.one_run import FINISHED, KILLED, Measured, Session
+from checkpointable.cli.one_run import FINISHED, KILLED, Session
 from checkpointable.cli.parser import tree
 from checkpointable.cli.screen import Screen
+from checkpointable.policy.history import MeasuredValue
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,8 @@ def test_line_to_be_typed_is_never_cut():
     assert stream.getvalue() == "x" * 100 + "\n"
 
 
-def measured(*values: float) -> list[Measured]:
-    return [Measured(position=made.at(epoch), value=value) for epoch, value in enumerate(values, 1)]
+def measured(*values: float) -> list[MeasuredValue]:
+    return [MeasuredValue(made.at(epoch), value) for epoch, value in enumerate(values, 1)]
 
 
 @pytest.mark.parametrize(

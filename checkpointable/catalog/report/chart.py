@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from checkpointable.catalog import words
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.report.attempts import Attempt
-from checkpointable.catalog.report.curve import Curve, Measured, bounds_of
+from checkpointable.catalog.report.curve import Curve, bounds_of
 from checkpointable.catalog.report.marks import file_mark, kill_mark, mark_at
 from checkpointable.catalog.report.markup import Html, element, joined
 from checkpointable.catalog.report.run import Run
 from checkpointable.catalog.report.scale import Scale, scale_of
 from checkpointable.catalog.report.sparkline import polylines
 from checkpointable.catalog.table import cut
+from checkpointable.policy.history import MeasuredValue
 
 _HEIGHT = 240  # of the curve, in pixels
 _FILES, _SESSIONS = _HEIGHT + 44, _HEIGHT + 66  # where these lanes are
@@ -107,7 +108,7 @@ def _curve(curve: Curve, along: Scale, up: Scale) -> Iterator[Html]:
                     yield element("circle", title, cx=along.percent(it.position.batches), cy=at, r=2, class_=kind)
 
 
-def _title(metric: str, it: Measured) -> Html:
+def _title(metric: str, it: MeasuredValue) -> Html:
     return element("title", f"{metric} = {words.figure(it.value)}\n{words.place(it.position)}")
 
 
@@ -158,7 +159,7 @@ def _name(info: CheckpointInfo) -> str:
     return cut(info.path.replace("\\", "/").rpartition("/")[2], 80)
 
 
-def _value(curve: Curve, measured: Measured | None) -> list[str]:
+def _value(curve: Curve, measured: MeasuredValue | None) -> list[str]:
     return [] if measured is None else [f"{curve.metric} = {words.figure(measured.value)}"]
 
 

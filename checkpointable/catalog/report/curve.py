@@ -9,26 +9,10 @@ from dataclasses import dataclass
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.report.attempts import Attempt
 from checkpointable.catalog.report.run import Run
+from checkpointable.policy.history import MeasuredValue
 from checkpointable.policy.lineage import Lineage
-from checkpointable.policy.position import Position
 
-_LARGEST = 1e300  # numbers beyond are not drawn, as their differences can overflow
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A value, and the position of the weights that it was measured on."""
-
-    position: Position
-    value: float
-
-    @property
-    def is_drawable(self) -> bool:
-        """Whether it is a number that has a place on an axis."""
-        return math.isfinite(self.value) and abs(self.value) < _LARGEST
-
-
-Values = Mapping[str, Mapping[int, Measured]]
+Values = Mapping[str, Mapping[int, MeasuredValue]]
 """The values of one metric by attempt, and in it by the batches done, in order."""
 
 
@@ -37,21 +21,21 @@ class Curve:
     """One metric. ``left`` has each branch that was left, from the last value before it."""
 
     metric: str
-    line: tuple[Measured, ...]
-    left: tuple[tuple[Measured, ...], ...]
+    line: tuple[MeasuredValue, ...]
+    left: tuple[tuple[MeasuredValue, ...], ...]
     values: Values
 
-    def at(self, info: CheckpointInfo) -> Measured | None:
+    def at(self, info: CheckpointInfo) -> MeasuredValue | None:
         """The value that was measured on the weights of a file."""
         if info.monitor == self.metric and info.score is not None:
-            return Measured(info.at, info.score)
+            return MeasuredValue(info.at, info.score)
         behind = next((it for it in reversed(info.lineage.ancestors) if it.batches == info.batches), None)
         attempts = [info.lineage.attempt, *([] if behind is None else [behind.attempt])]
         found = (self.values.get(name, {}).get(info.batches) for name in attempts)
         return next((it for it in found if it is not None), None)
 
     @property
-    def all_values(self) -> list[Measured]:
+    def all_values(self) -> list[MeasuredValue]:
         """Those of all branches."""
         return [*self.line, *(it for branch in self.left for it in branch)]
 
@@ -88,7 +72,7 @@ def curve_of(run: Run, attempts: Sequence[Attempt], metric: str) -> Curve:
     return Curve(metric=metric, line=tuple(line), left=tuple(left), values=values)
 
 
-def _last_before(attempt: Attempt, values: Values) -> list[Measured]:
+def _last_before(attempt: Attempt, values: Values) -> list[MeasuredValue]:
     """The last value of what an attempt descends from."""
     older = attempt.parent
     while older is not None:
@@ -101,16 +85,15 @@ def _last_before(attempt: Attempt, values: Values) -> list[Measured]:
 
 def _values(run: Run, metric: str) -> Values:
     """What histories and files tell. A value that a file only carries from an earlier position is none of its own."""
-    found: dict[str, dict[int, Measured]] = {}
+    found: dict[str, dict[int, MeasuredValue]] = {}
     for lineage, history in run.histories:
-        for point in history.points:
-            if metric in point.metrics:
-                batches = point.position.batches
-                own = found.setdefault(_attempt_at(lineage, batches), {})
-                own[batches] = Measured(point.position, point.metrics[metric])
+        for it in history.values_of(metric):
+            batches = it.position.batches
+            found.setdefault(_attempt_at(lineage, batches), {})[batches] = it
     for info in run.infos:
         if info.score is not None and info.monitor == metric:
-            found.setdefault(_attempt_at(info.lineage, info.batches), {})[info.batches] = Measured(info.at, info.score)
+            own = found.setdefault(_attempt_at(info.lineage, info.batches), {})
+            own[info.batches] = MeasuredValue(info.at, info.score)
     return {name: dict(sorted(own.items())) for name, own in found.items()}
 
 
@@ -119,7 +102,7 @@ def _attempt_at(lineage: Lineage, batches: int) -> str:
     return next((it.attempt for it in lineage.ancestors if batches <= it.batches), lineage.attempt)
 
 
-def bounds_of(values: Iterable[Measured]) -> tuple[float, float] | None:
+def bounds_of(values: Iterable[MeasuredValue]) -> tuple[float, float] | None:
     """The lowest and the highest of the values that can be drawn; ``None`` if there is none."""
     drawable = [it.value for it in values if it.is_drawable]
     return (min(drawable), max(drawable)) if drawable else None

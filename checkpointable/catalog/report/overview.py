@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from checkpointable.catalog import words
 from checkpointable.catalog.info import size_in_words
 from checkpointable.catalog.report.attempts import attempts_of
-from checkpointable.catalog.report.curve import Measured, bounds_of, curve_of, metric_names
+from checkpointable.catalog.report.curve import bounds_of, curve_of, metric_names
 from checkpointable.catalog.report.markup import Html, element, joined
 from checkpointable.catalog.report.run import Run
 from checkpointable.catalog.report.scale import Scale, scale_of
 from checkpointable.catalog.report.sessions import counts
 from checkpointable.catalog.report.sparkline import sparkline
 from checkpointable.catalog.table import cut
+from checkpointable.policy.history import MeasuredValue
 
 _HEADER = ("Run", "Curve", "Best", "Epoch", "Step", "Sessions", "Kills", "Files", "Size", "Newest file")
 _NUMBERS = set(_HEADER[2:9])
@@ -44,12 +45,12 @@ def overview(runs: Sequence[Run]) -> Html:
     return joined([element("p", note, class_="muted"), region])
 
 
-def _line(run: Run) -> tuple[str | None, Sequence[Measured]]:
+def _line(run: Run) -> tuple[str | None, Sequence[MeasuredValue]]:
     names = metric_names(run)
     return (names[0], curve_of(run, attempts_of(run), names[0]).line) if names else (None, ())
 
 
-def _shared(lines: Sequence[Sequence[Measured]]) -> tuple[Scale, Scale] | None:
+def _shared(lines: Sequence[Sequence[MeasuredValue]]) -> tuple[Scale, Scale] | None:
     """The axes that hold all of these lines."""
     bounds = bounds_of(it for line in lines for it in line)
     if bounds is None:
@@ -75,7 +76,7 @@ def _cells(
     run: Run,
     number: int,
     metric: str | None,
-    line: Sequence[Measured],
+    line: Sequence[MeasuredValue],
     scales: tuple[Scale, Scale] | None,
     is_best: bool,
 ) -> Iterator[Html]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog import select, traces
-from checkpointable.catalog.history import read_history, with_ends
+from checkpointable.catalog.history import newest_history, with_ends
 from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.catalog.report.checks import Checks
 from checkpointable.catalog.scan import Found, Unreadable
@@ -108,9 +108,10 @@ def _run(
     ends = traces.ends_in(traces.of_run(run_id, {parent(info.path) for info in infos if not is_remote(info.path)}))
     for attempt in dict.fromkeys(info.lineage.attempt for info in infos):
         written = [info for info in infos if info.lineage.attempt == attempt and info.path not in problems]
-        for info, history in _readable(written, problems):
-            histories.append((info.lineage, with_ends(history, ends)))
-            break
+        told = newest_history(written)
+        problems |= {path: _in_words(path, error) for path, error in told.problems.items()}
+        if told.info is not None and told.history is not None:
+            histories.append((told.info.lineage, with_ends(told.history, ends)))
     return Run(
         run_id=run_id,
         name=name,
@@ -123,18 +124,10 @@ def _run(
     )
 
 
-def _readable(infos: Sequence[CheckpointInfo], problems: dict[str, str]) -> Iterator[tuple[CheckpointInfo, History]]:
-    """The files with a history, newest first. What is damaged is added to the problems."""
-    for info in reversed(infos):
-        try:
-            history = read_history(info.path)
-        except FileNotFoundError:
-            problems[info.path] = "it was deleted while this report was made"
-        except CheckpointFileError as error:
-            problems[info.path] = str(error).removeprefix(f"{info.path} ").rstrip(".")
-        else:
-            if history is not None:
-                yield info, history
+def _in_words(path: str, error: CheckpointFileError | FileNotFoundError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it was deleted while this report was made"
+    return str(error).removeprefix(f"{path} ").rstrip(".")
 
 
 def _names(grouped: Mapping[str, Sequence[CheckpointInfo]]) -> dict[str, str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from checkpointable.catalog.report.curve import Measured, bounds_of
+from checkpointable.catalog.report.curve import bounds_of
 from checkpointable.catalog.report.markup import Html, element
 from checkpointable.catalog.report.scale import Scale, scale_of
 from checkpointable.catalog.words import figure
+from checkpointable.policy.history import MeasuredValue
 
 _WIDTH, _HEIGHT = 200, 40  # of its own coordinates; the page gives it its size
 
 
-def sparkline(values: Sequence[Measured], name: str, *, along: Scale | None = None, up: Scale | None = None) -> Html:
+def sparkline(
+    values: Sequence[MeasuredValue], name: str, *, along: Scale | None = None, up: Scale | None = None
+) -> Html:
     """A curve without axes, to read beside text.
 
     Args:
@@ -41,7 +44,7 @@ def sparkline(values: Sequence[Measured], name: str, *, along: Scale | None = No
     )
 
 
-def polylines(values: Sequence[Measured], along: Scale, up: Scale, width: float, height: float) -> list[str]:
+def polylines(values: Sequence[MeasuredValue], along: Scale, up: Scale, width: float, height: float) -> list[str]:
     """The coordinates of lines through values. A value that is not a number, or is infinite, interrupts the line."""
     lines: list[list[str]] = [[]]
     for it in values:

@@ -18,9 +18,8 @@ from catalog.report.stories import NOT_EXACT, Story, content_of, with_kills_and_
 
 from checkpointable import CheckpointFileError, Checkpoints, PolicyError
 from checkpointable.catalog.report import markup, write_report
-from checkpointable.catalog.report.curve import Measured
 from checkpointable.catalog.report.sparkline import sparkline
-from checkpointable.policy.history import History, Point
+from checkpointable.policy.history import History, MeasuredValue, Point
 from checkpointable.policy.position import Position
 
 MOST_BYTES = 500_000
@@ -357,7 +356,7 @@ def test_report_of_nothing_is_refused_with_advice(tmp_path: Path) -> None:
 
 def test_sparkline_interrupts_its_line_where_there_is_no_number() -> None:
     values = [3.0, 2.0, math.nan, 1.0]
-    line = [Measured(Position(0, batch, batch, batch), value) for batch, value in enumerate(values)]
+    line = [MeasuredValue(Position(0, batch, batch, batch), value) for batch, value in enumerate(values)]
     assert sparkline(line, "val_loss").count("<polyline") == 2
     assert "no values" in sparkline([], "val_loss")
 
