@@ -42,6 +42,8 @@ OTHERS = {
     "_accumulate_grad_batches": "StochasticWeightAveraging sets it in an epoch, so that a new one has none to check",
     "_backward_hooks": "torch.Tensor",
     "_bit_generator": "numpy.random.Generator",
+    "_cdata": "torch.UntypedStorage",
+    "_dtype_to_storage_type_map": "torch.storage",
     "_get_storage_alignment": "torch.serialization",
     "_iterator": "torch.utils.data.DataLoader",
     "_new_dtypes": "torch.storage",
