@@ -18,10 +18,10 @@ _NOT_NEEDED = (  # by a resume, which takes the hyper-parameters of the script
     *("hyper_parameters", "hparams_name", "hparams_type"),
     *("datamodule_hyper_parameters", "datamodule_hparams_name", "datamodule_hparams_type"),
 )
-_SAFE_TYPES = (
+_SAFE_TYPES = {
     *(type(None), bool, int, float, complex, str, bytes, bytearray),
     *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
-)
+}
 _MAPPINGS = (dict, OrderedDict, Counter)
 _SEQUENCES = (list, tuple, set)
 
@@ -72,6 +72,8 @@ def _unsafe(value: Any, at: str, seen: set[int]) -> Iterator[tuple[str, str]]:
             seen.add(id(value))
             items = value.items() if kind in _MAPPINGS else enumerate(value)
             for key, item in items:
+                if type(item) in _SAFE_TYPES:  # nearly all
+                    continue
                 yield from _unsafe(item, f"{at}[{key!r}]", seen)
     elif kind is Placeholder:
         yield at, f"placeholder for a value made by {value.name}"
