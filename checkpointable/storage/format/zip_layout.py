@@ -11,7 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from checkpointable.storage.format import archive
 from checkpointable.storage.format.checksum import crc32
@@ -25,10 +25,11 @@ _JOINED = 1 << 20
 _LIMIT = 0xFFFFFFFF  # numbers from here on take 64 bits
 _PADDING = b"FB"  # how torch marks the extra field that moves data to its alignment
 _ZIP64 = 1
+_HEADER, _ENTRY = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
+_DESCRIPTOR, _DESCRIPTOR64 = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where one member of the archive lies."""
 
     name: bytes  # with the root of the archive
@@ -39,31 +40,31 @@ class Place:
     @property
     def end(self) -> int:
         """Offset behind its descriptor."""
-        return self.data + self.size + len(self.descriptor(0))
+        if not self.size:
+            return self.data
+        return self.data + self.size + (_DESCRIPTOR64 if max(self.size, self.start) >= _LIMIT else _DESCRIPTOR).size
 
     def header(self) -> bytes:
         """The bytes between ``start`` and ``data``. The descriptor and the directory hold sizes and checksum."""
         large = _large(self.size, self.start, packed=0)
         padding = self.data - self.start - 30 - len(self.name) - len(large) - 4
         extra = large + _PADDING + struct.pack("<H", padding) + b"Z" * padding
-        fixed = struct.pack("<4s5H3I2H", b"PK\3\4", 0, _flags(self.size), 0, 0, 0, 0, 0, 0, len(self.name), len(extra))
+        fixed = _HEADER.pack(b"PK\3\4", 0, _flags(self.size), 0, 0, 0, 0, 0, 0, len(self.name), len(extra))
         return fixed + self.name + extra
 
     def descriptor(self, crc: int) -> bytes:
         """The bytes between the data and ``end``: checksum and sizes."""
         if not self.size:
             return b""
-        is_large = max(self.size, self.start) >= _LIMIT
-        return struct.pack("<4sIQQ" if is_large else "<4sIII", b"PK\7\10", crc, self.size, self.size)
+        kind = _DESCRIPTOR64 if max(self.size, self.start) >= _LIMIT else _DESCRIPTOR
+        return kind.pack(b"PK\7\10", crc, self.size, self.size)
 
     def entry(self, crc: int) -> bytes:
         """Its entry in the directory of the archive."""
         large = _large(self.size, self.start)
         size, start = min(self.size, _LIMIT), min(self.start, _LIMIT)
         lengths = (len(self.name), len(large), 0)
-        fixed = struct.pack(
-            "<4s6H3I5H2I", b"PK\1\2", 0, 0, _flags(self.size), 0, 0, 0, crc, size, size, *lengths, 0, 0, 0, start
-        )
+        fixed = _ENTRY.pack(b"PK\1\2", 0, 0, _flags(self.size), 0, 0, 0, crc, size, size, *lengths, 0, 0, 0, start)
         return fixed + self.name + large
 
 
@@ -154,8 +155,10 @@ def directory_size(places: Sequence[Place]) -> int:
 
 def _large(size: int, start: int, *, packed: int | None = None) -> bytes:
     """The extra field for numbers that take 64 bits; empty if none does. ``packed`` is 0 in the headers of torch."""
+    if size < _LIMIT and start < _LIMIT:
+        return b""
     numbers = [size, size if packed is None else packed] * (size >= _LIMIT) + [start] * (start >= _LIMIT)
-    return struct.pack(f"<HH{len(numbers)}Q", _ZIP64, 8 * len(numbers), *numbers) if numbers else b""
+    return struct.pack(f"<HH{len(numbers)}Q", _ZIP64, 8 * len(numbers), *numbers)
 
 
 def _flags(size: int) -> int:

@@ -92,7 +92,7 @@ class Snapshot:
             ]
             self._filled.set()
         else:
-            self._data = self._copied(found, buffer, changed_only_by_steps, watched=watched)
+            self._data = self._copied(found, sizes, buffer, changed_only_by_steps, watched=watched)
 
     @classmethod
     def of(
@@ -161,32 +161,37 @@ class Snapshot:
     def _copied(
         self,
         found: Sequence[torch_records.Record],
+        sizes: Sequence[tuple[str, int]],
         buffer: StagingBuffer,
         changed_only_by_steps: Iterable[torch.Tensor],
         *,
         watched: bool,
     ) -> list[bytes | memoryview]:
         alignment = torch_records.alignment()
-        padded = [0 if isinstance(data, bytes) else -(-data.nbytes() // alignment) * alignment for _, data in found]
-        target = buffer.reserve(sum(padded))
+        padded = [
+            0 if isinstance(data, bytes) else -(-size // alignment) * alignment
+            for (_, data), (_, size) in zip(found, sizes, strict=True)
+        ]
+        target = begin = buffer.reserve(sum(padded))
+        memory = _view(begin, sum(padded))
         large = {
             tensor.untyped_storage().data_ptr(): tensor for tensor in changed_only_by_steps if tensor.nbytes >= _LARGE
         }
         if watched or not large:
             buffer.populate()
         copied: list[bytes | memoryview] = []
-        for (_, data), room in zip(found, padded, strict=True):
+        for (_, data), (_, size), room in zip(found, sizes, padded, strict=True):
             if isinstance(data, bytes):
                 copied.append(data)
                 continue
-            source, size = data.data_ptr(), data.nbytes()
+            source = data.data_ptr()
             tensor = large.get(source) if size >= _LARGE else None
             if tensor is not None:
                 copy = _Copy(data, source, target, size, _fingerprint(source, size), tensor, tensor._version)
                 (self._watched if watched else self._later).append(copy)
             if tensor is None or watched:
                 ctypes.memmove(target, source, size)
-            copied.append(_view(target, size))
+            copied.append(memory[target - begin : target - begin + size])
             target += room
         if not self._later:
             self._filled.set()
