@@ -27,7 +27,7 @@ from checkpointable.saving.on_rank_zero import on_rank_zero
 from checkpointable.saving.promotion import Promotion
 from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
 from checkpointable.saving.shards import Shards, StagedShards
-from checkpointable.saving.staged import staged
+from checkpointable.saving.staged import expected_bytes, staged
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
@@ -56,6 +56,7 @@ class Saver:
         blocked_seconds: How long training has waited for the last save so far.
         durable_at: When the newest file became durable, by ``time.monotonic``; ``None`` before the first.
         size_bytes: Of that save's file, on rank 0; ``None`` if it is not known.
+        is_prepared: Whether ``prepare`` was called.
     """
 
     def __init__(self, options: Options) -> None:
@@ -73,7 +74,7 @@ class Saver:
         self._in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
         self._only_steps_change: bool | None = None  # None until the first save has been watched
-        self._is_known_slow = False
+        self.is_prepared = self._is_known_slow = False
         self._questions = 0
         self._seconds: dict[bool, float] = {}  # that the last save took, of files with weights only and of others
         self._named: set[str] = set()
@@ -199,6 +200,12 @@ class Saver:
         if self._promotion is not None:
             self._promotion.abandon()
 
+    def prepare(self, trainer: Trainer, options: Options) -> None:
+        """Once the optimizers have their state: get the memory for copies, before the first save needs it."""
+        self.is_prepared = True
+        if options.async_save and self.store is not None and trainer.is_global_zero:
+            self._buffer.prepare(expected_bytes(trainer))
+
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
         if self._snapshot is not None and self._only_steps_change is None:
@@ -285,8 +292,7 @@ class Saver:
             self.durable_at = time.monotonic()
         self._on_disk = kept
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which do not share a save in progress."""
+    def __getstate__(self) -> dict[str, Any]:  # copies and pickles do not share a save in progress
         return {**self.__dict__, "_in_progress": None, "_snapshot": None, "_promotion": None}
 
 

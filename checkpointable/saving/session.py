@@ -166,10 +166,7 @@ class Session(Listener):
         self.validation.after_error(trainer, self)
 
     def on_batch_end(self, trainer: Trainer, *, terminating: bool) -> None:
-        """The safe point after a batch: save what is due, but not inside a window or before the end of the epoch.
-
-        A best save and Ctrl-C do not wait for the end of a window: the file holds its gradients.
-        """
+        """The safe point after a batch: save what is due. Inside a window, a best save and Ctrl-C alone do not wait."""
         if self.validation.before is not None:  # it is cut short
             return
         progress, previous = self.progress, self.progress.position
@@ -178,6 +175,8 @@ class Session(Listener):
             self.validates_first, self.saver.outrun = False, self.saver.resumed_from
         loaders.mark_consumed(internals.training_loader(trainer))
         self.due.after_batch(trainer, previous, progress.position)
+        if not self.saver.is_prepared and progress.position.step:
+            self.saver.prepare(trainer, self.options)
         stops = self.interrupted and trainer.world_size == 1  # several ranks agree on it before the next batch
         if stops:
             self.due.reasons.add(Reason.EXCEPTION)

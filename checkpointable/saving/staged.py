@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.lightning_internals import model_parallel
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.checkpoint_io import DurableCheckpointIO
 from checkpointable.policy.names import KEY
@@ -39,6 +42,22 @@ class Staged:
     snapshot: Snapshot | None
     write: Callable[..., None]
     size: int | None
+
+
+_SLACK = 1 << 20  # bytes: what is saved beside the module and its optimizers is small
+_ALIGNMENT = 64  # bytes, at most lost for each tensor
+
+
+def expected_bytes(trainer: Trainer) -> int:
+    """How much memory copies of the present state take; 0 if saves do not copy it."""
+    if model_parallel.parts_model(trainer) or not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
+        return 0
+    module = trainer.lightning_module
+    tensors = [*module.parameters(), *module.buffers(), *changed_only_by_steps(trainer)]
+    plain = (it for it in tensors if type(it) in (torch.Tensor, torch.nn.Parameter) and it.layout is torch.strided)
+    storages = [tensor.untyped_storage() for tensor in plain]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return sum(sizes.values()) + _ALIGNMENT * len(sizes) + _SLACK
 
 
 def staged(

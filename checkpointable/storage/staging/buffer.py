@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import mmap
 import sys
+import threading
 from dataclasses import dataclass
 
 _POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
@@ -17,12 +18,34 @@ class StagingBuffer:
 
     _memory: mmap.mmap | None = None
     _is_fresh: bool = False
+    _preparing: threading.Thread | None = None
+
+    def prepare(self, size: int) -> None:
+        """Make room for ``size`` bytes in the background, so that the first copy does not wait for it."""
+        self._preparing = threading.Thread(
+            target=self._prepare, args=(size,), name="checkpointable-memory", daemon=True
+        )
+        self._preparing.start()
+
+    def _prepare(self, size: int) -> None:
+        with contextlib.suppress(MemoryError):  # the first copy asks again
+            self._grow_to(size)
+            self.populate()
 
     def reserve(self, size: int) -> int:
         """Make room for ``size`` bytes, and return their address, which is aligned to a page.
 
         The earlier content is lost where the block has to grow. ``MemoryError`` says that there is not that much.
         """
+        self._wait()
+        return _address(self._grow_to(size))
+
+    def _wait(self) -> None:
+        if self._preparing is not None:
+            self._preparing.join()
+            self._preparing = None
+
+    def _grow_to(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
             self._memory = None  # first, so that there are never two blocks
             try:
@@ -33,7 +56,7 @@ class StagingBuffer:
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 with contextlib.suppress(OSError):  # a kernel without huge pages
                     self._memory.madvise(mmap.MADV_HUGEPAGE)
-        return _address(self._memory)
+        return self._memory
 
     def populate(self) -> None:
         """Have the system provide all pages at once, in a fifth of the time that a page fault for each takes."""
@@ -45,6 +68,7 @@ class StagingBuffer:
 
     def release(self) -> None:
         """Free the memory."""
+        self._wait()
         self._memory = None
 
     def __reduce__(self) -> tuple[type[StagingBuffer], tuple[()]]:

@@ -113,3 +113,33 @@ def test_reserve_of_more_than_there_is_says_how_much_and_can_be_tried_again() ->
     assert child.stdout.splitlines() == ["not enough memory for a copy of 80,000,000 bytes", "True", "True"], (
         child.stderr
     )
+
+
+def test_prepared_memory_is_what_is_reserved() -> None:
+    buffer = StagingBuffer()
+    buffer.prepare(1 << 22)
+    address = buffer.reserve(1 << 22)
+    assert not buffer._is_fresh, "its pages are there"
+    assert buffer.reserve(1 << 20) == address
+
+
+def test_more_than_was_prepared_can_be_reserved() -> None:
+    buffer = StagingBuffer()
+    buffer.prepare(1 << 12)
+    ctypes.memset(buffer.reserve(1 << 22), 3, 1 << 22)
+
+
+def test_memory_that_cannot_be_prepared_is_asked_for_again() -> None:
+    buffer = StagingBuffer()
+    buffer.prepare(1 << 60)
+    with pytest.raises(MemoryError, match="not enough memory"):
+        buffer.reserve(1 << 60)
+    ctypes.memset(buffer.reserve(1 << 12), 3, 1 << 12)
+
+
+def test_prepared_memory_is_released() -> None:
+    buffer = StagingBuffer()
+    buffer.prepare(1 << 22)
+    buffer.release()
+    assert buffer._memory is None
+    assert buffer._preparing is None
