@@ -204,7 +204,7 @@ class Saver:
         """Once the optimizers have their state: get the memory for copies, before the first save needs it."""
         self.is_prepared = True
         if options.async_save and self.store is not None and trainer.is_global_zero:
-            self._buffer.prepare(expected_bytes(trainer))
+            self._buffer.prepare(expected_bytes(trainer, options))
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,12 +48,14 @@ _SLACK = 1 << 20  # bytes: what is saved beside the module and its optimizers is
 _ALIGNMENT = 64  # bytes, at most lost for each tensor
 
 
-def expected_bytes(trainer: Trainer) -> int:
-    """How much memory copies of the present state take; 0 if saves do not copy it."""
+def expected_bytes(trainer: Trainer, options: Options) -> int:
+    """How much memory copies of the present state take at least; 0 if saves do not copy it."""
     if model_parallel.parts_model(trainer) or not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
         return 0
     module = trainer.lightning_module
-    tensors = [*module.parameters(), *module.buffers(), *changed_only_by_steps(trainer)]
+    saved = (weight for weight in module.parameters() if weight.requires_grad or not options.save_trainable_only)
+    others: Iterable[torch.Tensor] = () if options.save_weights_only is True else changed_only_by_steps(trainer)
+    tensors = [*saved, *module.buffers(), *others]
     plain = (it for it in tensors if type(it) in (torch.Tensor, torch.nn.Parameter) and it.layout is torch.strided)
     storages = [tensor.untyped_storage() for tensor in plain]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}

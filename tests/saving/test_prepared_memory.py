@@ -39,11 +39,14 @@ class Wide(Net):
         super().__init__(**options)
         self.wide = torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.BatchNorm1d(300))
         self.register_buffer("graph", torch.eye(3).to_sparse())
+        self.frozen = torch.nn.Linear(600, 600)
         self.tied = self.wide[0].weight
 
 
-def test_memory_for_all_copies_is_prepared_after_the_first_step(tmp_path, asked):
-    net = Wide(dirpath=tmp_path, save_interval=3)
+@pytest.mark.parametrize("lean", [{}, {"save_weights_only": True}, {"save_trainable_only": True}], ids=str)
+def test_memory_for_all_copies_is_prepared_after_the_first_step(tmp_path, asked, lean):
+    net = Wide(dirpath=tmp_path, save_interval=3, **lean)
+    net.frozen.requires_grad_(False)
     trainer(tmp_path, max_epochs=1, accumulate_grad_batches=2).fit(net, loader(6))
     (what, prepared, _), *copies = asked
     assert what == "prepared"
@@ -53,7 +56,7 @@ def test_memory_for_all_copies_is_prepared_after_the_first_step(tmp_path, asked)
 
 def test_without_it_the_first_save_gets_the_memory(tmp_path, asked, monkeypatch):
     """The twin."""
-    monkeypatch.setattr("checkpointable.saving.saver.expected_bytes", lambda trainer: 1)
+    monkeypatch.setattr("checkpointable.saving.saver.expected_bytes", lambda trainer, options: 1)
     trainer(tmp_path, max_epochs=1).fit(Wide(dirpath=tmp_path, save_interval=3), loader(6))
     assert next(grew for what, _, grew in asked if what == "copied")
 
