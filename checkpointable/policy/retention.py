@@ -10,6 +10,8 @@ from typing import Protocol
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
 
+_BEST_ALONE = frozenset({Reason.BEST})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedFile:
@@ -24,7 +26,8 @@ class SavedFile:
 
 def newest_to_resume(files: Sequence[SavedFile]) -> Sequence[SavedFile]:
     """The newest file that can be resumed from, if there is one, else the newest."""
-    return [file for file in files if not file.weights_only][-1:] or files[-1:]
+    newest = next((file for file in reversed(files) if not file.weights_only), None)
+    return files[-1:] if newest is None else [newest]
 
 
 class Rule(Protocol):
@@ -42,7 +45,7 @@ class KeepNewest:
 
     def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
         """The last ``count`` of them, oldest first."""
-        candidates = [file for file in files if file.reasons - {Reason.BEST}]
+        candidates = [file for file in files if not file.reasons <= _BEST_ALONE]
         return candidates if self.count == -1 else candidates[max(len(candidates) - self.count, 0) :]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 
 from checkpointable.catalog.info import CheckpointInfo
@@ -45,10 +46,10 @@ class KeptFiles:
         of_other_monitor = {info.path for info in past if info.monitor not in (None, options.monitor)}
         return found.without(of_other_monitor - found.kept)
 
-    @property
-    def kept(self) -> set[str]:
+    @cached_property
+    def kept(self) -> frozenset[str]:
         """The files that stay."""
-        return {file.path for file in self.retention.kept(self.files)}
+        return frozenset(file.path for file in self.retention.kept(self.files))
 
     @property
     def outdated(self) -> set[str]:
@@ -78,7 +79,8 @@ class KeptFiles:
     @property
     def last_score(self) -> float | None:
         """The score at that position; ``None`` if the weights there are not among the best."""
-        here = {file.path for file in self.files if file.position == self.last_position}
+        last = self.last_position
+        here = {file.path for file in self.files if file.position == last}
         return next((score for path, score in self.scores.items() if path in here), None)
 
     @property

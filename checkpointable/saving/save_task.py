@@ -130,8 +130,8 @@ class SaveTask:
         return SaveResult(request=self.request, kept=self.kept, path=path, problem=problem, messages=self.messages)
 
     def _forget_missing(self) -> None:
-        here = [path for path in sorted(self.kept.kept) if self.store.contains(path) or not is_remote(path)]
-        missing = [path for path in here if path not in self._present]
+        here = (path for path in self.kept.kept if self.store.contains(path) or not is_remote(path))
+        missing = sorted(path for path in here if path not in self._present)
         if missing:
             self.kept = self.kept.without(missing)
             self.messages.append(

@@ -32,6 +32,7 @@ class LocalStore(Store):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.realpath(os.path.expanduser(directory))
+        self._prefix = os.path.join(self.directory, "")
 
     def prepare(self, *, below: bool) -> None:
         """Make the directory, check that it can be written, and delete temporary files that dead processes left."""
@@ -43,15 +44,16 @@ class LocalStore(Store):
 
     def contains(self, path: str) -> bool:
         """Whether a path lies in the directory or below."""
-        return Path(self.directory) in Path(path).parents
+        return path.startswith(self._prefix)
 
     def exists(self, path: str) -> bool:
         """Whether something is at that path."""
         return exists(path)
 
     def present(self, paths: Iterable[str]) -> Container[str]:
-        """Tells which files are there. Each is looked at when it is asked for."""
-        return _Existing()
+        """Tells which files are there. Few are looked at one by one, many by one look at each directory."""
+        asked = list(paths)
+        return _Existing() if len(asked) < _FEW else _Listed()
 
     def write(self, content: Content, path: str, *, overwrite: bool) -> None:
         """Write a file durably, and verify it before it becomes visible."""
@@ -94,9 +96,37 @@ class LocalStore(Store):
         return filter(Path.is_symlink, itertools.takewhile(os.path.lexists, versions))
 
 
+_FEW = 64
+
+
 class _Existing:
     def __contains__(self, path: object) -> bool:
         return exists(str(path))
+
+
+class _Listed:
+    """Lists each directory once, when a file in it is asked for. One that may not be listed is asked file by file."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str] | None] = {}
+
+    def __contains__(self, path: object) -> bool:
+        folder, _, name = str(path).rpartition(os.sep)
+        if folder not in self._names:
+            self._names[folder] = _names_in(folder)
+        there = self._names[folder]
+        return exists(str(path)) if there is None else name in there
+
+
+def _names_in(folder: str) -> set[str] | None:
+    """The names in a directory, without links that lead nowhere; ``None`` if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_symlink() or exists(entry.path)}
+    except FileNotFoundError:
+        return set()
+    except OSError:
+        return None
 
 
 def write(content: Content, path: Path, *, overwrite: bool) -> None:
