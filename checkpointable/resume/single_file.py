@@ -15,7 +15,7 @@ from checkpointable.catalog.info import FileMetadata
 from checkpointable.policy.names import HISTORY_KEY, KEY, SUFFIX
 from checkpointable.policy.reasons import Reason
 from checkpointable.storage import files
-from checkpointable.storage.format import shard_contents, shards
+from checkpointable.storage.format import shards
 from checkpointable.storage.format.checkpoint import history_text
 from checkpointable.storage.format.shards import REST
 from checkpointable.storage.local import store_at
@@ -56,7 +56,9 @@ def to_single_file(path: str | os.PathLike[str], to: str | os.PathLike[str] | No
     target = f"{place.removesuffix(SUFFIX)}-single{SUFFIX}" if to is None else absolute(to)
     if files.is_there(target):
         raise FileExistsError(f"{target} is there already, and is not written over. Pass another name as to=...")
-    contents = shard_contents.load_whole(place, partial(torch.load, map_location="cpu", weights_only=True))
+    from checkpointable.storage.format.shard_contents import load_whole  # which imports much of torch
+
+    contents = load_whole(place, partial(torch.load, map_location="cpu", weights_only=True))
     content = Snapshot.of(_as_made_by_hand(contents, target, history_text(os.path.join(place, REST))))
     store_at(parent(target)).write(content, target, overwrite=False)
     return target

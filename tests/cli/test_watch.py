@@ -55,11 +55,18 @@ def test_pause_between_looks_is_longer_at_a_url_and_can_be_set(place, seconds, c
     assert paused == [seconds, 0.5]
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_each_save_is_a_line_at_once_until_ctrl_c(tmp_path):
     folder = tmp_path / "a"
     made.write(folder / "1.ckpt", at=made.at(1))
     line = [sys.executable, "-m", "checkpointable", "watch", str(folder), "--interval", "0.05"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
+    ) as process:
         stuck = threading.Timer(600, process.kill)
         stuck.start()
         for epoch in (1, 2, 3):
