@@ -28,7 +28,7 @@ def matching(infos: Iterable[CheckpointInfo], conditions: Mapping[str, Any]) -> 
             f"cannot choose checkpoints by {', '.join(unknown)}. Choose by {', '.join(sorted(NAMES))}; by a logged"
             " value with a function: metrics=lambda metrics: metrics.get('val_acc', 0) > 0.9."
         )
-    wanted = {name: _plain(_whole_day(condition)) for name, condition in conditions.items()}
+    wanted = {name: _wanted(name, condition) for name, condition in conditions.items()}
     return [info for info in infos if all(_fits(info, name, condition) for name, condition in wanted.items())]
 
 
@@ -66,7 +66,7 @@ def _is_met(condition: Any, value: Any) -> bool:
             condition.stop is None or value < condition.stop
         )
     if _is_collection(condition):
-        return value in condition
+        return value in condition or any(isinstance(it, slice) and _is_met(it, value) for it in condition)
     return bool(condition(value)) if callable(condition) else bool(value == condition)
 
 
@@ -81,14 +81,21 @@ def _plain(condition: Any) -> Any:
     if isinstance(condition, range):
         return condition
     if getattr(condition, "ndim", None) == 0:  # a number of torch or numpy
-        return condition.item()
+        return _plain(condition.item())
     if _is_collection(condition):
-        return [_plain(it) for it in condition]
+        return [_plain(_whole_day(it)) for it in condition]
     if isinstance(condition, datetime):
         return condition.timestamp()
     if isinstance(condition, date):  # the first moment of the day
         return datetime.combine(condition, time.min).timestamp()
     return os.fspath(condition) if isinstance(condition, os.PathLike) else condition
+
+
+def _wanted(name: str, condition: Any) -> Any:
+    try:
+        return _plain(_whole_day(condition))
+    except (OverflowError, ValueError, RuntimeError) as error:  # the end of time, a tensor without a value
+        raise PolicyError(f"cannot choose checkpoints by {name}={condition!r}: {error}. Pass another value.") from error
 
 
 def _whole_day(condition: Any) -> Any:

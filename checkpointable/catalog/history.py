@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from checkpointable._errors import CheckpointFileError
 from checkpointable.catalog.info import CheckpointInfo
+from checkpointable.catalog.traces import End
 from checkpointable.policy.as_builtin import from_builtin, misfits, required
 from checkpointable.policy.history import History
 from checkpointable.storage.format import checkpoint
@@ -68,7 +69,17 @@ def newest_history(infos: Sequence[CheckpointInfo]) -> Newest:
     return found
 
 
-def with_ends(history: History, ends: Mapping[str, str]) -> History:
-    """The same with what ended the attempts whose files do not tell it."""
-    sessions = [it if it.ended is not None else replace(it, ended=ends.get(it.attempt)) for it in history.sessions]
+def with_ends(history: History, ends: Mapping[str, End]) -> History:
+    """The same with what ended the sessions whose files do not tell it.
+
+    Several fits of one process are sessions of one attempt, and its trace is of the latest of them.
+    """
+    latest = {it.attempt: it for it in history.sessions}
+    told = {name: end for name, end in ends.items() if name in latest and end.session in (None, latest[name].started)}
+    sessions = [
+        replace(it, ended=told[it.attempt].text)
+        if it.ended is None and it is latest[it.attempt] and it.attempt in told
+        else it
+        for it in history.sessions
+    ]
     return replace(history, sessions=tuple(sessions))

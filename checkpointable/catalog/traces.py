@@ -23,13 +23,17 @@ class Label:
         run_id: Its run.
         trajectory: The attempt that began its trajectory.
         ranks: How many there are.
-        ended: What ended the attempt, if it was an exception. It writes no file where it comes inside a batch.
+        ended: What ended the fit, if it was an exception. It writes no file where it comes inside a batch.
+        ended_at: When, in seconds since the epoch of Unix time.
+        session: When the session began, as its record has it; ``None`` on other ranks than 0, which have no record.
     """
 
     run_id: str
     trajectory: str
     ranks: int
     ended: str | None = field(default=None, compare=False)
+    ended_at: float = field(default=0.0, compare=False)
+    session: float | None = field(default=None, compare=False)
 
     def encoded(self) -> bytes:
         """As it is written to the file."""
@@ -82,9 +86,26 @@ def of_run(run_id: str, folders: Iterable[str]) -> list[Trace]:
     return [trace for trace in found if trace is not None and trace.label.run_id == run_id]
 
 
-def ends_in(traces: Iterable[Trace]) -> dict[str, str]:
-    """What ended attempts, as far as their traces tell."""
-    return {trace.attempt: trace.label.ended for trace in traces if trace.label.ended is not None}
+@dataclass(frozen=True)
+class End:
+    """What ended a fit: the first exception of any rank. ``session``: as in ``Label``."""
+
+    text: str
+    session: float | None
+
+
+def ends_in(traces: Iterable[Trace]) -> dict[str, End]:
+    """What ended the latest fit of each attempt, as far as their traces tell."""
+    found: dict[str, list[Label]] = {}
+    for trace in traces:
+        if trace.label.ended is not None:
+            found.setdefault(trace.attempt, []).append(trace.label)
+    ends = {}
+    for attempt, labels in found.items():
+        first = min(labels, key=lambda label: label.ended_at)
+        session = next((label.session for label in labels if label.session is not None), None)
+        ends[attempt] = End(str(first.ended), session)
+    return ends
 
 
 def is_free(path: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from checkpointable.catalog.info import Confirmation
-from checkpointable.catalog.traces import Label, ends_in
+from checkpointable.catalog.traces import End, Label, ends_in, of_run
 from checkpointable.lightning_internals import model_parallel
 from checkpointable.policy.lineage import Lineage
 from checkpointable.resume import traces
@@ -110,14 +111,14 @@ class Recorder:
         if self._kept is not None:
             traces.remove(self._kept.find())
 
-    def ends(self) -> dict[str, str]:
-        """The exceptions that ended earlier attempts of the run, as far as their traces tell."""
-        return {} if self._kept is None else ends_in(self._kept.find())
+    def ends(self) -> dict[str, End]:
+        """The exceptions that ended earlier attempts of the run on any rank, as far as their traces tell."""
+        return {} if self._kept is None else ends_in(of_run(self._kept.run_id, self._kept.directories))
 
-    def close(self, ended: str | None = None) -> None:
-        """Record no more. The trace stays, for the resume, with the exception that ended the attempt."""
+    def close(self, ended: str | None = None, session: float | None = None) -> None:
+        """Record no more. The trace stays, for the resume, with the exception that ended the session begun then."""
         if ended is not None and self._label is not None:
-            self._relabel(replace(self._label, ended=ended))
+            self._relabel(replace(self._label, ended=ended, ended_at=time.time(), session=session))
         self._is_on = False
         self._on_the_way.clear()
         if self._ring is not None:
@@ -165,8 +166,8 @@ class Recorder:
         if self._ring is not None:
             try:
                 self._ring.relabel(label.encoded())
-            except OSError as error:
-                _say_off(str(error))
+            except (OSError, ValueError) as error:
+                rank_zero_info(f"checkpointable: the trace of the losses cannot be changed: {error}")
 
     def _record_sample(self, number: int, module: torch.nn.Module) -> None:
         sample = _sample(module)

@@ -190,7 +190,8 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
         self.session.interrupt.close()
         if internals.is_fitting(trainer) and not internals.fast_dev_run(trainer):
             last_state.keep(trainer, self.session, exception)
-        self.session.recorder.close(self.session.history.how_it_ends(trainer))
+        history = self.session.history
+        self.session.recorder.close(history.how_it_ends(trainer), history.session)
 
     @property
     def best_val_loss(self) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from checkpointable._errors import CheckpointableWarning, CheckpointFileError
 from checkpointable.catalog.history import read_history, with_ends
 from checkpointable.catalog.info import Confirmation
+from checkpointable.catalog.traces import End
 from checkpointable.lightning_internals import loops, signals
 from checkpointable.policy.as_builtin import as_builtin
 from checkpointable.policy.bounded_history import MOST_BYTES, Part, bounded, cut, shortened, with_few_metrics
@@ -60,7 +61,7 @@ class RunHistory:
         options: Options,
         progress: Progress,
         resumed_from: str | None,
-        ends: Callable[[], Mapping[str, str]],
+        ends: Callable[[], Mapping[str, End]],
     ) -> None:
         """On rank 0, once the directory is found: take over the history of the file resumed from, and begin a session.
 
@@ -161,6 +162,11 @@ class RunHistory:
             known["first_difference"] = confirmation.first_difference
         return shortened(replace(self._present, **known))
 
+    @property
+    def session(self) -> float | None:
+        """When the present session began; ``None`` on other ranks."""
+        return None if self._present is None else self._present.started
+
     def how_it_ends(self, trainer: Trainer) -> str | None:
         """What ends the session, as ``SessionRecord.ended`` has it."""
         exception = self.exception
@@ -170,7 +176,7 @@ class RunHistory:
             return "Ctrl-C"
         if signals.is_stop(exception):
             return "SIGTERM"
-        first_line = without_secrets_in(str(exception).partition("\n")[0])
+        first_line = without_secrets_in(_text_of(exception).partition("\n")[0])
         return cut(f"{type(exception).__name__}: {first_line}".removesuffix(": "))
 
     def _lists(self, history: History) -> list[str]:
@@ -187,6 +193,13 @@ class RunHistory:
         if known is None or known[0] is not part:
             known = self._texts[id(part)] = part, _text(as_builtin(part))
         return known[1]
+
+
+def _text_of(exception: BaseException) -> str:
+    try:
+        return str(exception)
+    except Exception:  # noqa: BLE001  # of the user's class: it must not hide the exception that it is asked about
+        return ""
 
 
 def _text(value: Mapping[str, Any]) -> str:

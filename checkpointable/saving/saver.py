@@ -202,8 +202,8 @@ class Saver:
 
     def prepare(self, trainer: Trainer, options: Options) -> None:
         """Once the optimizers have their state: get the memory for copies, before the first save needs it."""
-        self.is_prepared = True
-        if options.async_save and self.store is not None and trainer.is_global_zero:
+        self.is_prepared = self._in_progress is None  # else a save may be reading the memory: after the next batch
+        if self.is_prepared and options.async_save and self.store is not None and trainer.is_global_zero:
             self._buffer.prepare(expected_bytes(trainer, options))
 
     def before_step(self) -> None:

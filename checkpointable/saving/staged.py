@@ -49,15 +49,19 @@ _ALIGNMENT = 64  # bytes, at most lost for each tensor
 
 
 def expected_bytes(trainer: Trainer, options: Options) -> int:
-    """How much memory copies of the present state take at least; 0 if saves do not copy it."""
+    """About how much memory copies of the present state take; 0 if saves do not copy it.
+
+    Frozen weights are left out, as the user may not save them: a first copy that needs more gets it.
+    """
     if model_parallel.parts_model(trainer) or not isinstance(internals.own_checkpoint_io(trainer), DurableCheckpointIO):
         return 0
-    module = trainer.lightning_module
-    saved = (weight for weight in module.parameters() if weight.requires_grad or not options.save_trainable_only)
+    weights = trainer.lightning_module.named_parameters()
+    frozen = {name for name, weight in weights if not weight.requires_grad}
+    saved = (value for name, value in internals.module_state(trainer).items() if name not in frozen)
     others: Iterable[torch.Tensor] = () if options.save_weights_only is True else changed_only_by_steps(trainer)
-    tensors = [*saved, *module.buffers(), *others]
+    tensors = [*saved, *others]
     plain = (it for it in tensors if type(it) in (torch.Tensor, torch.nn.Parameter) and it.layout is torch.strided)
-    storages = [tensor.untyped_storage() for tensor in plain]
+    storages: list[torch.UntypedStorage] = [tensor.untyped_storage() for tensor in plain]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     return sum(sizes.values()) + _ALIGNMENT * len(sizes) + _SLACK
 

@@ -58,6 +58,7 @@ def names(found: Checkpoints) -> list[str]:
         ({"created": datetime.fromtimestamp(12.0)}, ["a2"]),
         ({"created": [datetime.fromtimestamp(12.0), 13.0]}, ["a2", "a3"]),
         ({"created": date.fromtimestamp(12.0)}, ["a0", "a1", "a2", "a3", "a4", "b"]),
+        ({"created": [date.fromtimestamp(12.0)], "run_id": "b"}, ["b"]),
         ({"created": date.fromtimestamp(12.0) + timedelta(days=1)}, []),
         ({"created": slice(date.fromtimestamp(12.0) + timedelta(days=1), None)}, []),
         ({"score": torch.tensor(0.4, dtype=torch.float64)}, ["a1"]),
@@ -181,3 +182,9 @@ def test_prune_of_some_that_looks_at_those_alone_would_delete_the_best_of_the_pa
 def test_listed_checkpoints_can_be_put_into_a_set(found):
     assert {*found, *found[:2]} == set(found)
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("conditions", [{"created": date.max}, {"epoch": torch.zeros((), device="meta")}], ids=str)
+def test_where_names_a_value_that_cannot_be_used(found, conditions):
+    with pytest.raises(PolicyError, match=f"cannot choose checkpoints by {next(iter(conditions))}=.* another value"):
+        found.where(**conditions)

@@ -10,20 +10,23 @@ import pickle
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import forked
 import lightning as L
 import pytest
 import torch
+from cli import made
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from nets import MixedNet, Net, loader, trainer
 from saving.parted import fit as fit_parted
 from saving.parted import group_of_one  # noqa: F401  # a fixture
 
 from checkpointable import CheckpointableWarning, latest, to_single_file
-from checkpointable.catalog.history import read_history
+from checkpointable.catalog.history import read_history, with_ends
 from checkpointable.catalog.info import read_info
+from checkpointable.catalog.traces import Label, ends_in, of_run
 from checkpointable.policy.bounded_history import MOST_BYTES
 from checkpointable.policy.history import History, SavedPoint
 from checkpointable.policy.names import HISTORY_KEY, KEY
@@ -34,6 +37,7 @@ from checkpointable.saving import history
 from checkpointable.saving.history import RunHistory
 from checkpointable.saving.progress import Progress
 from checkpointable.storage.format import checkpoint
+from checkpointable.storage.ring_file import RingFile
 from checkpointable.storage.staging.snapshot import Snapshot
 
 HERE = Path(__file__).parent
@@ -104,6 +108,42 @@ def test_exception_inside_a_batch_is_what_ended_a_session(tmp_path):
     assert newest(tmp_path).sessions[0].ended is None, "its files were saved before"
     fit(tmp_path, Net(save_interval=3, dirpath=tmp_path), ckpt_path=latest(tmp_path))
     assert [it.ended for it in newest(tmp_path).sessions] == ["RuntimeError: diverged", "finished"]
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_exception_without_a_text_ends_the_fit_by_itself(tmp_path):
+    class Raising(Net):
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == 5:
+                raise Odd
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(Odd):
+        fit(tmp_path, Raising(save_interval=3, dirpath=tmp_path))
+    fit(tmp_path, Net(save_interval=3, dirpath=tmp_path), ckpt_path=latest(tmp_path))
+    assert [it.ended for it in newest(tmp_path).sessions] == ["Odd", "finished"]
+
+
+def test_end_is_of_its_session_and_of_the_rank_that_failed_first(tmp_path):
+    def written(attempt, rank, **told):
+        label = Label(run_id="run1", trajectory="a", ranks=2, **told)
+        RingFile(str(tmp_path / f".checkpointable-{attempt}-{rank}.trace"), label.encoded(), records=8).close()
+
+    written("a", 0, ended="ValueError: the cause", ended_at=1.0, session=7.0)
+    written("a", 1, ended="RuntimeError: closed by peer", ended_at=2.0)
+    written("b", 0, ended="RuntimeError: closed by peer", ended_at=4.0, session=9.0)
+    written("b", 1, ended="ValueError: the cause", ended_at=3.0)
+    ends = ends_in(of_run("run1", [str(tmp_path)]))
+    assert {name: end.text for name, end in ends.items()} == dict.fromkeys("ab", "ValueError: the cause")
+    first, second = made.session(0, made.at(0), made.at(1)), made.session(1, made.at(1), made.at(2))
+    fits = [replace(first, attempt="a", started=5.0), replace(second, attempt="a", started=7.0)]
+    of_one = made.history([1.0], fits)
+    assert [it.ended for it in with_ends(of_one, ends).sessions] == [None, "ValueError: the cause"]
+    assert [it.ended for it in with_ends(replace(of_one, sessions=(fits[0],)), ends).sessions] == [None]
 
 
 def test_exception_is_what_ended_the_fit_before_a_further_one_of_the_process(tmp_path):

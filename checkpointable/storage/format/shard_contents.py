@@ -9,6 +9,7 @@ import io
 import os
 import pathlib
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from checkpointable.storage.files import open_file
 from checkpointable.storage.format.shards import REST
 
 METADATA = ".metadata"
+_OPTIMIZER = re.compile(r"optimizer_\d+")
 _ROOTS = {"state_dict", "model"}  # of the weights, as ModelParallelStrategy and FSDPStrategy name them
 
 
@@ -67,8 +69,10 @@ def load_whole(folder: str, load: Callable[[BinaryIO], Any]) -> dict[str, Any]:
     found = _load_all(folder, load)
     with open_file(os.path.join(folder, REST)) as file:
         rest: dict[str, Any] = load(file)
-    names = sorted((name for name in found if name.startswith("optimizer_")), key=lambda name: int(name[10:]))
-    weights = found["state_dict"] if "state_dict" in found else found["model"]  # as FSDPStrategy names them
+    names = sorted((name for name in found if _OPTIMIZER.fullmatch(name)), key=lambda name: int(name[10:]))
+    weights = next((found[root] for root in ("state_dict", "model") if root in found), None)
+    if weights is None:
+        raise NotLoadedError(f"cannot load {folder}: it holds no weights. {_CURE}")
     states = {"optimizer_states": [_by_number(found[name]) for name in names]} if names else {}
     return {**rest, "state_dict": weights, **states}
 

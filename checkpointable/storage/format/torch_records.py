@@ -82,6 +82,9 @@ def _pickled(checkpoint: Mapping[str, Any]) -> tuple[bytes, dict[str, torch.Unty
     Raises:
         _NotPlainError: If there is a tensor that is not plain, or a storage of its own.
     """
+    (_, tag_of_first_kind, _), *_ = serialization._package_registry
+    if torch.Tensor in copyreg.dispatch_table or tag_of_first_kind is not serialization._cpu_tag:  # by user code
+        raise _NotPlainError
     storages: dict[str, torch.UntypedStorage] = {}
     keys: dict[int, str] = {}
     dtypes: dict[int, torch.dtype] = {}

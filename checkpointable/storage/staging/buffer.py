@@ -21,14 +21,19 @@ class StagingBuffer:
     _preparing: threading.Thread | None = None
 
     def prepare(self, size: int) -> None:
-        """Make room for ``size`` bytes in the background, so that the first copy does not wait for it."""
-        self._preparing = threading.Thread(
-            target=self._prepare, args=(size,), name="checkpointable-memory", daemon=True
-        )
-        self._preparing.start()
+        """Make room for ``size`` bytes in the background, so that the first copy does not wait for it.
+
+        Memory that is there stays: a save may be reading it.
+        """
+        if self._memory is not None:
+            return
+        thread = threading.Thread(target=self._prepare, args=(size,), name="checkpointable-memory", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads: the first copy gets the memory
+            thread.start()
+            self._preparing = thread
 
     def _prepare(self, size: int) -> None:
-        with contextlib.suppress(MemoryError):  # the first copy asks again
+        with contextlib.suppress(MemoryError, OverflowError):  # the first copy asks again
             self._grow_to(size)
             self.populate()
 

@@ -175,7 +175,9 @@ class Snapshot:
         target = begin = buffer.reserve(sum(padded))
         memory = _view(begin, sum(padded))
         large = {
-            tensor.untyped_storage().data_ptr(): tensor for tensor in changed_only_by_steps if tensor.nbytes >= _LARGE
+            tensor.untyped_storage().data_ptr(): tensor
+            for tensor in changed_only_by_steps
+            if tensor.layout is torch.strided and tensor.nbytes >= _LARGE
         }
         if watched or not large:
             buffer.populate()

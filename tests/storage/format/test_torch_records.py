@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import zipfile
 from collections.abc import Callable
@@ -100,3 +101,14 @@ def test_wrong_kind_of_storage_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     kinds = {**torch_records._storage_kinds(), torch.float32: torch.IntStorage}
     monkeypatch.setattr(torch_records, "_storage_kinds", lambda: kinds)
     assert as_bytes(dict(torch_records.records(shared()))["data.pkl"]) != of_torch(shared())["data.pkl"]
+
+
+def test_reducer_of_the_user_for_tensors_is_torchs_to_call(given_to_torch: list[Any]) -> None:
+    copyreg.pickle(torch.Tensor, lambda tensor: (list, (tensor.tolist(),)))
+    try:
+        checkpoint = {"a": torch.ones(2)}
+        found = dict(torch_records.records(checkpoint))
+        assert given_to_torch == [checkpoint]
+        assert as_bytes(found["data.pkl"]) == of_torch(checkpoint)["data.pkl"]
+    finally:
+        del copyreg.dispatch_table[torch.Tensor]

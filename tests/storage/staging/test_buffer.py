@@ -7,6 +7,7 @@ import ctypes
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -143,3 +144,24 @@ def test_prepared_memory_is_released() -> None:
     buffer.release()
     assert buffer._memory is None
     assert buffer._preparing is None
+
+
+def test_memory_that_is_there_stays_where_it_is() -> None:
+    """A save may be reading it."""
+    buffer = StagingBuffer()
+    address = buffer.reserve(1 << 12)
+    ctypes.memset(address, 7, 1 << 12)
+    buffer.prepare(1 << 24)
+    assert ctypes.string_at(address, 1 << 12) == b"\7" * (1 << 12)
+    assert buffer.reserve(1 << 12) == address
+
+
+def test_memory_is_got_at_the_first_copy_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    buffer = StagingBuffer()
+    buffer.prepare(1 << 12)
+    ctypes.memset(buffer.reserve(1 << 12), 3, 1 << 12)
+    buffer.release()
