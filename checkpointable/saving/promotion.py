@@ -11,8 +11,9 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from checkpointable._errors import SaveError
@@ -114,8 +115,16 @@ class Promotion:
             self._messages.append(f"{error} The run goes on in {self._fast.directory}, and copies are tried again.")
             return []
 
-    def pinned(self) -> set[str]:
-        """The files that must not be deleted: they are being copied, or will be in any case."""
+    def held_from(self, request: SaveRequest) -> Callable[[], set[str]]:
+        """What a save must not delete when it is asked: what is being copied, or will be in any case.
+
+        The last save waits for the copies first: no later one would delete what is outdated.
+        """
+        return partial(self._pinned, waits=Reason.LAST in request.reasons)
+
+    def _pinned(self, *, waits: bool) -> set[str]:
+        if waits:
+            self._writer.wait()
         with self._lock:
             return {copy.path for copy in (*self._must, self._current) if copy is not None}
 

@@ -271,7 +271,7 @@ class Saver:
             options=options,
             resumed_from=self.resumed_from,
             on_durable=self._note_durable,
-            held=set if self._promotion is None else self._promotion.pinned,
+            held=set if self._promotion is None else self._promotion.held_from(request),
         )
         work = partial(self._fill_and_run, snapshot, task, shards)
         self._writer.start(work, background=snapshot is not None and snapshot.is_copy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from nets import Net, loader, trainer
 
 from checkpointable import CheckpointableWarning
 from checkpointable.storage.staging.buffer import StagingBuffer
-from checkpointable.storage.staging.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -79,34 +77,15 @@ def test_run_without_the_memory_saves_all_the_same(tmp_path, monkeypatch):
     assert (tmp_path / "epoch_0_batch_3.ckpt").exists()
 
 
-def test_memory_is_not_prepared_while_a_save_of_the_first_window_is_read(tmp_path, asked, monkeypatch):
-    """The save of a best value inside the window holds no state of the optimizer, so the next one needs more."""
-    pieces, during = Snapshot.pieces, []
-
-    def slow(self: Any) -> Any:
-        before = len(asked)
-        for piece in pieces(self):
-            stepped.wait(60)
-            yield piece
-        during.extend(what for what, *_ in asked[before:])
-
-    class Stepping(Wide):
-        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-            if self.global_step:
-                after.append(batch_idx)
-            if len(after) == 2:  # a safe point after the first step is over
-                stepped.set()
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
-
-    stepped, after = threading.Event(), []
-    monkeypatch.setattr(Snapshot, "pieces", slow)
-    net = Stepping(dirpath=tmp_path, save_interval=None, save_last=False, save_top_k=1)
-    own = trainer(tmp_path, max_epochs=1, accumulate_grad_batches=2, val_check_interval=1)
-    own.fit(net, loader(8), loader(1))
-    assert stepped.is_set()
-    assert "prepared" not in during
+def test_memory_is_not_prepared_while_a_save_is_in_progress(tmp_path, asked):
+    """It may be reading the memory. The next batch asks again."""
+    net = Wide(dirpath=tmp_path)
+    own = trainer(tmp_path, max_epochs=1)
+    own.fit(net, loader(2))
+    saver, asked[:] = net._checkpointing.saver, []
+    saver._in_progress, saver.is_prepared = object(), False
+    saver.prepare(own, net._checkpointing.options)
+    assert (saver.is_prepared, asked) == (False, [])
 
 
 def test_buffers_that_are_not_saved_need_no_memory(tmp_path, asked):

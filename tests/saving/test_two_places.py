@@ -118,7 +118,7 @@ def test_file_is_not_deleted_while_it_is_copied(tmp_path, places, both, monkeypa
 
 def test_file_would_be_deleted_while_it_is_copied(tmp_path, places, both, monkeypatch):
     """The twin."""
-    monkeypatch.setattr(Promotion, "pinned", lambda promotion: set())
+    monkeypatch.setattr(Promotion, "_pinned", lambda promotion, *, waits: set())
     with pytest.raises(AssertionError):
         test_file_is_not_deleted_while_it_is_copied(tmp_path, places, both, monkeypatch)
 
