@@ -75,15 +75,24 @@ def read_trace(path: str) -> Trace | None:
 
 
 def of_run(run_id: str, folders: Iterable[str]) -> list[Trace]:
-    """The traces of a run in these local folders. A folder that is gone or may not be listed has none."""
+    """The traces of a run in these local folders."""
+    return [trace for trace in all_in(folders) if trace.label.run_id == run_id]
+
+
+def all_in(folders: Iterable[str], *, rank: int = 0, ranks: int = 1) -> list[Trace]:
+    """The traces in these local folders that can be read, shared out over so many ranks.
+
+    A folder that is gone or may not be listed has none.
+    """
     found = []
     for folder in folders:
         try:
-            names = sorted(name for name in os.listdir(folder or ".") if rank_of(name) is not None)
+            named = {name: rank_of(name) for name in sorted(os.listdir(folder or "."))}
         except OSError:
             continue
-        found += [read_trace(os.path.join(folder, name)) for name in names]
-    return [trace for trace in found if trace is not None and trace.label.run_id == run_id]
+        mine = (name for name, of in named.items() if of is not None and of % ranks == rank)
+        found += [read_trace(os.path.join(folder, name)) for name in mine]
+    return [trace for trace in found if trace is not None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ resumed exactly, as far as is known: wherever they begin, a batch of a given num
 
 from __future__ import annotations
 
-import glob
 import os
 import warnings
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from checkpointable._errors import CheckpointableWarning
 from checkpointable.catalog.scan import scan
-from checkpointable.catalog.traces import Trace, is_free, rank_of, read_trace, without_run
+from checkpointable.catalog.traces import Trace, all_in, is_free, without_run
 from checkpointable.policy.names import TEMPORARY_PREFIX
 
 
@@ -47,13 +46,7 @@ class Traces:
         return without_run(others, [scan(place) for place in {os.path.dirname(trace.path) for trace in others}])
 
     def _of_all_runs(self) -> list[Trace]:
-        found = []
-        for directory in self.directories:
-            for path in sorted(glob.glob(os.path.join(glob.escape(directory), f"{TEMPORARY_PREFIX}*.trace"))):
-                rank = rank_of(path)
-                if rank is not None and rank % self.ranks == self.rank:
-                    found.append(read_trace(path))
-        return [trace for trace in found if trace is not None]
+        return all_in(self.directories, rank=self.rank, ranks=self.ranks)
 
 
 def remove(traces: Iterable[Trace]) -> None:
