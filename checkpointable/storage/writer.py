@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_AWAITED: set[Future[Any]] = set()  # at exit
+_AWAITED: set[threading.Thread] = set()  # at exit
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_AWAITED.clear)
 
@@ -37,6 +37,7 @@ class Writer(Generic[T]):
     last_seconds: float = math.inf
     _result: Future[T] | None = None
     _process: int = 0
+    _thread: threading.Thread | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -54,11 +55,12 @@ class Writer(Generic[T]):
         self._process = os.getpid()
         self._result = Future()
         if background:
-            _AWAITED.add(self._result)
-            self._result.add_done_callback(_AWAITED.discard)
+            self._thread = _new_thread(partial(self._timed, work), self._result, name="checkpointable-writer")
+            _AWAITED.difference_update([thread for thread in _AWAITED if not thread.is_alive()])
+            _AWAITED.add(self._thread)
             atexit.unregister(_wait_at_exit)
             atexit.register(_wait_at_exit)  # the latest is called first, while all that the work needs is still there
-            run_in_thread(partial(self._timed, work), self._result, name="checkpointable-writer")
+            _start(self._thread, self._result)
         else:
             _run(partial(self._timed, work), self._result)
 
@@ -69,8 +71,8 @@ class Writer(Generic[T]):
 
     def abandon(self) -> None:
         """Let the interpreter end in the middle of the work."""
-        if self._result is not None:
-            _AWAITED.discard(self._result)
+        if self._thread is not None:
+            _AWAITED.discard(self._thread)
 
     def take(self) -> T | None:
         """Wait for the work, and return its result, or raise what it raised, once; ``None`` if there was no work."""
@@ -92,16 +94,24 @@ class Writer(Generic[T]):
 
 
 def _wait_at_exit() -> None:
-    concurrent.futures.wait(_AWAITED)
+    for thread in [thread for thread in _AWAITED if thread.ident is not None]:
+        thread.join()  # a result is not enough: where the interpreter ends while tensors are freed, C++ aborts
 
 
 def run_in_thread(work: Callable[[], T], result: Future[T], *, name: str) -> None:
     """Do work on a new thread, or at once where none can be started, as while the interpreter exits."""
-    thread = threading.Thread(target=_run, args=(work, result), name=name, daemon=True)
+    _start(_new_thread(work, result, name=name), result)
+
+
+def _new_thread(work: Callable[[], T], result: Future[T], *, name: str) -> threading.Thread:
+    return threading.Thread(target=_run, args=(work, result), name=name, daemon=True)
+
+
+def _start(thread: threading.Thread, result: Future[Any]) -> None:
     try:
         thread.start()
     except RuntimeError:
-        _run(work, result)
+        thread.run()
     except BaseException:  # Ctrl-C
         if thread.ident is None:  # the thread has not started, so there is nothing to wait for
             result.cancel()

@@ -264,3 +264,25 @@ begun.wait()
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     assert (tmp_path / "done").exists() != abandoned
+
+
+def test_interpreter_waits_until_all_that_the_work_held_is_freed(tmp_path):
+    script = f"""
+import runpy, threading, time
+from pathlib import Path
+
+Writer = runpy.run_path({writer.__file__!r})["Writer"]  # alone: importing the package takes seconds
+
+class Tensor:
+    def __del__(self):
+        time.sleep(1)
+        Path({str(tmp_path / "freed")!r}).touch()
+
+begun = threading.Event()
+writer = Writer()
+writer.start(lambda held=Tensor(): begun.wait(), background=True)
+begun.set()
+assert writer.take()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "freed").exists()
