@@ -81,7 +81,7 @@ def test_server_that_stops_costs_no_interval_in_the_fast_place(tmp_path, fast, s
         assert latest([fast, s3]) == str(fast / "epoch_1_batch_2.ckpt")
     L.seed_everything(2)
     net = net_at(fast, s3, resume="auto")
-    mend = At(batch_1=wire.mend)
+    mend = At(batch_0=wire.mend)  # before the first save, which would warn once more
     with (
         pytest.warns(CheckpointableWarning, match="What is there is not compared"),
         pytest.warns(CheckpointableWarning, match=r"The run goes on in .*fast, and copies are tried again"),
