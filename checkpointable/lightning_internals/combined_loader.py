@@ -32,8 +32,12 @@ class StandIns(Protocol):
     def ended_once(self) -> list[bool]:
         """Which loaders have ended in this pass already, and started over."""
 
+    @property
+    def fetches_ahead(self) -> bool:
+        """Whether Lightning does so in this pass."""
+
     def on_fetch(self) -> None:
-        """Before a batch is fetched from every loader."""
+        """Before a batch is fetched ahead from every loader."""
 
 
 class _ObservedCombinedLoader(CombinedLoader, Mixin):
@@ -57,7 +61,7 @@ class _ObservedCombinedLoader(CombinedLoader, Mixin):
         return self
 
     def __next__(self) -> Any:
-        if self.stand_ins is not None:
+        if self.stand_ins is not None and self.stand_ins.fetches_ahead:
             self.stand_ins.on_fetch()
         return super().__next__()
 
@@ -88,7 +92,7 @@ def observe(loader: CombinedLoader, stand_ins: StandIns) -> None:
 
 def stand_ins(loader: CombinedLoader | None) -> StandIns | None:
     """Return the stand-ins of an observed loader; ``None`` for any other."""
-    return loader.stand_ins if isinstance(loader, _ObservedCombinedLoader) else None
+    return getattr(loader, "stand_ins", None)
 
 
 def set_consumed(loader: CombinedLoader, consumed: list[bool]) -> None:

@@ -43,6 +43,12 @@ class Restoring:
         """After the validation loaders are made."""
 
 
+class Interrupt:
+    """Whether Ctrl-C was ``pressed``, and shall end the training in order."""
+
+    pressed = False
+
+
 class Listener:
     """Hears the events of a fit, in the order in which they are listed here. This one does nothing.
 
@@ -58,17 +64,13 @@ class Listener:
     resumes_after: Ended | None = None
     validates_first = False
     trial: Listener | None = None
+    interrupt = Interrupt()
     clock = Clock()
 
     @property
     def may_stop(self) -> bool:
         """Whether several ranks may stop before the next batch."""
         return True
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C was pressed, and shall end the training in order."""
-        return False
 
     def on_optimizers_made(self, trainer: Trainer) -> None:
         """In a fit that resumes: before the states of optimizers and schedulers are restored."""

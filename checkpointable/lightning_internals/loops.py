@@ -73,18 +73,20 @@ def is_observed(trainer: Trainer) -> bool:
 
 
 def _listener(loop: _Loop) -> Listener:
-    listener = session_of(loop.trainer)
+    listener: Listener = getattr(loop.trainer.fit_loop, "listener", _NO_SESSION)
     return listener.trial or listener
 
 
 class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     """Tells the session of each batch, and resumes after the batch that a checkpoint was saved after."""
 
-    _validation_to_come = False
+    _validation_to_come = _is_shared = False
+    heard_by = _NO_SESSION  # in the present batch
 
     def reset(self) -> None:
         """Resume after a batch that is wholly over: none of Lightning's repairs for interrupted hooks applies."""
         listener = _listener(self)
+        self._is_shared = listener is not _NO_SESSION and self.trainer.world_size > 1
         if listener is _NO_SESSION:
             super().reset()
             return
@@ -112,10 +114,10 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
         return not self._validation_to_come and bool(super().done)
 
     def advance(self, data_fetcher: Any) -> None:
-        listener = _listener(self)
-        if listener is not _NO_SESSION:
+        listener = self.heard_by = _listener(self)
+        if self._is_shared:  # else the loops and the session stop the process
             stop = signals.agree(self.trainer, listener)
-            if listener.may_stop:
+            if stop and listener.may_stop:
                 signals.end(self.trainer, stop)
         if not self._validation_to_come:
             listener.on_batch_start(self.trainer)
@@ -135,7 +137,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
         return due
 
     def on_advance_end(self, data_fetcher: Any) -> None:
-        listener = _listener(self)
+        listener = self.heard_by
         if not self._validation_to_come:
             listener.on_batch_trained()
         try:
@@ -237,6 +239,7 @@ class _ObservedFitLoop(Mixin, _FitLoop):
     def teardown(self) -> None:
         internals.show_validation_step(self.trainer.lightning_module)
         vars(self).pop("listener", None)
+        vars(self.epoch_loop).pop("heard_by", None)
         signals.leave(self.trainer)
         super().teardown()
 

@@ -108,6 +108,7 @@ OF_TRAINER = (
     "fit_loop.epoch_loop._should_check_val_fx",
     "fit_loop.epoch_loop._skip_next_val",
     "fit_loop.epoch_loop.advance",
+    "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer_steps",
     "fit_loop.epoch_loop.batch_progress.current.completed",
     "fit_loop.epoch_loop.batch_progress.total.completed",
     "fit_loop.epoch_loop.done",

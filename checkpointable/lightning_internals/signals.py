@@ -63,14 +63,14 @@ def save_before_requeue(trainer: Trainer) -> None:
 def noted(trainer: Trainer, listener: Listener) -> Stop:
     """What this process has noted."""
     connector: Any = trainer._signal_connector
-    ctrl_c, sigterm = Stop.CTRL_C * listener.interrupted, Stop.SIGTERM * trainer.received_sigterm
+    ctrl_c, sigterm = Stop.CTRL_C * listener.interrupt.pressed, Stop.SIGTERM * trainer.received_sigterm
     return Stop(max(connector.noted, ctrl_c, sigterm))
 
 
 def agree(trainer: Trainer, listener: Listener) -> Stop:
     """What shall end the training by what the ranks have noted, and the time that rank 0 has measured. Collective."""
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return Stop.NONE  # the loops and the session stop a single process
+        return Stop.NONE
     seconds = listener.clock.seconds if trainer.is_global_zero else 0.0
     mine = [float(noted(trainer, listener)), seconds]
     highest = torch.tensor(mine, dtype=torch.float32, device=trainer.strategy.root_device)

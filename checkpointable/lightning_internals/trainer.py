@@ -102,14 +102,13 @@ def callback_states(trainer: Trainer) -> dict[str, Any]:
 
 
 def counted(trainer: Trainer) -> Position:
-    """Lightning's counters after a whole batch, before the epoch has ended."""
+    """Lightning's counters after a whole batch, before the epoch has ended; the steps of automatic optimisation."""
     fit_loop = trainer.fit_loop
-    progress = fit_loop.epoch_loop.batch_progress
+    epoch_loop = fit_loop.epoch_loop
+    progress = epoch_loop.batch_progress
+    steps = epoch_loop.automatic_optimization.optim_progress.optimizer_steps
     return Position(
-        epoch=fit_loop.epoch_progress.current.completed,
-        batch=progress.current.completed,
-        step=trainer.global_step,
-        batches=progress.total.completed,
+        fit_loop.epoch_progress.current.completed, progress.current.completed, steps, progress.total.completed
     )
 
 
@@ -200,8 +199,8 @@ def has_trained_before(trainer: Trainer) -> bool:
 
 
 def inside_window(trainer: Trainer) -> bool:
-    """Whether gradients are being accumulated that the next batch adds to."""
-    return trainer.lightning_module.automatic_optimization and trainer.fit_loop.epoch_loop._should_accumulate()
+    """Whether gradients are being accumulated that the next batch adds to, in automatic optimisation."""
+    return trainer.accumulate_grad_batches != 1 and trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def is_own_closure(closure: Any) -> bool:

@@ -89,7 +89,11 @@ class AnyOf:
 
     def reasons(self, point: SafePoint) -> Set[Reason]:
         """All reasons of all conditions."""
-        return _NOT_DUE.union(*[condition.reasons(point) for condition in self.conditions])
+        found: Set[Reason] = _NOT_DUE
+        for condition in self.conditions:
+            reasons = condition.reasons(point)
+            found = found | reasons if reasons else found
+        return found
 
     def __bool__(self) -> bool:
         return bool(self.conditions)

@@ -86,7 +86,8 @@ class IndexBatches:
         return self
 
     def __next__(self) -> Any:
-        self.start()
+        if self._indices is None:
+            self.start()
         indices = self._draw()
         if self._order.loader.num_workers > 0:
             return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self.number - 1))

@@ -20,6 +20,7 @@ class Positions:
 
     def __init__(self, loaders: Sequence[Any]) -> None:
         self.loaders = [LoaderPosition(loader) for loader in loaders]
+        self.fetches_ahead = False
 
     def on_pass_start(self) -> None:
         """Before the iterators of a pass are made."""
@@ -28,6 +29,7 @@ class Positions:
 
     def on_pass_started(self, *, fetches_ahead: bool) -> None:
         """After they are made."""
+        self.fetches_ahead = fetches_ahead
         for position in self.loaders:
             position.ahead = fetches_ahead
 
@@ -36,11 +38,10 @@ class Positions:
         return [position.starts > 1 for position in self.loaders]
 
     def on_fetch(self) -> None:
-        """Before a batch is fetched from every loader."""
-        if any(position.ahead for position in self.loaders):
-            fetched = rng.capture()
-            for position in self.loaders:
-                position.look_ahead(fetched)
+        """Before a batch is fetched ahead from every loader."""
+        fetched = rng.capture()
+        for position in self.loaders:
+            position.look_ahead(fetched)
 
 
 def track_positions(loader: CombinedLoader) -> list[LoaderPosition]:
@@ -61,8 +62,10 @@ def positions_of(loader: CombinedLoader | None) -> list[LoaderPosition]:
 
 def mark_consumed(loader: CombinedLoader | None) -> None:
     """Note at a safe point that all delivered batches have been trained."""
-    for position in positions_of(loader):
-        position.mark_consumed()
+    stand_ins = getattr(loader, "stand_ins", None)  # as positions_of, without its calls: it is done for each batch
+    if isinstance(stand_ins, Positions):
+        for position in stand_ins.loaders:
+            position.mark_consumed()
 
 
 def may_have_drawn(loader: CombinedLoader | None) -> bool:

@@ -145,7 +145,8 @@ class CheckpointingCallback(Mixin, ModelCheckpoint):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Complete the copy before the parameters change."""
-        self.session.saver.before_step()
+        if self.session.saver.in_progress is not None:
+            self.session.saver.before_step()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the score of the weights after a validation of this fit."""

@@ -35,6 +35,7 @@ class Due:
     def use(self, options: Options) -> None:
         """Follow these arguments from now on."""
         self._conditions, self._interval = options.conditions, options.interval
+        self._is_timed = options.train_time_interval is not None
         self._noted_batch: int | None = None  # by arguments that no longer hold
         self.measured.is_on = options.measures_interval
 
@@ -56,16 +57,20 @@ class Due:
 
     def after_batch(self, trainer: Trainer, previous: Position, position: Position) -> None:
         """Note what is due at the safe point after a batch, also by what ``training_step`` noted."""
-        seconds = self.clock.of_first if trainer.world_size > 1 else self.clock.seconds  # the same on all ranks
-        point = SafePoint(ended=Ended.BATCH, position=position, previous=previous, seconds=seconds or 0.0)
-        reasons = self._conditions.reasons(point)
-        if Reason.TIME in reasons:
-            self.clock.start(0.0)
-        self.reasons |= reasons
+        seconds = self._seconds(trainer) if self._is_timed else 0.0
+        reasons = self._conditions.reasons(SafePoint(Ended.BATCH, position, previous, seconds))
+        if reasons:
+            self.reasons |= reasons
+            if Reason.TIME in reasons:
+                self.clock.start(0.0)
         is_due = self.measured.is_on and self.measured.is_due(position.batches)
         if is_due or self._noted_batch == position.batch:
             self.reasons.add(Reason.INTERVAL)
         self._noted_batch = None
+
+    def _seconds(self, trainer: Trainer) -> float:
+        """Since the last save that the time asked for, the same on all ranks."""
+        return (self.clock.of_first or 0.0) if trainer.world_size > 1 else self.clock.seconds
 
     def after_epoch(self, position: Position) -> None:
         """Note what is due at the safe point after an epoch."""
@@ -104,14 +109,13 @@ class MeasuredInterval:
 
     def on_batch_trained(self) -> None:
         """After a batch is trained, before its validation and its safe point."""
-        if self.is_on:
-            waited = self._saver.blocked_seconds - self._blocked_before
-            seconds = time.monotonic() - self._batch_began - waited
-            self._auto.note_batch(seconds, writing=not self._saver.is_idle)
+        waited = self._saver.blocked_seconds - self._blocked_before
+        seconds = time.monotonic() - self._batch_began - waited
+        self._auto.note_batch(seconds, writing=self._saver.in_progress is not None)
 
     def is_due(self, batches: int) -> bool:
         """Whether a save is due after so many batches in all. The first one is due at once, to be measured."""
-        if self._last_save is None or (self._auto.interval is None and self._saver.is_idle):
+        if self._last_save is None or (self._auto.interval is None and self._saver.in_progress is None):
             return True
         return self._auto.is_due(batches - self._last_save.batches)
 

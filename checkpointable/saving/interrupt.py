@@ -11,8 +11,10 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from checkpointable.lightning_internals.listener import Interrupt
 
-class CtrlC:
+
+class CtrlC(Interrupt):
     """Notes a first Ctrl-C while a training runs. If user code has set a handler, that stays and nothing is noted.
 
     After a second Ctrl-C (``pressed_again``) no save is begun or waited for.

@@ -98,7 +98,8 @@ def _captured(session: Session, trainer: Trainer, checkpoint: dict[str, Any]) ->
     )
     if request is not None:
         session.history.captured_at = metadata.created
-    history = session.history.text(trainer, state.position, session.restorer, outcome, interrupted=session.interrupted)
+    interrupted = session.interrupt.pressed
+    history = session.history.text(trainer, state.position, session.restorer, outcome, interrupted=interrupted)
     told = {} if history is None else {HISTORY_KEY: history}
     return {**as_builtin(state), "metadata": replace(metadata, weights=weights).to_dict(), **told}
 

@@ -10,7 +10,6 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ class Saver:
 
     Attributes:
         kept: The files that the run keeps, the same on all ranks.
+        in_progress: The save that is in progress, or whose result is not collected yet; ``None`` if there is none.
         outrun: The file resumed from, once its position has got a validation that the file had not seen; or ``None``.
         blocked_seconds: How long training has waited for the last save so far.
         durable_at: When the newest file became durable, by ``time.monotonic``; ``None`` before the first.
@@ -71,7 +71,7 @@ class Saver:
         self._buffer = StagingBuffer()
         self._shards = Shards()
         self._promotion: Promotion | None = None  # on rank 0, with a fast_dirpath
-        self._in_progress: SaveRequest | None = None
+        self.in_progress: SaveRequest | None = None
         self._snapshot: Snapshot | None = None
         self._only_steps_change: bool | None = None  # None until the first save has been watched
         self.is_prepared = self._is_known_slow = False
@@ -94,19 +94,17 @@ class Saver:
             self.kept = self._on_disk = KeptFiles.found(options, place.own(options, run_id, lineage), position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
-    def save(
-        self, trainer: Trainer, request: SaveRequest, options: Options, capture: Callable[[], dict[str, Any]]
-    ) -> None:
+    def save(self, trainer: Trainer, request: SaveRequest, options: Options) -> None:
         """Capture the state and begin to save it, while no other save is in progress. Collective."""
         began = time.monotonic()
         self._shards.require_loadable(trainer, request)
-        checkpoint = capture()
+        checkpoint = internals.dump(trainer, weights_only=request.weights_only)
         shards = self._shards.stage(trainer, checkpoint)
-        self._in_progress, self._questions, self._is_known_slow = request, 0, False
+        self.in_progress, self._questions, self._is_known_slow = request, 0, False
         try:
             on_rank_zero(trainer, lambda: self._start(trainer, checkpoint, request, options, shards))
         except Exception:
-            self._in_progress = self._snapshot = None
+            self.in_progress = self._snapshot = None
             raise
         if shards is not None and not trainer.is_global_zero:
             self._writer.start(shards.follow, background=True)
@@ -114,7 +112,7 @@ class Saver:
 
     def collect(self, trainer: Trainer, *, wait: bool) -> SaveResult | None:
         """The result of the save that was in progress; ``None`` if there was none, or it still is. Collective."""
-        if self._in_progress is None or not (wait or self._is_done(trainer)):
+        if self.in_progress is None or not (wait or self._is_done(trainer)):
             return None
         try:
             result: SaveResult | None = on_rank_zero(trainer, self._writer.take)
@@ -122,9 +120,9 @@ class Saver:
                 with contextlib.suppress(SaveError, RuntimeError):
                     self._writer.take()
         except Exception:  # but not Ctrl-C, after which the save is still in progress
-            self._in_progress = self._snapshot = None
+            self.in_progress = self._snapshot = None
             raise
-        self._in_progress = self._snapshot = None
+        self.in_progress = self._snapshot = None
         if result is None:  # a forked process: its parent writes
             return None
         self.kept = self._on_disk = result.kept
@@ -140,7 +138,7 @@ class Saver:
     def is_busy(self, trainer: Trainer) -> bool:
         """Whether a save is in progress that takes longer than half a second. Collective."""
         busy = False
-        if trainer.is_global_zero and self._in_progress is not None:
+        if trainer.is_global_zero and self.in_progress is not None:
             if not self._is_known_slow and not _SOON_SECONDS <= self._writer.last_seconds < math.inf:
                 began = time.monotonic()
                 self._writer.wait(_SOON_SECONDS)
@@ -166,11 +164,6 @@ class Saver:
         """Where the files lie; known once it is open."""
         assert self.store is not None
         return self.store.directory
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no save is in progress and no result is left to collect."""
-        return self._in_progress is None
 
     @property
     def is_writing(self) -> bool:
@@ -202,13 +195,15 @@ class Saver:
 
     def prepare(self, trainer: Trainer, options: Options) -> None:
         """Once the optimizers have their state: get the memory for copies, before the first save needs it."""
-        self.is_prepared = self._in_progress is None  # else a save may be reading the memory: after the next batch
+        self.is_prepared = self.in_progress is None  # else a save may be reading the memory: after the next batch
         if self.is_prepared and options.async_save and self.store is not None and trainer.is_global_zero:
             self._buffer.prepare(expected_bytes(trainer, options))
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
-        if self._snapshot is not None and self._only_steps_change is None:
+        if self._snapshot is None:
+            return
+        if self._only_steps_change is None:
             began = time.monotonic()
             changed = self._snapshot.has_changed()
             self._only_steps_change = None if changed is None else not changed
@@ -222,11 +217,11 @@ class Saver:
 
     def admits(self, score: float) -> bool:
         """Whether weights with this score are among the best, also beside those of a save in progress."""
-        return self.kept.admits(score, in_progress=None if self._in_progress is None else self._in_progress.score)
+        return self.kept.admits(score, in_progress=None if self.in_progress is None else self.in_progress.score)
 
     def close(self) -> None:
         """Free the memory of the copies."""
-        if self._in_progress is None:
+        if self.in_progress is None:
             self._buffer.release()
             self._shards.close()
 
@@ -293,7 +288,7 @@ class Saver:
         self._on_disk = kept
 
     def __getstate__(self) -> dict[str, Any]:  # copies and pickles do not share a save in progress
-        return {**self.__dict__, "_in_progress": None, "_snapshot": None, "_promotion": None}
+        return {**self.__dict__, "in_progress": None, "_snapshot": None, "_promotion": None}
 
 
 def _warn(message: str) -> None:

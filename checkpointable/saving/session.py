@@ -7,7 +7,6 @@ on the training thread, ``SaveTask.run`` makes the file on the background thread
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +56,7 @@ class Session(Listener):
         request: What is being captured; ``None`` while user code or another callback makes a checkpoint.
     """
 
+    interrupt: CtrlC
     restorer: Restorer
     end: EndState | None
     request: SaveRequest | None
@@ -77,11 +77,6 @@ class Session(Listener):
     def may_stop(self) -> bool:
         """Whether several ranks may stop here: a file holds the gradients of rank 0 alone."""
         return self.progress.is_consistent and not self.progress.in_window
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C was pressed."""
-        return self.interrupt.pressed
 
     def change(self, **changes: Any) -> None:
         """Change arguments in the middle of a run; a ``PolicyError`` if one cannot be used."""
@@ -111,7 +106,7 @@ class Session(Listener):
         self.progress.position = self.restorer.position or self.progress.position
         self.progress.counted = self.progress.position if self.validates_first else None
         new_run.say_if_never_due(trainer, self.options)
-        self.progress.steps.listen(trainer, self.saver.before_step)
+        self.progress.steps.listen(trainer)
 
     def before_first(self, trainer: Trainer, what: Ended) -> bool:
         """Restore the random generators if the run resumes here, at a safe point again; return whether it does."""
@@ -131,7 +126,8 @@ class Session(Listener):
         """Before the next batch is fetched."""
         self.progress.is_fetching = True
         self.measured.on_batch_start(trainer, self.progress.position)
-        self.due.measured.on_batch_start()
+        if self.due.measured.is_on:
+            self.due.measured.on_batch_start()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # it only counts
     def note_batch(self, batch_idx: int | None) -> None:
@@ -140,8 +136,10 @@ class Session(Listener):
 
     def on_batch_trained(self) -> None:
         """After a batch is trained: complete the copy before the validation, as callbacks may swap weights there."""
-        self.saver.before_step()
-        self.due.measured.on_batch_trained()
+        if self.saver.in_progress is not None:
+            self.saver.before_step()
+        if self.due.measured.is_on:
+            self.due.measured.on_batch_trained()
 
     def on_validation_due(self, trainer: Trainer) -> None:
         """Keep the state before a validation, which a signal may cut short."""
@@ -177,10 +175,11 @@ class Session(Listener):
         self.due.after_batch(trainer, previous, progress.position)
         if not self.saver.is_prepared and progress.position.step:
             self.saver.prepare(trainer, self.options)
-        stops = self.interrupted and trainer.world_size == 1  # several ranks agree on it before the next batch
+        stops = self.interrupt.pressed and trainer.world_size == 1  # several ranks agree on it before the next batch
         if stops:
             self.due.reasons.add(Reason.EXCEPTION)
-        self.collect(trainer, wait=False)
+        if self.saver.in_progress is not None:
+            self.collect(trainer, wait=False)
         self.monitor.raise_problem()
         if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
@@ -206,7 +205,7 @@ class Session(Listener):
             self.save(trainer)
             self.monitor.raise_problem()
             self.monitor.check_templates(trainer, self.options)
-            if self.interrupted and trainer.world_size == 1:
+            if self.interrupt.pressed and trainer.world_size == 1:
                 raise Interrupted
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -215,8 +214,7 @@ class Session(Listener):
         self.due.note_last(self.options)
         self.save(trainer, final=True)
         self.collect(trainer, wait=True)
-        if self.end is None:
-            self.end = at_end(trainer, self.state)
+        self.end = self.end or at_end(trainer, self.state)
         self.progress.is_consistent = False  # the hooks of the end may change anything
 
     def on_run_end(self, trainer: Trainer) -> None:
@@ -250,7 +248,12 @@ class Session(Listener):
         if not self.due.reasons or callbacks.of_session(trainer, self) is None:
             self.due.take()
             return
-        if not final and self.due.may_wait(self.options) and not self.saver.is_idle and self.saver.is_busy(trainer):
+        if (
+            not final
+            and self.due.may_wait(self.options)
+            and self.saver.in_progress is not None
+            and self.saver.is_busy(trainer)
+        ):
             return
         all_ranks.meet(trainer, self.options.save_timeout, self.progress.position)
         self.collect(trainer, wait=True)
@@ -269,20 +272,16 @@ class Session(Listener):
         if self.saver.has(trainer, request):
             return
         self.due.measured.note_start(self.progress.position)
+        self.request = request  # by which run_state.add describes the checkpoint
         try:
-            self.saver.save(trainer, request, self.options, partial(self._checkpoint, trainer, request))
+            self.saver.save(trainer, request, self.options)
+            self.progress.steps.guard(trainer, self.saver.before_step)
         except SaveError as error:
             failures.report(str(error), self.progress.position, self.saver.kept.last_path, final=final)
-        if final or not self.options.async_save:
-            self.collect(trainer, wait=True, final=final)
-
-    def _checkpoint(self, trainer: Trainer, request: SaveRequest) -> dict[str, Any]:
-        """Lightning's checkpoint. Making it calls ``run_state.add``, which describes it by this request."""
-        self.request = request
-        try:
-            return internals.dump(trainer, weights_only=request.weights_only)
         finally:
             self.request = None
+        if final or not self.options.async_save:
+            self.collect(trainer, wait=True, final=final)
 
     def collect(self, trainer: Trainer, *, wait: bool, final: bool = False) -> None:
         """Handle the result of the save that was in progress; a ``SaveError`` if it is ``final`` and failed."""
@@ -290,6 +289,7 @@ class Session(Listener):
         result = self.saver.collect(trainer, wait=wait)
         if result is None:
             return
+        self.progress.steps.unguard()
         self.due.after_save(trainer, result, self.options)
         cost.note(trainer, result, self.saver, self.history, logs=self.options.log_save_cost)
         publisher = callbacks.of_session(trainer, self)

@@ -30,14 +30,29 @@ class Steps:
     """Counts for one run."""
 
     def __init__(self) -> None:
+        self._is_automatic = True
         self._stepped = False
         self.stepped = (False, False)  # ever, and in the last batch
         self._depth = 0  # a tuner's trial is a training inside a training
         self._forget: weakref.finalize[Any, Steps] | None = None
         self._hooks: list[RemovableHandle] = []
 
-    def listen(self, trainer: Trainer, wait: Callable[[], None]) -> None:
-        """Until ``close``: call ``wait`` before each step, and in manual optimisation note every step.
+    def listen(self, trainer: Trainer) -> None:
+        """Until ``close``: in manual optimisation note every step."""
+        self._depth += 1
+        self._is_automatic = trainer.lightning_module.automatic_optimization
+        if self._depth == 1 and not self._is_automatic:
+            listener = weakref.ref(self)
+
+            def note(optimizer: Optimizer, *_: Any) -> None:
+                steps = listener()
+                if steps is not None and _trains(trainer, optimizer):
+                    steps._stepped = True
+
+            self._forget = weakref.finalize(self, register_optimizer_step_post_hook(note).remove)
+
+    def guard(self, trainer: Trainer, wait: Callable[[], None]) -> None:
+        """Until ``unguard``: call ``wait`` before each step, as a copy of the parameters is being made.
 
         It is not called where Lightning's closure runs first, which calls ``on_before_optimizer_step``.
         """
@@ -48,25 +63,19 @@ class Steps:
                 wait()
 
         self._hooks += [optimizer.register_step_pre_hook(before) for optimizer in _optimizers(trainer)]
-        self._depth += 1
-        if self._depth == 1 and not trainer.lightning_module.automatic_optimization:
-            listener = weakref.ref(self)
 
-            def note(optimizer: Optimizer, *_: Any) -> None:
-                steps = listener()
-                if steps is not None and _trains(trainer, optimizer):
-                    steps._stepped = True
-
-            self._forget = weakref.finalize(self, register_optimizer_step_post_hook(note).remove)
+    def unguard(self) -> None:
+        """The copy is made. Not during a step, which goes through these hooks."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def close(self) -> None:
         """Stop, when the training ends. The user may keep the optimizers for another one."""
         self._depth = max(self._depth - 1, 0)
         if self._depth:
             return
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self.unguard()
         if self._forget is not None:
             self._forget()
             self._forget = None
@@ -74,7 +83,7 @@ class Steps:
     def count(self, trainer: Trainer, before: Position) -> Position:
         """The position after a batch."""
         now = internals.counted(trainer)
-        if trainer.lightning_module.automatic_optimization:
+        if self._is_automatic:
             return now
         ever = self.stepped[0] or self._stepped
         stepped, self._stepped = self._stepped or not ever, False
@@ -83,7 +92,7 @@ class Steps:
 
     def in_window(self, trainer: Trainer) -> bool:
         """Whether gradients are being accumulated, and the next batch adds to them."""
-        if trainer.lightning_module.automatic_optimization:
+        if self._is_automatic:
             return internals.inside_window(trainer)
         return self.stepped == (True, False)
 

@@ -113,7 +113,7 @@ def test_ctrl_c_while_a_file_is_waited_for_leaves_that_save_in_progress(tmp_path
     taken, take = [], Writer.take
 
     def interrupted(writer):
-        taken.append(net._checkpointing.saver.is_idle)
+        taken.append(net._checkpointing.saver.in_progress is None)
         if len(taken) == 1:
             raise KeyboardInterrupt
         return take(writer)
@@ -123,4 +123,4 @@ def test_ctrl_c_while_a_file_is_waited_for_leaves_that_save_in_progress(tmp_path
     with pytest.raises(SystemExit):
         trainer(tmp_path).fit(net, loader(6))
     assert taken == [False, False]
-    assert net._checkpointing.saver.is_idle
+    assert net._checkpointing.saver.in_progress is None

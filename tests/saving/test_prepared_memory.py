@@ -83,7 +83,7 @@ def test_memory_is_not_prepared_while_a_save_is_in_progress(tmp_path, asked):
     own = trainer(tmp_path, max_epochs=1)
     own.fit(net, loader(2))
     saver, asked[:] = net._checkpointing.saver, []
-    saver._in_progress, saver.is_prepared = object(), False
+    saver.in_progress, saver.is_prepared = object(), False
     saver.prepare(own, net._checkpointing.options)
     assert (saver.is_prepared, asked) == (False, [])
 

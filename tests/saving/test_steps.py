@@ -185,3 +185,17 @@ def test_optimizer_that_the_user_keeps_has_no_hook_left_after_a_fit(tmp_path, fa
 class Failing(L.Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         raise ZeroDivisionError
+
+
+def test_optimizers_are_watched_only_while_a_save_is_in_progress(tmp_path):
+    seen = []
+
+    class Looking(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            is_saving = pl_module._checkpointing.saver.in_progress is not None
+            seen.append((batch_idx, is_saving, len(trainer.optimizers[0]._optimizer_step_pre_hooks)))
+
+    net = Net(dirpath=tmp_path, save_interval=3, save_top_k=0)
+    trainer(tmp_path, callbacks=[Looking()]).fit(net, loader(7))
+    assert seen[:4] == [(0, False, 0), (1, False, 0), (2, False, 0), (3, True, 1)]
+    assert all(hooks == is_saving for _, is_saving, hooks in seen)
