@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import pickle
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -72,8 +75,9 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 f"{place} is a checkpoint in shards, which only ModelParallelStrategy reads. Use that strategy, or make"
                 f" one file of it: checkpointable.to_single_file({place!r})."
             )
-        with _open(place) as file:
-            wrong = verify.problem_in(file)
+        with _open(place) as file, ThreadPoolExecutor(1, "checkpointable-verify") as thread:
+            verified = _verified_meanwhile(thread, file, place) if weights_only is not False else None
+            wrong = verify.problem_in(file) if verified is None else None
             file.seek(0)
             is_archive = file.read(2) == b"PK"
             file.seek(0)
@@ -86,14 +90,37 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 else:
                     checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
             except Exception as error:  # a damaged file of the old format can raise anything
+                wrong = wrong if verified is None else verified.result()
                 if wrong is None and weights_only is not False and _is_refusal(error):
                     wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
                 if wrong is None:
                     raise
                 raise CheckpointFileError(_cannot_load(place, wrong)) from error
+            if verified is not None and (wrong := verified.result()) is not None:
+                raise CheckpointFileError(_cannot_load(place, wrong))
             if not isinstance(checkpoint, dict):
                 raise CheckpointFileError(_cannot_load(place, f"it holds {type(checkpoint).__name__}, no checkpoint"))
             return checkpoint
+
+
+def _verified_meanwhile(thread: Executor, file: BinaryIO, place: str) -> Future[str | None] | None:
+    """What is wrong with a local file, found on a thread while torch reads it, where that runs no code of the file.
+
+    ``None`` if nothing is started, as it must be verified first.
+    """
+    if is_remote(place) or not verify.has_intact_objects(file):
+        return None
+    again = open_file(place)
+    if os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):  # else another has taken the name
+        with contextlib.suppress(RuntimeError):  # no more threads
+            return thread.submit(_problem_in, again)
+    again.close()
+    return None
+
+
+def _problem_in(file: BinaryIO) -> str | None:
+    with file:
+        return verify.problem_in(file)
 
 
 def _is_refusal(error: Exception) -> bool:

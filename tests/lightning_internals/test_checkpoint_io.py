@@ -6,6 +6,7 @@ import pickle
 import random
 import re
 import stat
+import threading
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from nets import durable_io
 
 from checkpointable._errors import CheckpointableError, CheckpointFileError
+from checkpointable.lightning_internals import checkpoint_io
 from checkpointable.storage.format import archive, verify
 from checkpointable.storage.local import LocalStore, store_at
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -165,6 +167,56 @@ def test_load_of_a_file_with_a_flipped_bit_is_refused_with_the_cure(tmp_path):
     path.write_bytes(data)
     assert_refused_with_advice(path, "the checksum of its member archive/data/0 does not match")
     assert not same(TorchCheckpointIO().load_checkpoint(path))  # the twin: Lightning's own loads it without a word
+
+
+@pytest.mark.parametrize("weights_only", [None, True])
+def test_file_is_verified_while_torch_reads_it_and_what_it_read_of_a_damaged_one_is_dropped(
+    tmp_path, monkeypatch, weights_only
+):
+    path, order = saved(tmp_path / "a.ckpt"), []
+    bits = bytearray(path.read_bytes())
+    bits[bits.index(WEIGHT.numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(bits)
+    load, is_read = torch.load, threading.Event()
+
+    def loading(*args, **options):
+        order.append("read")
+        is_read.set()
+        return load(*args, **options)
+
+    def verifying(file, problem_in=verify.problem_in):
+        assert is_read.wait(600)
+        order.append("verified")
+        return problem_in(file)
+
+    monkeypatch.setattr(torch, "load", loading)
+    monkeypatch.setattr(verify, "problem_in", verifying)
+    with pytest.raises(CheckpointFileError, match=r"the checksum of its member .* does not match"):
+        durable_io().load_checkpoint(path, weights_only=weights_only)
+    assert order == ["read", "verified"]
+
+
+def test_file_is_verified_first_where_its_name_is_taken_by_another_meanwhile(tmp_path, monkeypatch):
+    path, other = saved(tmp_path / "a.ckpt"), tmp_path / "b.ckpt"
+    other.write_bytes(b"no checkpoint")
+    opened = []
+
+    def opening(place):
+        opened.append(place)
+        return open(other if len(opened) == 2 else place, "rb")
+
+    monkeypatch.setattr(checkpoint_io, "open_file", opening)
+    assert same(durable_io().load_checkpoint(path))
+    assert len(opened) == 2
+
+
+def test_file_whose_objects_are_damaged_is_not_read_by_torch(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.ckpt")
+    bits = bytearray(path.read_bytes())
+    bits[bits.index(b"state_dict")] ^= 1
+    path.write_bytes(bits)
+    monkeypatch.setattr(torch, "load", None)
+    assert_refused_with_advice(path, "the checksum of its member archive/data.pkl does not match")
 
 
 def test_load_of_a_truncated_file_is_refused_with_the_cure_at_every_length(tmp_path):

@@ -69,6 +69,24 @@ def problem_in(file: BinaryIO) -> str | None:
     return None
 
 
+def has_intact_objects(file: BinaryIO) -> bool:
+    """Whether an open file is of ours, and its directory and its pickled objects are as they were written.
+
+    Then torch finds in it what was saved, but for the bytes of tensors, so that these can be verified meanwhile.
+    """
+    try:
+        directory = zip_directory.read(file)
+        objects = directory.last_named(_ROOT + b"data.pkl")
+        if objects is None or not archive.has_intact_seal(directory):
+            return False
+        file.seek(objects.start)
+        _, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
+        file.seek(name_size + extra_size, os.SEEK_CUR)
+        return _checksum(file, objects.size, memoryview(bytearray(_BLOCK))) == objects.checksum
+    except archive.DAMAGE:
+        return False
+
+
 def _of_ours(file: BinaryIO, directory: Directory) -> Iterator[str]:
     """What is wrong with a file of ours, of which every byte is known but for the data. It is read from end to end."""
     if not archive.has_intact_seal(directory):
