@@ -56,16 +56,19 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class DirectReader(io.FileIO):
-    """A file that is read past the page cache."""
+    """A file that is read past the page cache. While a block is used, a thread reads the one after it."""
 
     # both read by way of ``readinto``: direct reads need aligned memory
     read = io.RawIOBase.read  # type: ignore[assignment]  # FileIO also allows None as the size
     readall = io.RawIOBase.readall
 
     def __init__(self, path: Path) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpointable-disk")
         super().__init__(path, opener=lambda path, flags: os.open(path, flags | _DIRECT))
-        self._block = memoryview(mmap.mmap(-1, min(_BLOCK, -(-os.path.getsize(path) // _UNIT) * _UNIT)))
+        room = min(_BLOCK, -(-os.path.getsize(path) // _UNIT) * _UNIT)
+        self._block, self._next = (memoryview(mmap.mmap(-1, room)) for _ in range(2))
         self._start = self._length = 0
+        self._ahead: tuple[int, Future[int]] | None = None  # where the next block begins, and its length
 
     def readinto(self, buffer: Any) -> int:
         """Read into the buffer from the current position, and return the number of bytes; 0 at the end."""
@@ -77,9 +80,39 @@ class DirectReader(io.FileIO):
         self.seek(at + len(here))
         return len(here)
 
+    def views(self, at: int, size: int) -> Iterator[memoryview]:
+        """The bytes from a position on, without a copy, fewer where the file ends. Each is valid until the next one."""
+        while size:
+            if not self._start <= at < self._start + self._length:
+                self._load(at // _UNIT * _UNIT)
+            here = self._block[at - self._start : self._length][:size]
+            if not here:
+                return
+            yield here
+            at, size = at + len(here), size - len(here)
+
+    def close(self) -> None:
+        """Wait for the block that is being read, and close the file."""
+        self._thread.shutdown()
+        super().close()
+
     def _load(self, start: int) -> None:
         self._start, self._length = start, 0
-        self._length = _direct_or_not(self.fileno(), partial(os.preadv, self.fileno(), [self._block], start))
+        (ahead, reading), self._ahead = self._ahead or (-1, None), None
+        if reading is not None and ahead != start:
+            reading.exception()  # wait for it: the next one uses its memory
+        if reading is not None and ahead == start:
+            self._length = reading.result()
+            self._block, self._next = self._next, self._block
+        else:
+            self._length = self._read(self._block, start)
+        if self._length == len(self._block):
+            with suppress(RuntimeError):  # no more threads, as at the end of the interpreter
+                after = start + self._length
+                self._ahead = after, self._thread.submit(self._read, self._next, after)
+
+    def _read(self, block: memoryview, start: int) -> int:
+        return _direct_or_not(self.fileno(), partial(os.preadv, self.fileno(), [block], start))
 
 
 def _set_direct(descriptor: int, flag: int) -> None:

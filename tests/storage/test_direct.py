@@ -275,3 +275,43 @@ def test_reader_that_fails_to_read_raises_and_closes(tmp_path, monkeypatch):
         file.read(10)
     assert file.closed
     file.close()
+
+
+def test_views_at_any_place_show_the_bytes_and_end_where_the_file_does(tmp_path):
+    (tmp_path / "a").write_bytes(NOISE)
+    rng = random.Random(3)
+    with direct.open_file(tmp_path / "a") as file:
+        for _ in range(60):
+            at, size = rng.randrange(len(NOISE)), rng.choice([1, UNIT, BLOCK, BLOCK + 1, len(NOISE)])
+            assert b"".join(bytes(view) for view in file.raw.views(at, size)) == NOISE[at : at + size]
+            assert file.tell() == 0
+
+
+def test_block_that_is_read_ahead_and_fails_raises_only_where_it_is_wanted(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(NOISE)
+    original = os.preadv
+
+    def broken_after_the_first(descriptor, buffers, offset):
+        if offset:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", broken_after_the_first)
+    with direct.open_file(tmp_path / "a") as file:
+        assert file.read(BLOCK) == NOISE[:BLOCK]
+        file.seek(0)
+        assert file.read(10) == NOISE[:10]
+        file.seek(BLOCK)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read(10)
+
+
+def test_reader_that_can_start_no_thread_reads_all_bytes(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(NOISE)
+
+    def refusing(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    with direct.open_file(tmp_path / "a") as file:
+        assert file.read() == NOISE
