@@ -135,4 +135,4 @@ def without_the_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_detection(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Snapshot, "_is_unchanged", lambda taken: True)
+    patch.setattr(snapshot._Copy, "is_unchanged", lambda copy: True)

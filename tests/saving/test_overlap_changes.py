@@ -14,6 +14,7 @@ from copying import Gate, Wide, fit, note_states, torn, without_the_detection
 from nets import files
 
 from checkpointable import CheckpointableWarning
+from checkpointable.storage.staging.rotation import Rotation
 from checkpointable.storage.staging.snapshot import Snapshot
 
 CHANGED = "the parameters were changed between two optimizer steps"
@@ -78,8 +79,16 @@ def test_parameters_that_user_code_changes_lose_no_save_and_tear_none(tmp_path, 
 def test_parameters_that_user_code_changes_are_torn_where_the_first_save_is_not_watched(tmp_path, truth, monkeypatch):
     """The twin: samples alone do not find it."""
     monkeypatch.setattr(Snapshot, "has_changed", lambda taken: False)
+    monkeypatch.setattr(Rotation, "next_part", lambda rotation, sizes: ())
     told(tmp_path / "saved", tmp_path, one_element, at=lambda step: step > 0)
     assert torn(tmp_path / "saved", truth) != []
+
+
+def test_change_that_the_first_save_has_missed_is_found_when_its_part_is_compared(tmp_path, truth, monkeypatch):
+    monkeypatch.setattr(Snapshot, "has_changed", lambda taken: False)
+    caught = told(tmp_path / "saved", tmp_path, one_element, at=lambda step: step > 0)
+    assert [CHANGED in message for message in caught] == [True]
+    assert torn(tmp_path / "saved", truth) == []
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

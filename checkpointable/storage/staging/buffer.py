@@ -7,15 +7,22 @@ import ctypes
 import mmap
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from checkpointable.storage.staging.rotation import Rotation
 
 _POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
 
 
 @dataclass(eq=False)
 class StagingBuffer:
-    """One block of anonymous memory. Copying into pages that were used before takes a third of the time."""
+    """One block of anonymous memory. Copying into pages that were used before takes a third of the time.
 
+    Attributes:
+        rotation: Which part of the tensors that are copied late is compared bit by bit in the next snapshot.
+    """
+
+    rotation: Rotation = field(default_factory=Rotation)
     _memory: mmap.mmap | None = None
     _is_fresh: bool = False
     _preparing: threading.Thread | None = None

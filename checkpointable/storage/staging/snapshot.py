@@ -3,7 +3,8 @@
 What is not a tensor is pickled at once. Tensors are copied once, into memory that is reused by later saves. The copy of
 large tensors that only optimizer steps change can be made later, while the next forward and backward run (CheckFreq,
 FAST'21; DataStates-LLM, HPDC'24). After that copy, torch's count of changes shows whether such a tensor changed
-meanwhile. A change that torch does not count (``.data``) can be missed if it touches few elements.
+meanwhile. A change that torch does not count (``.data``) can be missed if it touches few elements. So a part of these
+tensors is copied at once and compared to the last bit, in each save another one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ import torch
 from checkpointable.policy.names import HISTORY_KEY, KEY
 from checkpointable.storage.format import archive, torch_records, zip_layout
 from checkpointable.storage.staging.buffer import StagingBuffer
+from checkpointable.storage.staging.rotation import Rotation
 
 _LARGE = 1 << 16  # smaller tensors are always copied at once
 _SAMPLE = 1 << 10
@@ -42,6 +44,35 @@ class _Copy:
     fingerprint: tuple[bytes, ...]  # of the source when the snapshot was taken
     tensor: torch.Tensor  # one of those in the storage
     version: int  # torch's count of its changes when the snapshot was taken
+    begin: int = 0  # of the part that is copied at once, and compared
+    end: int = 0
+
+    def copy_part(self) -> None:
+        """Copy the part that is compared."""
+        ctypes.memmove(self.target + self.begin, self.source + self.begin, self.end - self.begin)
+
+    def copy_rest(self) -> None:
+        """Copy the bytes before and after that part."""
+        for start, stop in ((0, self.begin), (self.end, self.size)):
+            if start < stop:
+                ctypes.memmove(self.target + start, self.source + start, stop - start)
+
+    def is_unchanged(self) -> bool:
+        """Whether the tensor is unchanged since the snapshot was taken, as far as can be seen after the copy.
+
+        Torch counts changes in place. For those that it does not count (``.data``), samples are compared: the
+        fingerprint shows a change before the copy, the comparison with the source one after it. One part was copied
+        when the snapshot was taken, and shows any change.
+        """
+        return (
+            self.tensor._version == self.version
+            and _fingerprint(self.target, self.size) == self.fingerprint
+            and all(
+                ctypes.string_at(self.source + at, _SAMPLE) == ctypes.string_at(self.target + at, _SAMPLE)
+                for at in range(0, self.size - _SAMPLE + 1, max((self.size - _SAMPLE) // (_SAMPLES - 1), 1))
+            )
+            and not _differ(self.source + self.begin, self.target + self.begin, self.end - self.begin)
+        )
 
 
 class Snapshot:
@@ -93,6 +124,7 @@ class Snapshot:
             self._filled.set()
         else:
             self._data = self._copied(found, sizes, buffer, changed_only_by_steps, watched=watched)
+            self._copy_part(buffer.rotation)
 
     @classmethod
     def of(
@@ -131,8 +163,8 @@ class Snapshot:
             if self._buffer is not None:
                 self._buffer.populate()
             for copy in self._later:
-                ctypes.memmove(copy.target, copy.source, copy.size)
-            return self._is_unchanged()
+                copy.copy_rest()
+            return all(copy.is_unchanged() for copy in self._later)
         finally:
             self._later = []
             if self._buffer is not None:
@@ -145,9 +177,7 @@ class Snapshot:
         To be called once, before the buffer is used by another snapshot.
         """
         watched, self._watched = self._watched, []
-        compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
-        compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-        return any(compare(copy.target, copy.source, copy.size) != 0 for copy in watched) if watched else None
+        return any(_differ(copy.target, copy.source, copy.size) for copy in watched) if watched else None
 
     def wait_for_staging(self) -> None:
         """Wait until all tensors are copied. After that they may change."""
@@ -199,27 +229,25 @@ class Snapshot:
             self._filled.set()
         return copied
 
-    def _is_unchanged(self) -> bool:
-        """Whether the tensors that were copied late are unchanged since the snapshot was taken.
-
-        Torch counts changes in place. For those that it does not count (``.data``), samples are compared: the
-        fingerprint shows a change before the copy, the comparison with the source one after it.
-        """
-        return all(
-            copy.tensor._version == copy.version
-            and _fingerprint(copy.target, copy.size) == copy.fingerprint
-            and all(
-                ctypes.string_at(copy.source + at, _SAMPLE) == ctypes.string_at(copy.target + at, _SAMPLE)
-                for at in range(0, copy.size - _SAMPLE + 1, max((copy.size - _SAMPLE) // (_SAMPLES - 1), 1))
-            )
-            for copy in self._later
-        )
+    def _copy_part(self, rotation: Rotation) -> None:
+        """Copy the part of the late copies at once that is compared in this save."""
+        parts = rotation.next_part([copy.size for copy in self._later])
+        for place, (begin, end) in enumerate(parts):
+            if begin < end:
+                self._later[place] = replace(self._later[place], begin=begin, end=end)
+                self._later[place].copy_part()
 
 
 def _fingerprint(address: int, size: int) -> tuple[bytes, ...]:
     """A few bytes of a large tensor, from four places."""
     places = (address, address + size // 3, address + 2 * size // 3, address + size - _FINGERPRINT)
     return tuple([ctypes.string_at(place, _FINGERPRINT) for place in places])
+
+
+def _differ(address: int, other: int, size: int) -> bool:
+    compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
+    compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    return bool(compare(address, other, size) != 0)
 
 
 def _view(address: int, size: int) -> memoryview:
