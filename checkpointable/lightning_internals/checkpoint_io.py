@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,6 +23,7 @@ from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import TAKING_A_NAME
+from checkpointable.storage.writer import run_in_thread
 
 if TYPE_CHECKING:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -75,8 +76,8 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 f"{place} is a checkpoint in shards, which only ModelParallelStrategy reads. Use that strategy, or make"
                 f" one file of it: checkpointable.to_single_file({place!r})."
             )
-        with _open(place) as file, ThreadPoolExecutor(1, "checkpointable-verify") as thread:
-            verified = _verified_meanwhile(thread, file, place) if weights_only is not False else None
+        with _open(place) as file:
+            verified = _verified_meanwhile(file, place) if _runs_no_code(weights_only) else None
             wrong = verify.problem_in(file) if verified is None else None
             file.seek(0)
             is_archive = file.read(2) == b"PK"
@@ -103,19 +104,28 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
             return checkpoint
 
 
-def _verified_meanwhile(thread: Executor, file: BinaryIO, place: str) -> Future[str | None] | None:
-    """What is wrong with a local file, found on a thread while torch reads it, where that runs no code of the file.
+def _runs_no_code(weights_only: bool | None) -> bool:
+    """Whether torch, too, runs no code of a file: where it is not told, an environment variable may let it."""
+    return weights_only is True or (weights_only is None and "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ)
 
-    ``None`` if nothing is started, as it must be verified first.
+
+def _verified_meanwhile(file: BinaryIO, place: str) -> Future[str | None] | None:
+    """What is wrong with a local file, found on a thread while torch reads it; ``None`` if it must be verified first.
+
+    Nothing waits for the thread if reading is interrupted.
     """
     if is_remote(place) or not verify.has_intact_objects(file):
         return None
-    again = open_file(place)
-    if os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):  # else another has taken the name
-        with contextlib.suppress(RuntimeError):  # no more threads
-            return thread.submit(_problem_in, again)
-    again.close()
-    return None
+    try:
+        again = open_file(place)
+    except OSError:  # its name is gone
+        return None
+    if not os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):  # another has taken the name
+        again.close()
+        return None
+    result: Future[str | None] = Future()
+    run_in_thread(partial(_problem_in, again), result, name="checkpointable-verify")
+    return result
 
 
 def _problem_in(file: BinaryIO) -> str | None:

@@ -91,7 +91,7 @@ def observe(loader: CombinedLoader, stand_ins: StandIns) -> None:
 
 
 def stand_ins(loader: CombinedLoader | None) -> StandIns | None:
-    """Return the stand-ins of an observed loader; ``None`` for any other."""
+    """What an observed loader iterates over in place of its loaders; ``None`` for another loader."""
     return getattr(loader, "stand_ins", None)
 
 

@@ -80,13 +80,13 @@ def _listener(loop: _Loop) -> Listener:
 class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
     """Tells the session of each batch, and resumes after the batch that a checkpoint was saved after."""
 
-    _validation_to_come = _is_shared = False
-    heard_by = _NO_SESSION  # in the present batch
+    _validation_to_come = _has_ranks = False
+    heard_by = _NO_SESSION  # what hears of the present batch; it is no attribute of the loop between two fits
 
     def reset(self) -> None:
         """Resume after a batch that is wholly over: none of Lightning's repairs for interrupted hooks applies."""
         listener = _listener(self)
-        self._is_shared = listener is not _NO_SESSION and self.trainer.world_size > 1
+        self._has_ranks = listener is not _NO_SESSION and self.trainer.world_size > 1
         if listener is _NO_SESSION:
             super().reset()
             return
@@ -115,7 +115,7 @@ class _ObservedEpochLoop(Mixin, _TrainingEpochLoop):
 
     def advance(self, data_fetcher: Any) -> None:
         listener = self.heard_by = _listener(self)
-        if self._is_shared:  # else the loops and the session stop the process
+        if self._has_ranks:  # several; a single process is stopped by the loops and the session
             stop = signals.agree(self.trainer, listener)
             if stop and listener.may_stop:
                 signals.end(self.trainer, stop)

@@ -102,13 +102,16 @@ def callback_states(trainer: Trainer) -> dict[str, Any]:
 
 
 def counted(trainer: Trainer) -> Position:
-    """Lightning's counters after a whole batch, before the epoch has ended; the steps of automatic optimisation."""
+    """Lightning's counters after a whole batch, before the epoch has ended. In manual optimisation, ``step`` is 0."""
     fit_loop = trainer.fit_loop
     epoch_loop = fit_loop.epoch_loop
     progress = epoch_loop.batch_progress
     steps = epoch_loop.automatic_optimization.optim_progress.optimizer_steps
     return Position(
-        fit_loop.epoch_progress.current.completed, progress.current.completed, steps, progress.total.completed
+        epoch=fit_loop.epoch_progress.current.completed,
+        batch=progress.current.completed,
+        step=steps,
+        batches=progress.total.completed,
     )
 
 

@@ -152,12 +152,12 @@ class CheckpointingMixin(_Base):
             NotInitializedError: If a private attribute is read before ``super().__init__()`` was called. It is an
                 ``AttributeError`` too, so that ``hasattr`` and ``getattr`` with a default answer as in any module.
         """
+        is_early = "_parameters" not in self.__dict__ and name.startswith("_") and not name.startswith("__")
+        if is_early or name == "_checkpointing":
+            raise NotInitializedYetError(str(_not_initialized(type(self))))
         try:
             return super().__getattr__(name)
         except AttributeError:
-            is_private = name.startswith("_") and not name.startswith("__")
-            if name == "_checkpointing" or ("_parameters" not in self.__dict__ and is_private):
-                raise NotInitializedYetError(str(_not_initialized(type(self)))) from None
             if not user_names.answers(self, name):
                 raise
         return user_names.read(self, name)

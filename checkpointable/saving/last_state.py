@@ -36,6 +36,7 @@ def keep(trainer: Trainer, session: Session, exception: BaseException) -> None:
     if interrupt.pressed_again:
         saver.abandon()
         launched.kill(trainer)
+    session.progress.steps.unguard()  # also where no result was collected
     failures.say_where_to_resume(exception, saver, session.progress.position)
     launched.end_hung(trainer, exception)
     with failures.as_warnings("the job was not requeued", exception):

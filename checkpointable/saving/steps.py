@@ -65,7 +65,7 @@ class Steps:
         self._hooks += [optimizer.register_step_pre_hook(before) for optimizer in _optimizers(trainer)]
 
     def unguard(self) -> None:
-        """The copy is made. Not during a step, which goes through these hooks."""
+        """Stop that. It must not be called inside a step, which iterates over these hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -83,6 +83,7 @@ class Steps:
     def count(self, trainer: Trainer, before: Position) -> Position:
         """The position after a batch."""
         now = internals.counted(trainer)
+        self._is_automatic = trainer.lightning_module.automatic_optimization
         if self._is_automatic:
             return now
         ever = self.stepped[0] or self._stepped

@@ -93,18 +93,20 @@ class DirectReader(io.FileIO):
 
     def close(self) -> None:
         """Wait for the block that is being read, and close the file."""
-        self._thread.shutdown()
-        super().close()
+        try:
+            self._thread.shutdown()
+        finally:
+            super().close()
 
     def _load(self, start: int) -> None:
         self._start, self._length = start, 0
-        (ahead, reading), self._ahead = self._ahead or (-1, None), None
-        if reading is not None and ahead != start:
-            reading.exception()  # wait for it: the next one uses its memory
-        if reading is not None and ahead == start:
-            self._length = reading.result()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == start:
+            self._length = ahead[1].result()
             self._block, self._next = self._next, self._block
         else:
+            if ahead is not None:
+                ahead[1].exception()  # wait for it: the next block that is read ahead takes its memory
             self._length = self._read(self._block, start)
         if self._length == len(self._block):
             with suppress(RuntimeError):  # no more threads, as at the end of the interpreter

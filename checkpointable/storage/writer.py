@@ -53,16 +53,25 @@ class Writer(Generic[T]):
         if self._result is not None:
             self.take()
         self._process = os.getpid()
-        self._result = Future()
-        if background:
-            self._thread = _new_thread(partial(self._timed, work), self._result, name="checkpointable-writer")
-            _AWAITED.difference_update([thread for thread in _AWAITED if not thread.is_alive()])
-            _AWAITED.add(self._thread)
+        result: Future[T] = Future()
+        if not background:
+            self._result = result
+            _run(partial(self._timed, work), result)
+            return
+        thread = _new_thread(partial(self._timed, work), result, name="checkpointable-writer")
+        try:
+            self._result, self._thread = result, thread
+            _AWAITED.difference_update([thread for thread in tuple(_AWAITED) if not thread.is_alive()])
+            _AWAITED.add(thread)
             atexit.unregister(_wait_at_exit)
             atexit.register(_wait_at_exit)  # the latest is called first, while all that the work needs is still there
-            _start(self._thread, self._result)
-        else:
-            _run(partial(self._timed, work), self._result)
+            _start(thread, result)
+        except BaseException:  # Ctrl-C
+            if thread.ident is None:
+                result.cancel()
+                self.abandon()
+                self._thread = None  # it holds what the work does
+            raise
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until the work is done, at most ``seconds``."""
@@ -94,7 +103,7 @@ class Writer(Generic[T]):
 
 
 def _wait_at_exit() -> None:
-    for thread in [thread for thread in _AWAITED if thread.ident is not None]:
+    for thread in [thread for thread in tuple(_AWAITED) if thread.ident is not None]:
         thread.join()  # a result is not enough: where the interpreter ends while tensors are freed, C++ aborts
 
 

@@ -210,6 +210,52 @@ def test_file_is_verified_first_where_its_name_is_taken_by_another_meanwhile(tmp
     assert len(opened) == 2
 
 
+@pytest.mark.parametrize("how", ["unlinked", "a directory"])
+def test_file_whose_name_is_gone_once_it_is_open_is_verified_and_loaded(tmp_path, monkeypatch, how):
+    path, open_file = saved(tmp_path / "a.ckpt"), checkpoint_io.open_file
+
+    def opening(place):
+        file = open_file(place)
+        path.unlink()
+        if how == "a directory":
+            path.mkdir()
+        return file
+
+    monkeypatch.setattr(checkpoint_io, "open_file", opening)
+    assert same(durable_io().load_checkpoint(path))
+
+
+def test_code_of_a_damaged_file_does_not_run_where_a_variable_of_torch_lets_files_run_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, trace = tmp_path / "a.ckpt", tmp_path / "trace"
+    durable_io().save_checkpoint({**OURS, "evil": Evil(trace)}, path)
+    bits = bytearray(path.read_bytes())
+    bits[bits.index(WEIGHT.numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(bits)
+    assert_refused_with_advice(path, "does not match")
+    assert not trace.exists()
+
+
+def test_interrupted_load_does_not_wait_for_the_verification(tmp_path, monkeypatch):
+    go_on, ended = threading.Event(), threading.Event()
+
+    def waiting(file):
+        assert go_on.wait(600)
+        ended.set()
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    path = saved(tmp_path / "a.ckpt")
+    monkeypatch.setattr(verify, "problem_in", waiting)
+    monkeypatch.setattr(torch, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        durable_io().load_checkpoint(path)
+    assert not ended.is_set()
+    go_on.set()
+    assert ended.wait(600)
+
+
 def test_file_whose_objects_are_damaged_is_not_read_by_torch(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.ckpt")
     bits = bytearray(path.read_bytes())

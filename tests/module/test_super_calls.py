@@ -236,3 +236,24 @@ def test_trainer_is_pickled_after_a_fit(tmp_path):
     again = pickle.loads(pickle.dumps(own))
     assert again.fit_loop.epoch_progress.current.completed == 1
     assert isinstance(again.fit_loop, type(own.fit_loop).__bases__)
+
+
+class Delegating(L.LightningModule):
+    """Asks another object for what it does not have."""
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._inner, name)
+
+
+def test_private_name_before_the_initialisation_is_told_also_beside_a_base_class_that_delegates():
+    class Early(CheckpointingMixin, Delegating):
+        def __init__(self):
+            assert not hasattr(self, "_config")
+            with pytest.raises(NotInitializedError):
+                self._config  # noqa: B018  # reading it is what is tried
+            super().__init__()
+
+    Early()

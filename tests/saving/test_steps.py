@@ -14,7 +14,9 @@ from nets import Net, files, loader, trainer
 from torch.nn import functional as F
 from torch.optim import optimizer as torch_optimizer
 
+from checkpointable import CheckpointableWarning
 from checkpointable.catalog.info import read_info
+from checkpointable.saving.save_task import SaveTask
 
 
 class Manual(Net):
@@ -199,3 +201,36 @@ def test_optimizers_are_watched_only_while_a_save_is_in_progress(tmp_path):
     trainer(tmp_path, callbacks=[Looking()]).fit(net, loader(7))
     assert seen[:4] == [(0, False, 0), (1, False, 0), (2, False, 0), (3, True, 1)]
     assert all(hooks == is_saving for _, is_saving, hooks in seen)
+
+
+class ManualLater(Manual):
+    """Steps by itself from the start of the training on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = True
+
+    def on_train_start(self) -> None:
+        self.automatic_optimization = False
+
+
+def test_steps_are_counted_where_the_module_turns_to_manual_optimisation_when_training_starts(tmp_path):
+    net = ManualLater(dirpath=tmp_path, save_interval=None, every_n_train_steps=2)
+    trainer(tmp_path).fit(net, loader(5))
+    assert [read_info(tmp_path / name).step for name in files(tmp_path)] == [2, 4]
+
+
+def test_optimizer_has_no_hook_left_where_the_last_save_fails(tmp_path, monkeypatch):
+    def broken(task: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    class Ending(L.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                monkeypatch.setattr(SaveTask, "run", broken)
+                raise ZeroDivisionError
+
+    net = Keeping(dirpath=tmp_path, save_interval=None)
+    with pytest.warns(CheckpointableWarning, match="a bug"), pytest.raises(ZeroDivisionError):
+        trainer(tmp_path, callbacks=[Ending()]).fit(net, loader(3))
+    assert len(net.optimizer._optimizer_step_pre_hooks) == 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -158,6 +161,34 @@ def test_ctrl_c_before_the_thread_begins_leaves_nothing_under_way(interrupted):
     late[0]()
     writer.take()
     assert seen == ["second"], "one that begins after all does nothing"
+
+
+def test_ctrl_c_before_the_thread_begins_frees_what_the_work_holds(interrupted):
+    class Held:
+        pass
+
+    writer, held = Writer(), Held()
+    freed = weakref.ref(held)
+    interrupted().clear()
+    with pytest.raises(KeyboardInterrupt):
+        writer.start(lambda held=held: None, background=True)
+    del held
+    gc.collect()
+    assert freed() is None
+
+
+def test_ctrl_c_while_a_save_is_being_started_leaves_nothing_that_is_waited_for(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    writer = Writer()
+    monkeypatch.setattr(atexit, "register", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.start(lambda: "first", background=True)
+    monkeypatch.undo()
+    assert writer.take() is None
+    writer.start(lambda: "second", background=True)
+    assert writer.take() == "second"
 
 
 def test_ctrl_c_after_the_thread_has_begun_leaves_its_result(interrupted, gate):
