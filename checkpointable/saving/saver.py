@@ -201,9 +201,7 @@ class Saver:
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""
-        if self._snapshot is None:
-            return
-        if self._only_steps_change is None:
+        if self._snapshot is not None and self._only_steps_change is None:
             began = time.monotonic()
             changed = self._snapshot.has_changed()
             self._only_steps_change = None if changed is None else not changed

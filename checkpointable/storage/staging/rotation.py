@@ -16,7 +16,12 @@ class Rotation:
     _at: int = 0
 
     def next_part(self, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Where the next part begins and ends in each of the copies of these sizes in bytes; equal: it has none."""
+        """Where the next part begins and ends in each of the copies of these sizes in bytes; equal: it has none.
+
+        Without copies it stays where it is: a save of the best may come between any two others.
+        """
+        if not sizes:
+            return
         total = sum(sizes)
         first = self._at if self._at < total else 0
         last = min(first + min(max(-(-total // _SAVES), _LEAST), _MOST), total)

@@ -34,5 +34,11 @@ def test_part_is_small_and_begins_anew_where_the_state_has_shrunk() -> None:
     taken = Rotation()
     assert list(taken.next_part([1 << 30, 1 << 20])) == [(0, rotation._MOST), (0, 0)]
     assert list(taken.next_part([100_000])) == [(0, rotation._LEAST)]
-    assert list(taken.next_part([])) == []
     assert list(taken.next_part([10, 20])) == [(0, 10), (0, 20)]
+
+
+def test_save_without_late_copies_does_not_begin_anew() -> None:
+    taken, sizes = Rotation(), [1 << 20]
+    assert list(taken.next_part(sizes)) == [(0, rotation._LEAST)]
+    assert list(taken.next_part([])) == []
+    assert list(taken.next_part(sizes)) == [(rotation._LEAST, 2 * rotation._LEAST)]
