@@ -77,12 +77,11 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 f" one file of it: checkpointable.to_single_file({place!r})."
             )
         with _open(place) as file:
-            verified = _verified_meanwhile(file, place) if _runs_no_code(weights_only) else None
-            wrong = verify.problem_in(file) if verified is None else None
+            verified = _verified(file, place, meanwhile=_runs_no_code(weights_only))
             file.seek(0)
-            is_archive = file.read(2) == b"PK"
+            is_archive = file.read(2) == b"PK"  # other files may be in torch's old format
             file.seek(0)
-            if wrong is not None and is_archive:  # other files may be in torch's old format
+            if is_archive and verified.done() and (wrong := verified.result()) is not None:
                 raise CheckpointFileError(_cannot_load(place, wrong))
             try:
                 checkpoint: dict[str, Any]
@@ -91,13 +90,13 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 else:
                     checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
             except Exception as error:  # a damaged file of the old format can raise anything
-                wrong = wrong if verified is None else verified.result()
+                wrong = verified.result()
                 if wrong is None and weights_only is not False and _is_refusal(error):
                     wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
                 if wrong is None:
                     raise
                 raise CheckpointFileError(_cannot_load(place, wrong)) from error
-            if verified is not None and (wrong := verified.result()) is not None:
+            if is_archive and (wrong := verified.result()) is not None:
                 raise CheckpointFileError(_cannot_load(place, wrong))
             if not isinstance(checkpoint, dict):
                 raise CheckpointFileError(_cannot_load(place, f"it holds {type(checkpoint).__name__}, no checkpoint"))
@@ -109,23 +108,32 @@ def _runs_no_code(weights_only: bool | None) -> bool:
     return weights_only is True or (weights_only is None and "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ)
 
 
-def _verified_meanwhile(file: BinaryIO, place: str) -> Future[str | None] | None:
-    """What is wrong with a local file, found on a thread while torch reads it; ``None`` if it must be verified first.
+def _verified(file: BinaryIO, place: str, *, meanwhile: bool) -> Future[str | None]:
+    """What is wrong with the file, which is known at once unless it is found ``meanwhile`` on a thread.
 
-    Nothing waits for the thread if reading is interrupted.
+    Only a local file of ours is left to one. Nothing waits for the thread if reading is interrupted.
     """
-    if is_remote(place) or not verify.has_intact_objects(file):
-        return None
+    result: Future[str | None] = Future()
+    again = (
+        _opened_again(file, place) if meanwhile and not is_remote(place) and verify.has_intact_objects(file) else None
+    )
+    if again is None:
+        result.set_result(verify.problem_in(file))
+    else:
+        run_in_thread(partial(_problem_in, again), result, name="checkpointable-verify")
+    return result
+
+
+def _opened_again(file: BinaryIO, place: str) -> BinaryIO | None:
+    """The same file with a position of its own; ``None`` if its name leads to it no more."""
     try:
         again = open_file(place)
-    except OSError:  # its name is gone
+    except OSError:
         return None
-    if not os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):  # another has taken the name
-        again.close()
-        return None
-    result: Future[str | None] = Future()
-    run_in_thread(partial(_problem_in, again), result, name="checkpointable-verify")
-    return result
+    if os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):
+        return again
+    again.close()
+    return None
 
 
 def _problem_in(file: BinaryIO) -> str | None:

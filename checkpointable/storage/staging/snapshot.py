@@ -10,6 +10,7 @@ tensors is copied at once and compared to the last bit, in each save another one
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -245,9 +246,15 @@ def _fingerprint(address: int, size: int) -> tuple[bytes, ...]:
 
 
 def _differ(address: int, other: int, size: int) -> bool:
+    return size > 0 and bool(_compare()(address, other, size) != 0)
+
+
+@functools.cache
+def _compare() -> Any:
+    """C's comparison of two pieces of memory."""
     compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
     compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    return bool(compare(address, other, size) != 0)
+    return compare
 
 
 def _view(address: int, size: int) -> memoryview:
