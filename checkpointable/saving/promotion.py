@@ -126,7 +126,14 @@ class Promotion:
         if waits:
             self._writer.wait()
         with self._lock:
-            return {copy.path for copy in (*self._must, self._current) if copy is not None}
+            return self._in_use()
+
+    def _in_use(self) -> set[str]:
+        return {copy.path for copy in (*self._must, self._current) if copy is not None}
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # the next save tries again
+            self._fast.remove(path)
 
     def offer(self, result: SaveResult) -> None:
         """A file is in the fast directory: copy it now, later, or not at all."""
@@ -142,6 +149,9 @@ class Promotion:
                 self._must.append(copy)
             else:
                 self._newest = copy
+            free = result.kept.outdated - self._in_use()
+        for path in free:  # since the save asked what it must not delete, its copy has ended or become needless
+            self._remove(path)
         self._start()
 
     def take_messages(self) -> list[str]:
@@ -191,8 +201,7 @@ class Promotion:
                 elif result is not None:
                     self._note_failure(copy, result)
             if outdated:  # meanwhile, when it could not be deleted
-                with contextlib.suppress(OSError):  # the next save tries again
-                    self._fast.remove(copy.path)
+                self._remove(copy.path)
             if has_failed:
                 return
 

@@ -130,8 +130,26 @@ def test_slow_copies_keep_each_best_that_still_is_and_no_other(tmp_path, places,
     seen = []
     let_go = At(batch_6=lambda: (seen.append(files(fast)), held.go.set()))
     trainer(tmp_path, max_epochs=4, callbacks=[let_go]).fit(net, loader(2), loader(1))
-    assert seen == [["best_score_epoch_0.ckpt", "best_score_epoch_1.ckpt", "best_score_epoch_2.ckpt"]]
+    assert seen == [["best_score_epoch_0.ckpt", "best_score_epoch_2.ckpt"]], "one is being copied, one is the best"
     assert files(fast) == files(durable) == ["best_score_epoch_3.ckpt"]
+
+
+def test_copy_that_ends_during_a_save_leaves_no_outdated_file(tmp_path, places, both, monkeypatch):
+    fast, durable = both
+    held = Held(monkeypatch)
+    real = Promotion._pinned
+
+    def pinned(promotion, *, waits):
+        asked = real(promotion, waits=waits)
+        if asked:  # the copy ends after the save has asked
+            held.go.set()
+            promotion._writer.wait()
+        return asked
+
+    monkeypatch.setattr(Promotion, "_pinned", pinned)
+    net = Scripted(scores=[0.9, 0.8], save_interval=None, save_last=False, async_save=False, **places)
+    trainer(tmp_path, max_epochs=2).fit(net, loader(2), loader(1))
+    assert files(fast) == files(durable) == ["best_score_epoch_1.ckpt"]
 
 
 class Killed(Exception):
