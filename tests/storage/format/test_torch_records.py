@@ -1,9 +1,10 @@
-"""Plain tensors are pickled without torch's pickler, and all others with it."""
+"""Plain tensors are pickled without torch's pickler, to what it makes of them, and all others with it."""
 
 from __future__ import annotations
 
 import copyreg
 import io
+import pickle
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from checkpointable.storage.format import torch_records
+from checkpointable.storage.format import plain_tensors, torch_records
 
 
 def adam() -> Any:
@@ -27,6 +28,19 @@ def dtypes() -> Any:
     return {name: torch.zeros(9, dtype=getattr(torch, name)) for name in (*names, "int64", "float32")}
 
 
+def many() -> Any:
+    """Tensors whose places in the memo take one byte and four, some of them twice, between other objects."""
+    tensors = [torch.full((1, 2, 3, 4), number) for number in range(300)]
+    return [{f"name {number}": (it, it[0], number) for number, it in enumerate(tensors)}, *tensors[:3], *tensors[-3:]]
+
+
+def shapes() -> Any:
+    sizes = [(), (1,), (2, 3), (4, 5, 6), (1, 2, 3, 4), (300, 1), (70_000,), (0, 3)]
+    empty = torch.empty(0)
+    views = [torch.arange(500.0)[400:], torch.ones(3, 4).t(), empty, empty.view(torch.int32), torch.ones(2, 2)[:0]]
+    return [torch.rand(size) for size in sizes] + views + [torch.ones(2, requires_grad=True)]
+
+
 def shared() -> Any:
     base = torch.arange(60.0)
     return [base, base, base[10:20], base.view(6, 10).t(), torch.empty(0), torch.empty(0), torch.tensor(1)]
@@ -37,6 +51,39 @@ def of_torch(checkpoint: Any) -> dict[str, bytes]:
     torch.save(checkpoint, file)
     with zipfile.ZipFile(file) as opened:
         return {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
+
+
+class Calls(pickle.Unpickler):
+    """Reads what a file says, without making tensors: each function and its arguments, and each persistent id."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return found if isinstance(found, type) else lambda *arguments: Call((module, name, *arguments))
+
+    def persistent_load(self, pid: Any) -> Any:
+        return ("persistent", *pid)
+
+
+class Call(list[Any]):
+    """A list, so that it is seen whether the same one comes twice."""
+
+
+def said(pickled: bytes) -> Any:
+    """What a pickle says, in order, with the number of each call that comes again."""
+    seen: dict[int, int] = {}
+
+    def walked(value: Any) -> Any:
+        if isinstance(value, Call):
+            if id(value) in seen:
+                return ("again", seen[id(value)])
+            seen[id(value)] = len(seen)
+        if isinstance(value, dict):
+            return (type(value), [(key, walked(item)) for key, item in value.items()])
+        if isinstance(value, (list, tuple)):
+            return (type(value), [walked(item) for item in value])
+        return (type(value), value)
+
+    return walked(Calls(io.BytesIO(pickled)).load())
 
 
 def as_bytes(data: bytes | torch.UntypedStorage) -> bytes:
@@ -56,7 +103,7 @@ def given_to_torch(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return given
 
 
-@pytest.mark.parametrize("made", [adam, dtypes, shared])
+@pytest.mark.parametrize("made", [adam, dtypes, many, shapes, shared])
 def test_plain_tensors_are_not_left_to_torch_and_give_its_records(
     made: Callable[[], Any], given_to_torch: list[Any]
 ) -> None:
@@ -66,7 +113,25 @@ def test_plain_tensors_are_not_left_to_torch_and_give_its_records(
     assert [name for name, _ in found] == [
         name for name in expected if name not in ("version", ".data/serialization_id")
     ]
-    assert {name: as_bytes(data) for name, data in found} == {name: expected[name] for name, _ in found}
+    pickled, of_them = dict(found)["data.pkl"], expected.pop("data.pkl")
+    assert said(as_bytes(pickled)) == said(of_them)
+    assert {name: as_bytes(data) for name, data in found if name in expected} == {
+        name: data for name, data in expected.items() if name in dict(found)
+    }
+
+
+class LikeMark:
+    """An object of a user that is pickled like the mark of a tensor."""
+
+    def __reduce__(self) -> Any:
+        return plain_tensors._MARK
+
+
+def test_mark_of_the_user_leaves_the_checkpoint_to_torch(given_to_torch: list[Any]) -> None:
+    checkpoint = {"object": LikeMark(), "tensor": torch.ones(2)}
+    found = dict(torch_records.records(checkpoint))
+    assert given_to_torch == [checkpoint]
+    assert as_bytes(found["data.pkl"]) == of_torch(checkpoint)["data.pkl"]
 
 
 ODD: dict[str, Callable[[], Any]] = {
@@ -98,9 +163,10 @@ def test_memory_that_is_seen_as_two_types_is_refused_as_by_torch() -> None:
 
 def test_wrong_kind_of_storage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin."""
-    kinds = {**torch_records._storage_kinds(), torch.float32: torch.IntStorage}
-    monkeypatch.setattr(torch_records, "_storage_kinds", lambda: kinds)
-    assert as_bytes(dict(torch_records.records(shared()))["data.pkl"]) != of_torch(shared())["data.pkl"]
+    kinds = {**plain_tensors.storage_kinds(), torch.float32: torch.IntStorage}
+    monkeypatch.setattr(plain_tensors, "storage_kinds", lambda: kinds)
+    found = as_bytes(dict(torch_records.records(shared()))["data.pkl"])
+    assert said(found) != said(of_torch(shared())["data.pkl"])
 
 
 def test_reducer_of_the_user_for_tensors_is_torchs_to_call(given_to_torch: list[Any]) -> None:
