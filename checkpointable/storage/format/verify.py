@@ -108,7 +108,7 @@ def _of_ours(file: BinaryIO, directory: Directory) -> Iterator[str]:
         if mark != b"PK\3\4" or entry.start != at:
             raise zipfile.BadZipFile(f"{name} is not where its directory says")
         place = zip_layout.Place(entry.name, entry.size, at, at + _HEADER.size + name_size + extra_size)
-        if header + file.read(name_size + extra_size) != place.header() or entry.raw != place.entry(entry.checksum):
+        if header + file.read(name_size + extra_size) != place.header or entry.raw != place.entry(entry.checksum):
             yield f"the header of its member {name} is not that of its directory: {_CHANGED}"
         checksum = _checksum(file, place.size, block)
         descriptor = place.descriptor(checksum)

@@ -7,10 +7,13 @@ of fake tensors). So alignment, padding and the limits from which zip uses 64 bi
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from checkpointable.storage.format import archive
@@ -20,17 +23,20 @@ ROOT = "archive"  # as torch names an archive that it writes to a buffer
 ID = ".data/serialization_id"  # the member that is computed from the checksums of those before it
 ID_SIZE = 40
 _PIECE = 1 << 23
-_SMALL = 1 << 16  # pieces below this are joined
+_SMALL = 1 << 16  # data below this is joined
 _JOINED = 1 << 20
+_CHANGING = 2  # members at the end whose sizes change
 _LIMIT = 0xFFFFFFFF  # numbers from here on take 64 bits
 _PADDING = b"FB"  # how torch marks the extra field that moves data to its alignment
 _ZIP64 = 1
 _HEADER, _ENTRY = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
+_ENTRY_CRC = 16  # where the checksum lies in an entry
 _DESCRIPTOR, _DESCRIPTOR64 = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
 
 
-class Place(NamedTuple):
-    """Where one member of the archive lies."""
+@dataclass(eq=False)
+class Place:
+    """Where one member of the archive lies. What does not depend on its data is made once."""
 
     name: bytes  # with the root of the archive
     size: int
@@ -44,6 +50,7 @@ class Place(NamedTuple):
             return self.data
         return self.data + self.size + (_DESCRIPTOR64 if max(self.size, self.start) >= _LIMIT else _DESCRIPTOR).size
 
+    @cached_property
     def header(self) -> bytes:
         """The bytes between ``start`` and ``data``. The descriptor and the directory hold sizes and checksum."""
         large = _large(self.size, self.start, packed=0)
@@ -61,27 +68,59 @@ class Place(NamedTuple):
 
     def entry(self, crc: int) -> bytes:
         """Its entry in the directory of the archive."""
+        before, after = self._entry
+        return before + crc.to_bytes(4, "little") + after
+
+    @cached_property
+    def _entry(self) -> tuple[bytes, bytes]:
+        """The entry before and after the checksum."""
         large = _large(self.size, self.start)
         size, start = min(self.size, _LIMIT), min(self.start, _LIMIT)
         lengths = (len(self.name), len(large), 0)
-        fixed = _ENTRY.pack(b"PK\1\2", 0, 0, _flags(self.size), 0, 0, 0, crc, size, size, *lengths, 0, 0, 0, start)
-        return fixed + self.name + large
+        fixed = _ENTRY.pack(b"PK\1\2", 0, 0, _flags(self.size), 0, 0, 0, 0, size, size, *lengths, 0, 0, 0, start)
+        return fixed[:_ENTRY_CRC], fixed[_ENTRY_CRC + 4 :] + self.name + large
+
+
+class Span(NamedTuple):
+    """Bytes that follow each other in the file, and what their CRC-32 is, continued from another one."""
+
+    data: memoryview
+    crc_before: int
+    crc: int
 
 
 def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> list[Place]:
-    """Place the members, given by names without the root and sizes. Data starts at multiples of ``alignment``."""
-    places: list[Place] = []
-    start = 0
+    """Place the members, given by names without the root and sizes. Data starts at multiples of ``alignment``.
+
+    From save to save, the sizes of the last members alone change: the metadata and the history.
+    """
+    members = tuple(members)
+    same = _laid_out(members[:-_CHANGING], alignment)
+    return [*same, *_placed(members[-_CHANGING:], same[-1].end if same else 0, alignment)]
+
+
+@functools.lru_cache(maxsize=2)
+def _laid_out(members: tuple[tuple[str, int], ...], alignment: int) -> list[Place]:
+    return list(_placed(members, 0, alignment))
+
+
+def _placed(members: Iterable[tuple[str, int]], start: int, alignment: int) -> Iterator[Place]:
     for name, size in members:
         full = f"{ROOT}/{name}".encode()
         least = start + 30 + len(full) + len(_large(size, start)) + 4
-        places.append(Place(full, size, start, -(-least // alignment) * alignment))
-        start = places[-1].end
-    return places
+        place = Place(full, size, start, -(-least // alignment) * alignment)
+        start = place.end
+        yield place
 
 
 def pieces(places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed: bool) -> Iterator[memoryview]:
-    """The bytes of the archive in order. Large pieces are views of the data; small ones are joined.
+    """The bytes of the archive in order. Arguments are those of ``spans``."""
+    for span in spans(places, data, sealed=sealed):
+        yield span.data
+
+
+def spans(places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed: bool) -> Iterator[Span]:
+    """The bytes of the archive in order. Large data is not copied; small data is joined with all around it.
 
     Args:
         places: Where the members lie.
@@ -89,37 +128,35 @@ def pieces(places: Sequence[Place], data: Sequence[bytes | memoryview], *, seale
         sealed: Whether the archive ends with the checksum of its directory.
     """
     joined = bytearray()
-    for piece in _in_order(places, data, sealed=sealed):
-        is_large = len(piece) >= _SMALL
-        if not is_large:
-            joined += piece
-        if joined and (is_large or len(joined) >= _JOINED):
-            yield memoryview(joined)
-            joined = bytearray()
-        if is_large:
-            yield memoryview(piece)
-    if joined:
-        yield memoryview(joined)
-
-
-def _in_order(
-    places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed: bool
-) -> Iterator[bytes | memoryview]:
     crcs: list[int] = []
     for place, content in zip(places, data, strict=True):
-        view = memoryview(_identity(places, crcs) if place.name.endswith(ID.encode()) else content)
-        yield place.header()
+        joined += place.header
         crc = 0
-        for start in range(0, place.size, _PIECE):
-            piece = view[start : start + _PIECE]
-            crc = crc32(piece, crc)
-            yield piece
+        if place.size < _SMALL:
+            joined += _identity(places, crcs) if place.name.endswith(ID.encode()) else content
+            if place.size:
+                crc = crc32(joined[-place.size :])
+        else:
+            yield _whole(joined)
+            joined = bytearray()
+            for start in range(0, place.size, _PIECE):
+                piece, before = memoryview(content)[start : start + _PIECE], crc
+                crc = crc32(piece, before)
+                yield Span(piece, before, crc)
+        joined += place.descriptor(crc)
         crcs.append(crc)
-        yield place.descriptor(crc)
+        if len(joined) >= _JOINED:
+            yield _whole(joined)
+            joined = bytearray()
     last = directory(places, crcs, comment_size=archive.SEAL_SIZE if sealed else 0)
-    yield last
+    joined += last
     if sealed:
-        yield archive.seal(zlib.crc32(last))
+        joined += archive.seal(zlib.crc32(last))
+    yield _whole(joined)
+
+
+def _whole(joined: bytearray) -> Span:
+    return Span(memoryview(joined), 0, crc32(joined))
 
 
 def size(places: Sequence[Place], *, sealed: bool) -> int:

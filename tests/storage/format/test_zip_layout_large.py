@@ -30,7 +30,7 @@ def test_more_records_than_sixteen_bits_count_are_laid_out_as_torch_does() -> No
     assert data[start:] == end
     assert end[-22:][8:12] == b"\xff\xff\xff\xff"
     for place, crc in zip(places[-9000:], crcs[-9000:], strict=True):
-        assert data[place.start : place.data] == place.header()
+        assert data[place.start : place.data] == place.header
         assert data[place.data + place.size : place.end] == place.descriptor(crc)
 
 
@@ -75,7 +75,7 @@ def test_headers_descriptors_and_directory_beyond_4_gb_are_what_torch_writes(
         ]
         for place, info in zip(places, infos, strict=True):
             file.seek(place.start)
-            assert file.read(place.data - place.start) == place.header(), info.filename
+            assert file.read(place.data - place.start) == place.header, info.filename
             file.seek(place.data + place.size)
             assert file.read(place.end - place.data - place.size) == place.descriptor(info.CRC), info.filename
         file.seek(opened.start_dir)
@@ -89,6 +89,6 @@ def test_places_follow_one_another_without_a_gap() -> None:
     members = [(f"data/{number}", size) for number, size in enumerate((0, 1, 63, 64, 65, 5 * GB, 0, 3))]
     places = zip_layout.lay_out(members, alignment=64)
     assert all(one.end == other.start for one, other in itertools.pairwise(places))
-    assert all(place.data % 64 == 0 and len(place.header()) == place.data - place.start for place in places)
+    assert all(place.data % 64 == 0 and len(place.header) == place.data - place.start for place in places)
     assert all(len(place.descriptor(7)) == place.end - place.data - place.size for place in places)
     assert all(place.name.startswith(b"archive/data/") for place in places)
