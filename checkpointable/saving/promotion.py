@@ -66,6 +66,10 @@ class _Content:
         while block := self._file.read(_BLOCK):
             yield memoryview(block)
 
+    def problem_in(self, file: BinaryIO) -> str | None:
+        """Whether the copy is not intact."""
+        return verify.problem_in(file)
+
 
 class Promotion:
     """What rank 0 has copied, copies, and will copy.

@@ -12,7 +12,6 @@ from pathlib import Path
 from checkpointable.policy import names
 from checkpointable.storage import commit, commit_directory, direct
 from checkpointable.storage.files import exists
-from checkpointable.storage.format import verify
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.paths import is_remote, normalize_path
 from checkpointable.storage.remote import RemoteStore
@@ -131,12 +130,12 @@ def _names_in(folder: str) -> set[str] | None:
 
 def write(content: Content, path: Path, *, overwrite: bool) -> None:
     """Write a file durably, as ``commit`` does. It is read back from the disk and verified."""
-    commit.commit(path, partial(direct.write, content), problem=_problem, overwrite=overwrite)
+    commit.commit(path, partial(direct.write, content), problem=partial(_problem, content), overwrite=overwrite)
 
 
-def _problem(path: Path) -> str | None:
+def _problem(content: Content, path: Path) -> str | None:
     with direct.open_file(path) as file:
-        return verify.problem_in(file)
+        return content.problem_in(file)
 
 
 def store_at(directory: str | os.PathLike[str]) -> Store:

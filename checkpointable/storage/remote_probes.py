@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from checkpointable._errors import RemoteError
 from checkpointable.policy.names import TEMPORARY_PREFIX
@@ -46,6 +46,10 @@ class Bytes:
     def pieces(self) -> Iterator[memoryview]:
         """All of them at once."""
         yield memoryview(self.data)
+
+    def problem_in(self, file: BinaryIO) -> str | None:
+        """Whether it holds anything else."""
+        return None if file.read() == self.data else "it holds other bytes"
 
 
 class UnansweredError(Exception):

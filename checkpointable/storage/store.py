@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from checkpointable.storage.format import checkpoint
 
@@ -26,6 +26,9 @@ class Content(Protocol):
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes in order, from the first on. May be asked for again, after a failure."""
+
+    def problem_in(self, file: BinaryIO) -> str | None:
+        """What is wrong with a file that all pieces were written into, read from its begin to its end, or ``None``."""
 
 
 class Store(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from catalog.conftest import metadata
 
+from checkpointable.storage.format import verify
 from checkpointable.storage.staging.snapshot import Snapshot
 
 PART = 5 << 20  # the least that S3 takes
@@ -33,6 +34,9 @@ class Bytes:
             self._on_piece(self._number)
             self._number += 1
             yield memoryview(self.data)[start : start + _PIECE]
+
+    def problem_in(self, file: BinaryIO) -> str | None:
+        return verify.problem_in(file)
 
 
 def checkpoint(size: int = 4000, *, score: float | None = None, **given: Any) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
 
 from checkpointable._errors import RemoteError
 from checkpointable.storage.files import open_file
@@ -68,6 +68,32 @@ def problem_in(file: BinaryIO) -> str | None:
     if not any(name.endswith(b"/data.pkl") for name in names):
         return "a zip archive, but not one that torch.save wrote"
     return None
+
+
+class Written(NamedTuple):
+    """The next bytes of a file that was written: how many, and their CRC-32, continued from another one."""
+
+    size: int
+    crc_before: int
+    crc: int
+
+
+def difference(file: BinaryIO, written: Iterable[Written]) -> str | None:
+    """Where an open file is not what was written into it, or ``None``. Reads all of it, by parts of some MB.
+
+    The members are not looked at one by one: of many small ones, that would take most of the time.
+    """
+    block = memoryview(bytearray(_BLOCK))
+    at = 0
+    try:
+        file.seek(0)
+        for size, crc_before, crc in written:
+            if _checksum(file, size, block, crc_before) != crc:
+                return f"its bytes {at:,} to {at + size - 1:,} are not those that were written"
+            at += size
+        return f"it is longer than the {at:,} bytes that were written" if file.read(1) else None
+    except archive.DAMAGE as error:
+        return f"cannot be read to its end: {type(error).__name__}: {error}"
 
 
 def has_intact_objects(file: BinaryIO) -> bool:
@@ -149,8 +175,7 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & ~(UTF_8 | DESCRIBED) and named
 
 
-def _checksum(file: BinaryIO, size: int, block: memoryview) -> int:
-    crc = 0
+def _checksum(file: BinaryIO, size: int, block: memoryview, crc: int = 0) -> int:
     for piece in _pieces(file, size, block):
         crc = crc32(piece, crc)
         size -= len(piece)

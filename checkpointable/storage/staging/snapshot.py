@@ -15,12 +15,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from checkpointable.policy.names import HISTORY_KEY, KEY
-from checkpointable.storage.format import archive, torch_records, zip_layout
+from checkpointable.storage.format import archive, torch_records, verify, zip_layout
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.rotation import Rotation
 
@@ -116,6 +116,7 @@ class Snapshot:
         self._kept: list[torch.UntypedStorage] = [data for _, data in found if isinstance(data, torch.UntypedStorage)]
         self._later: list[_Copy] = []
         self._watched: list[_Copy] = []
+        self._written: list[verify.Written] = []
         self._filled = threading.Event()
         self._buffer = buffer
         if buffer is None:
@@ -187,7 +188,14 @@ class Snapshot:
     def pieces(self) -> Iterator[memoryview]:
         """The bytes of the file in order."""
         # a generator of this object keeps the tensors alive; the views of their memory alone do not
-        yield from zip_layout.pieces(self._places, self._data, sealed=self._sealed)
+        self._written = []
+        for span in zip_layout.spans(self._places, self._data, sealed=self._sealed):
+            self._written.append(verify.Written(len(span.data), span.crc_before, span.crc))
+            yield span.data
+
+    def problem_in(self, file: BinaryIO) -> str | None:
+        """What is wrong with a file that all pieces were written into, or ``None``. Reads all of it."""
+        return verify.difference(file, self._written)
 
     def _copied(
         self,
