@@ -12,7 +12,7 @@ import io
 import itertools
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -27,6 +27,10 @@ _UNIT = 1 << 12  # what direct reads and writes are aligned to
 _SMALL = 1 << 22
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+_SPARE: list[memoryview] = []  # blocks that no file uses
+_MOST_SPARE = 2
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_SPARE.clear)  # the memory is the parent's, too
 
 
 def write(content: Content, file: BinaryIO) -> None:
@@ -37,7 +41,9 @@ def write(content: Content, file: BinaryIO) -> None:
         if is_direct:
             with suppress(OSError):  # a file system without direct writes
                 _set_direct(descriptor, _DIRECT)
-        _one_behind(partial(_write, descriptor), _blocks(content))
+        blocks = _take_two()
+        _one_behind(partial(_write, descriptor), _blocks(content, blocks))
+        _give_back(blocks)
     finally:
         if is_direct:
             _set_direct(descriptor, 0)
@@ -65,8 +71,7 @@ class DirectReader(io.FileIO):
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpointable-disk")
         super().__init__(path, opener=lambda path, flags: os.open(path, flags | _DIRECT))
-        room = min(_BLOCK, -(-os.path.getsize(path) // _UNIT) * _UNIT)
-        self._block, self._next = (memoryview(mmap.mmap(-1, room)) for _ in range(2))
+        self._block, self._next = _take_two()
         self._start = self._length = 0
         self._ahead: tuple[int, Future[int]] | None = None  # where the next block begins, and its length
 
@@ -93,8 +98,11 @@ class DirectReader(io.FileIO):
 
     def close(self) -> None:
         """Wait for the block that is being read, and close the file."""
+        if self.closed:
+            return
         try:
             self._thread.shutdown()
+            _give_back((self._block, self._next))
         finally:
             super().close()
 
@@ -166,21 +174,41 @@ def _at_once(work: Callable[[memoryview], None], block: memoryview) -> Future[No
     return done
 
 
-def _blocks(content: Content) -> Iterator[memoryview]:
-    """The bytes in aligned blocks, the last one padded. The blocks alternate between the same two pieces of memory."""
-    room = min(_BLOCK, -(-content.size // _UNIT) * _UNIT)
-    memories = itertools.cycle([memoryview(mmap.mmap(-1, room)) for _ in range(2)])
-    block, filled = next(memories), 0
+def _blocks(content: Content, memories: Sequence[memoryview]) -> Iterator[memoryview]:
+    """The bytes in aligned blocks, the last one padded. The blocks alternate between the memories."""
+    alternating = itertools.cycle(memories)
+    block, filled = next(alternating), 0
     for piece in content.pieces():
         while len(piece):
-            taken = min(room - filled, len(piece))
+            taken = min(_BLOCK - filled, len(piece))
             _copy(piece[:taken], block[filled : filled + taken])
             piece, filled = piece[taken:], filled + taken
-            if filled == room:
+            if filled == _BLOCK:
                 yield block
-                block, filled = next(memories), 0
+                block, filled = next(alternating), 0
     if filled:
         yield block[: -(-filled // _UNIT) * _UNIT]
+
+
+def _take_two() -> tuple[memoryview, memoryview]:
+    """Two blocks of memory for one file at a time. Those that another file has used have their pages already.
+
+    For a small file, the system takes longer to make new pages than to write them.
+    """
+    return _take(), _take()
+
+
+def _take() -> memoryview:
+    try:
+        return _SPARE.pop()
+    except IndexError:
+        return memoryview(mmap.mmap(-1, _BLOCK))
+
+
+def _give_back(blocks: Iterable[memoryview]) -> None:
+    """Keep the blocks for the next file, when nothing uses them any more."""
+    _SPARE.extend(blocks)
+    del _SPARE[_MOST_SPARE:]
 
 
 def _copy(source: memoryview, target: memoryview) -> None:

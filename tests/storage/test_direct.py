@@ -174,12 +174,40 @@ def test_write_that_takes_less_than_it_is_given_gives_the_bytes(tmp_path, system
 
 
 def test_block_stays_as_it_is_while_the_next_one_is_made():
-    blocks = direct._blocks(Bytes(NOISE))
+    blocks = direct._blocks(Bytes(NOISE), direct._take_two())
     first = next(blocks)
     assert next(blocks)[:UNIT] == NOISE[BLOCK : BLOCK + UNIT]
     assert first == NOISE[:BLOCK]
     assert next(blocks)[:UNIT] == NOISE[2 * BLOCK :][:UNIT]
     assert first != NOISE[:BLOCK], "the twin: it does not stay for longer, so there are never more than two"
+
+
+def test_blocks_of_memory_are_used_again_and_by_one_file_at_a_time(tmp_path):
+    direct._SPARE.clear()
+    write(tmp_path / "a", NOISE)
+    spare = list(direct._SPARE)
+    (tmp_path / "b").write_bytes(NOISE[::-1])
+    with direct.open_file(tmp_path / "a") as first, direct.open_file(tmp_path / "b") as second:
+        assert direct._SPARE == []
+        assert {id(first.raw._block), id(first.raw._next)} == {id(block) for block in spare}
+        assert [first.read(BLOCK), second.read(BLOCK)] == [NOISE[:BLOCK], NOISE[::-1][:BLOCK]]
+        write(tmp_path / "c", NOISE[5:])
+        assert first.read() == NOISE[BLOCK:]
+    assert (tmp_path / "c").read_bytes() == NOISE[5:]
+    assert len(direct._SPARE) == 2, "no more are kept"
+    first.close()
+    assert len({id(block) for block in direct._SPARE}) == 2, "none is given back twice"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_child_has_no_memory_of_its_parent(tmp_path):
+    write(tmp_path / "a", NOISE)
+    assert direct._SPARE
+    child = os.fork()
+    if child == 0:
+        os._exit(len(direct._SPARE))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_write_where_no_thread_can_be_started_gives_the_bytes(tmp_path, monkeypatch):
