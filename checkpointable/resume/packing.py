@@ -48,9 +48,12 @@ class Packer:
     def _compressed(self, content: bytes) -> list[torch.Tensor]:
         """The content, or its difference from one of that size where this is much smaller, followed by that one."""
         whole = _compress(content)
-        earlier, packed = self._of_size.setdefault(len(content), (content, [whole]))
+        if len(content) not in self._of_size:
+            self._of_size[len(content)] = content, [whole]
+            return [whole]
+        earlier, packed = self._of_size[len(content)]
         difference = _compress(_xor(content, earlier))
-        return [difference, *packed] if len(difference) < len(whole) // 4 and content != earlier else [whole]
+        return [difference, *packed] if len(difference) < len(whole) // 4 else [whole]
 
 
 def unpack(value: Any) -> Any:

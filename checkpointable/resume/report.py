@@ -15,6 +15,7 @@ from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.verdict import Level, Verdict, exactness, not_exact
 from checkpointable.resume import evidence, gradient_sums, loader_verdict, rank_states
 from checkpointable.resume.loaders import positions_of
+from checkpointable.resume.parameter_names import names_of
 from checkpointable.resume.script_values import Difference
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState
@@ -39,7 +40,7 @@ def when_resumed(trainer: Trainer, state: RunState, saved: RankState | None, end
     Raises:
         ResumeError: If the optimizers are of other classes.
     """
-    settings = settings_of(trainer)
+    settings = settings_of(trainer, names_of(trainer))
     _check_optimizers(trainer, state.settings.get("optimizers"), settings["optimizers"])
     if saved is None:
         yield Verdict("randomness and position in the data", Level.LOST, "the file has them of no rank")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from checkpointable.lightning_internals import callbacks as trainer_callbacks
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.lightning_internals.tree import is_a
+from checkpointable.resume.parameter_names import Groups
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -18,10 +20,14 @@ _ARGUMENTS = (
 )
 
 
-def settings_of(trainer: Trainer) -> dict[str, Any]:
+def settings_of(trainer: Trainer, parameters: Sequence[Groups]) -> dict[str, Any]:
     """The trainer's arguments that decide how to train and when to validate, the optimizers and the schedulers.
 
     Not among them is how long to train (``max_epochs``, ``max_steps``, ``max_time``): it may grow.
+
+    Args:
+        trainer: Set up for a fit.
+        parameters: Those of the optimizers; see ``parameter_names.names_of``.
     """
     found = {name: str(getattr(trainer, name)) for name in _ARGUMENTS}
     if trainer.gradient_clip_val is not None:
@@ -30,16 +36,14 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     found["accumulate_grad_batches"] = str(schedules[0].scheduling if schedules else trainer.accumulate_grad_batches)
     found["validation loaders"] = "given" if internals.has_val_loader(trainer) else ""
     found["optimizers"] = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
-    found["optimizer_parameters"] = _order_of_parameters(trainer)
+    found["optimizer_parameters"] = _order_of(parameters)
     configs = trainer.lr_scheduler_configs
     every = [f"{type(it.scheduler).__name__} every {it.frequency} {it.interval}" for it in configs]
     found["lr_schedulers"] = ", ".join(every)
     return found
 
 
-def _order_of_parameters(trainer: Trainer) -> str:
+def _order_of(parameters: Sequence[Groups]) -> str:
     """How many parameters the optimizers have, and a digest of their names: optimizers are restored by this order."""
-    names = {id(weight): name for name, weight in trainer.lightning_module.named_parameters()}
-    groups = [group["params"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    ordered = [names.get(id(weight), "") for weights in groups for weight in weights]
+    ordered = [name for groups in parameters for group in groups for name, _ in group]
     return f"{len(ordered)} in order {sha256(repr(ordered).encode()).hexdigest()[:8]}"

@@ -93,6 +93,7 @@ class Progress:
         keeps_gradients = self.in_window or module_state.gradients_outlive_batches(trainer)
         drawn = self.is_fetching and loaders.may_have_drawn(internals.training_loader(trainer))
         for_resuming = not weights_only and internals.is_fitting(trainer)
+        parameters = parameter_names.names_of(trainer)
         return RunState(
             run_id=self.run_id,
             lineage=self.lineage,
@@ -102,9 +103,9 @@ class Progress:
             seconds=seconds,
             gradients=module_state.capture_gradients(module) if at_safe_point and keeps_gradients else {},
             stepped=self.steps.stepped,
-            settings=settings_of(trainer),
+            settings=settings_of(trainer, parameters),
             made=self.made,
-            parameters=parameter_names.names_of(trainer),
+            parameters=parameters,
             module_modes=module_state.capture_modes(module),
             initial_modes=self.initial_modes,
             stopped_early=internals.stopped_early(trainer),

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import torch
@@ -144,7 +145,7 @@ class Snapshot:
         history, metadata = ours.get(HISTORY_KEY), ours.get("metadata")
         return cls(checkpoint, metadata, buffer, changed_only_by_steps, watched=watched, history=history)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of the file."""
         return zip_layout.size(self._places, sealed=self._sealed)
