@@ -21,6 +21,7 @@ from checkpointable.saving import users_io
 from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.shards import StagedShards
 from checkpointable.saving.steps import changed_only_by_steps
+from checkpointable.storage.direct import UNIT
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
@@ -45,7 +46,6 @@ class Staged:
 
 
 _SLACK = 1 << 20  # bytes: what is saved beside the module and its optimizers is small
-_ALIGNMENT = 64  # bytes, at most lost for each tensor
 
 
 def expected_bytes(trainer: Trainer, options: Options) -> int:
@@ -63,7 +63,7 @@ def expected_bytes(trainer: Trainer, options: Options) -> int:
     plain = (it for it in tensors if type(it) in (torch.Tensor, torch.nn.Parameter) and it.layout is torch.strided)
     storages: list[torch.UntypedStorage] = [tensor.untyped_storage() for tensor in plain]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    return sum(sizes.values()) + _ALIGNMENT * len(sizes) + _SLACK
+    return sum(sizes.values()) + UNIT * len(sizes) + _SLACK
 
 
 def staged(

@@ -23,8 +23,9 @@ from checkpointable.storage.store import Content
 
 _BLOCK = 1 << 23
 _BUFFER = 1 << 16
-_UNIT = 1 << 12  # what direct reads and writes are aligned to
+UNIT = 1 << 12  # what direct reads and writes are aligned to
 _SMALL = 1 << 22
+STAYS = 1 << 20  # bytes from which a piece may be written from where it is
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SPARE: list[memoryview] = []  # blocks that no file uses
@@ -42,7 +43,7 @@ def write(content: Content, file: BinaryIO) -> None:
             with suppress(OSError):  # a file system without direct writes
                 _set_direct(descriptor, _DIRECT)
         blocks = _take_two()
-        _one_behind(partial(_write, descriptor), _blocks(content, blocks))
+        _one_behind(partial(_write, descriptor), _parts(content, blocks))
         _give_back(blocks)
     finally:
         if is_direct:
@@ -79,7 +80,7 @@ class DirectReader(io.FileIO):
         """Read into the buffer from the current position, and return the number of bytes; 0 at the end."""
         wanted, at = memoryview(buffer).cast("B"), self.tell()
         if not self._start <= at < self._start + self._length:
-            self._load(at // _UNIT * _UNIT)
+            self._load(at // UNIT * UNIT)
         here = self._block[at - self._start : self._length][: len(wanted)]
         _copy(here, wanted[: len(here)])
         self.seek(at + len(here))
@@ -89,7 +90,7 @@ class DirectReader(io.FileIO):
         """The bytes from a position on, without a copy, fewer where the file ends. Each is valid until the next one."""
         while size:
             if not self._start <= at < self._start + self._length:
-                self._load(at // _UNIT * _UNIT)
+                self._load(at // UNIT * UNIT)
             here = self._block[at - self._start : self._length][:size]
             if not here:
                 return
@@ -131,9 +132,19 @@ def _set_direct(descriptor: int, flag: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~_DIRECT | flag)
 
 
-def _write(descriptor: int, block: memoryview) -> None:
-    while len(block):
-        block = block[_direct_or_not(descriptor, partial(os.write, descriptor, block)) :]
+def _write(descriptor: int, views: list[memoryview]) -> None:
+    while views:
+        written = _direct_or_not(descriptor, partial(_write_some, descriptor, views))
+        while views and written >= len(views[0]):
+            written -= len(views[0])
+            views = views[1:]
+        if written:
+            views = [views[0][written:], *views[1:]]
+
+
+def _write_some(descriptor: int, views: list[memoryview]) -> int:
+    several = len(views) > 1 and hasattr(os, "writev")
+    return os.writev(descriptor, views) if several else os.write(descriptor, views[0])
 
 
 def _direct_or_not(descriptor: int, call: Callable[[], int]) -> int:
@@ -147,47 +158,61 @@ def _direct_or_not(descriptor: int, call: Callable[[], int]) -> int:
         return call()
 
 
-def _one_behind(work: Callable[[memoryview], None], blocks: Iterable[memoryview]) -> None:
-    """Run ``work(block)`` in a thread while the next block is produced, in order.
+def _one_behind(work: Callable[[list[memoryview]], None], parts: Iterable[list[memoryview]]) -> None:
+    """Run ``work(part)`` in a thread while the next part is produced, in order.
 
-    A block's memory may be reused after the following call.
+    The memory of a part may be used again after the following call.
     """
     with ThreadPoolExecutor(1, "checkpointable-disk") as pool:
         submit: Callable[..., Future[None]] = pool.submit
         pending: Future[None] | None = None
-        for block in blocks:
+        for part in parts:
             if pending is not None:
                 pending.result()
             try:
-                pending = submit(work, block)
+                pending = submit(work, part)
             except RuntimeError:  # no more threads, as at the end of the interpreter
                 submit = _at_once
-                pending = submit(work, block)
+                pending = submit(work, part)
         if pending is not None:
             pending.result()
 
 
-def _at_once(work: Callable[[memoryview], None], block: memoryview) -> Future[None]:
-    work(block)
+def _at_once(work: Callable[[list[memoryview]], None], part: list[memoryview]) -> Future[None]:
+    work(part)
     done: Future[None] = Future()
     done.set_result(None)
     return done
 
 
-def _blocks(content: Content, memories: Sequence[memoryview]) -> Iterator[memoryview]:
-    """The bytes in aligned blocks, the last one padded. The blocks alternate between the memories."""
-    alternating = itertools.cycle(memories)
-    block, filled = next(alternating), 0
+def _parts(content: Content, blocks: Sequence[memoryview]) -> Iterator[list[memoryview]]:
+    """The bytes in parts of 8 MB, each in aligned views, the last one padded.
+
+    A large piece is written from where it is, if its address is aligned as its place in the file is. All else is copied
+    into one of the blocks, by turns.
+    """
+    alternating = itertools.cycle(blocks)
+    part, block, length = [], next(alternating), 0
+    start = end = 0  # of what is in the block and not yet in the part; ``end`` is aligned as the place in the file is
     for piece in content.pieces():
+        stays = len(piece) >= STAYS and not piece.readonly and (_address(piece) - end) % UNIT == 0
         while len(piece):
-            taken = min(_BLOCK - filled, len(piece))
-            _copy(piece[:taken], block[filled : filled + taken])
-            piece, filled = piece[taken:], filled + taken
-            if filled == _BLOCK:
-                yield block
-                block, filled = next(alternating), 0
-    if filled:
-        yield block[: -(-filled // _UNIT) * _UNIT]
+            if stays and end % UNIT == 0 and len(piece) >= UNIT:
+                size = min(len(piece) // UNIT * UNIT, _BLOCK - length)
+                part += [block[start:end], piece[:size]] if start < end else [piece[:size]]
+                start = end
+            else:
+                size = min(len(piece), _BLOCK - length, -end % UNIT or UNIT if stays else _BLOCK)
+                _copy(piece[:size], block[end : end + size])
+                end += size
+            piece, length = piece[size:], length + size
+            if length == _BLOCK:
+                yield [*part, block[start:end]] if start < end else part
+                part, block, length = [], next(alternating), 0
+                start = end = 0
+    if length:
+        end += -length % UNIT
+        yield [*part, block[start:end]] if start < end else part
 
 
 def _take_two() -> tuple[memoryview, memoryview]:
@@ -213,7 +238,7 @@ def _give_back(blocks: Iterable[memoryview]) -> None:
 
 def _copy(source: memoryview, target: memoryview) -> None:
     """Copy bytes. The copy of many releases the GIL, so that training continues meanwhile."""
-    if source.readonly or len(source) < _UNIT:
+    if source.readonly or len(source) < UNIT:
         target[:] = source
         return
     ctypes.memmove(_address(target), _address(source), len(source))

@@ -25,7 +25,10 @@ class Content(Protocol):
         """Bytes."""
 
     def pieces(self) -> Iterator[memoryview]:
-        """The bytes in order, from the first on. May be asked for again, after a failure."""
+        """The bytes in order, from the first on. May be asked for again, after a failure.
+
+        Each piece stays as it is until all have been used.
+        """
 
     def problem_in(self, file: BinaryIO) -> str | None:
         """What is wrong with a file that all pieces were written into, read from its begin to its end, or ``None``."""

@@ -32,7 +32,7 @@ from checkpointable.storage.format import verify
 
 _NOBODY = 65534
 _HEAVY = 1 << 23  # rows of three numbers of four bytes: 96 MB
-CALLS = ("write", "ftruncate", "fsync", "link", "replace", "symlink", "unlink")
+CALLS = ("write", "writev", "ftruncate", "fsync", "link", "replace", "symlink", "unlink")
 
 
 class Large(Net):
@@ -78,6 +78,8 @@ class Calls:
             if number == self._strike:
                 if name == "write":
                     call(args[0], args[1][: len(args[1]) // 2])
+                elif name == "writev":
+                    call(args[0], [args[1][0], args[1][1][: len(args[1][1]) // 2]])
                 os.kill(os.getpid(), signal.SIGKILL)
             result = call(*args, **kwargs)
             what = " ".join(os.fsdecode(arg) for arg in args if isinstance(arg, (str, os.PathLike)))

@@ -21,7 +21,7 @@ import pytest
 from checkpointable.storage import commit, direct
 from checkpointable.storage.local import LocalStore
 
-CALLS = ("open", "write", "ftruncate", "fsync", "link", "replace", "symlink", "unlink", "mkdir", "rmdir")
+CALLS = ("open", "write", "writev", "ftruncate", "fsync", "link", "replace", "symlink", "unlink", "mkdir", "rmdir")
 STORE_CALLS = ("exists", "write", "link", "remove", "remove_broken_links", "problem", "free_bytes")
 _NUMBERS = itertools.count(1 << 23)  # above those that a system gives
 _running: list[Process] = []
@@ -129,6 +129,8 @@ def _counted(call: Callable[..., Any], name: str) -> Callable[..., Any]:
         if _running[-1].count():
             if name == "write":
                 call(args[0], args[1][: len(args[1]) // 2])
+            elif name == "writev":
+                call(args[0], [args[1][0], args[1][1][: len(args[1][1]) // 2]])
             _running[-1].kill()
         return call(*args, **kwargs)
 

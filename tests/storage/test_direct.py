@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
+import mmap
 import os
 import random
 import shutil
@@ -18,7 +20,7 @@ from checkpointable.storage import direct
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct writes")
 
-UNIT, SMALL, BLOCK = 1 << 12, 1 << 22, 1 << 23
+UNIT, SMALL, BLOCK, STAYS = 1 << 12, 1 << 22, 1 << 23, 1 << 20
 SIZES = [0, 1, UNIT - 1, UNIT, UNIT + 1, SMALL - 1, SMALL, SMALL + 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + UNIT]
 SIZES += [2 * BLOCK + UNIT + 77]
 
@@ -174,12 +176,85 @@ def test_write_that_takes_less_than_it_is_given_gives_the_bytes(tmp_path, system
 
 
 def test_block_stays_as_it_is_while_the_next_one_is_made():
-    blocks = direct._blocks(Bytes(NOISE), direct._take_two())
-    first = next(blocks)
-    assert next(blocks)[:UNIT] == NOISE[BLOCK : BLOCK + UNIT]
+    parts = direct._parts(Bytes(NOISE), direct._take_two())
+    (first,) = next(parts)
+    assert next(parts)[0][:UNIT] == NOISE[BLOCK : BLOCK + UNIT]
     assert first == NOISE[:BLOCK]
-    assert next(blocks)[:UNIT] == NOISE[2 * BLOCK :][:UNIT]
+    assert next(parts)[0][:UNIT] == NOISE[2 * BLOCK :][:UNIT]
     assert first != NOISE[:BLOCK], "the twin: it does not stay for longer, so there are never more than two"
+
+
+class Placed(Bytes):
+    """Content whose large pieces lie in memory as they will in the file, so far from the right place."""
+
+    def __init__(self, data: bytes, *, off: int = 0) -> None:
+        super().__init__(data)
+        self.image = memoryview(mmap.mmap(-1, len(data) + 2 * UNIT))[off : off + len(data)]
+        self.image[:] = data
+        self.ends: list[int] = []
+
+    def pieces(self) -> Iterator[memoryview]:
+        start = 0
+        for end in [*self.ends, self.size]:
+            yield self.image[start:end]
+            start = end
+
+
+def copied(content: Bytes) -> int:
+    """How many bytes are not written from where they are."""
+    blocks = direct._take_two()
+    places = [range(at, at + BLOCK) for at in map(direct._address, blocks)]
+    parts = direct._parts(content, blocks)
+    return sum(len(view) for part in parts for view in part if any(direct._address(view) in it for it in places))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_large_pieces_are_written_from_where_they_are(tmp_path, seed):
+    rng = random.Random(seed)
+    content = Placed(NOISE[: len(NOISE) - rng.randrange(3 * UNIT)])
+    steps = [rng.choice([1, 30, UNIT - 1, UNIT, 70_000, STAYS, STAYS + 1, BLOCK, BLOCK + 3]) for _ in range(99)]
+    content.ends = [end for end in itertools.accumulate(steps) if end < content.size]
+    with open(tmp_path / "a", "x+b") as file:
+        direct.write(content, file)
+    assert (tmp_path / "a").read_bytes() == content.data
+    lengths = [after - before for before, after in itertools.pairwise([0, *content.ends, content.size])]
+    least = sum(length for length in lengths if length < STAYS)
+    assert least <= copied(content) <= least + 2 * UNIT * (len(lengths) + 3)
+
+
+def test_large_pieces_at_other_addresses_are_copied(tmp_path):
+    content = Placed(NOISE, off=512)
+    with open(tmp_path / "a", "x+b") as file:
+        direct.write(content, file)
+    assert (tmp_path / "a").read_bytes() == NOISE
+    assert copied(content) == content.size
+
+
+@pytest.mark.parametrize("lengths", [[UNIT], [1 << 20, UNIT, 512], [777, UNIT, 1 << 20], [1 << 21, 1]])
+def test_write_of_several_pieces_that_takes_less_than_it_is_given_gives_the_bytes(tmp_path, monkeypatch, lengths):
+    rng, real, calls = random.Random(3), os.writev, []
+
+    def short(descriptor: int, views: list[memoryview]) -> int:
+        calls.append(len(views))
+        return os.write(descriptor, b"".join(views)[: rng.choice(lengths)])
+
+    monkeypatch.setattr(os, "writev", short)
+    content = Placed(NOISE[: SMALL + 333])
+    content.ends = [5000]
+    with open(tmp_path / "a", "x+b") as file:
+        direct.write(content, file)
+    assert calls
+    assert (tmp_path / "a").read_bytes() == content.data
+    monkeypatch.setattr(os, "writev", real)
+
+
+def test_write_on_a_system_that_takes_one_piece_at_a_time_gives_the_bytes(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "writev")
+    content = Placed(NOISE)
+    content.ends = [5000, BLOCK]
+    with open(tmp_path / "a", "x+b") as file:
+        direct.write(content, file)
+    assert (tmp_path / "a").read_bytes() == NOISE
 
 
 def test_blocks_of_memory_are_used_again_and_by_one_file_at_a_time(tmp_path):

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from checkpointable.policy.names import HISTORY_KEY, KEY
+from checkpointable.storage.direct import STAYS, UNIT
 from checkpointable.storage.format import archive, torch_records, verify, zip_layout
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.rotation import Rotation
@@ -126,7 +127,7 @@ class Snapshot:
             ]
             self._filled.set()
         else:
-            self._data = self._copied(found, sizes, buffer, changed_only_by_steps, watched=watched)
+            self._data = self._copied(found, buffer, changed_only_by_steps, watched=watched)
             self._copy_part(buffer.rotation)
 
     @classmethod
@@ -201,19 +202,14 @@ class Snapshot:
     def _copied(
         self,
         found: Sequence[torch_records.Record],
-        sizes: Sequence[tuple[str, int]],
         buffer: StagingBuffer,
         changed_only_by_steps: Iterable[torch.Tensor],
         *,
         watched: bool,
     ) -> list[bytes | memoryview]:
-        alignment = torch_records.alignment()
-        padded = [
-            0 if isinstance(data, bytes) else -(-size // alignment) * alignment
-            for (_, data), (_, size) in zip(found, sizes, strict=True)
-        ]
-        target = begin = buffer.reserve(sum(padded))
-        memory = _view(begin, sum(padded))
+        offsets, end = self._offsets(found)
+        begin = buffer.reserve(end)
+        memory = _view(begin, end)
         large = {
             tensor.untyped_storage().data_ptr(): tensor
             for tensor in changed_only_by_steps
@@ -222,22 +218,32 @@ class Snapshot:
         if watched or not large:
             buffer.populate()
         copied: list[bytes | memoryview] = []
-        for (_, data), (_, size), room in zip(found, sizes, padded, strict=True):
+        for (_, data), place, offset in zip(found, self._places, offsets, strict=True):
             if isinstance(data, bytes):
                 copied.append(data)
                 continue
-            source = data.data_ptr()
+            source, target, size = data.data_ptr(), begin + offset, place.size
             tensor = large.get(source) if size >= _LARGE else None
             if tensor is not None:
                 copy = _Copy(data, source, target, size, _fingerprint(source, size), tensor, tensor._version)
                 (self._watched if watched else self._later).append(copy)
             if tensor is None or watched:
                 ctypes.memmove(target, source, size)
-            copied.append(memory[target - begin : target - begin + size])
-            target += room
+            copied.append(memory[offset : offset + size])
         if not self._later:
             self._filled.set()
         return copied
+
+    def _offsets(self, found: Sequence[torch_records.Record]) -> tuple[list[int], int]:
+        """Where in the buffer each record is copied to, and the end. Large data can be written from there."""
+        alignment, end, offsets = torch_records.alignment(), 0, []
+        for (_, data), place in zip(found, self._places, strict=True):
+            if place.size >= STAYS:
+                end += (place.data - end) % UNIT
+            offsets.append(end)
+            if not isinstance(data, bytes):
+                end += -(-place.size // alignment) * alignment
+        return offsets, end
 
     def _copy_part(self, rotation: Rotation) -> None:
         """Copy the part of the late copies at once that is compared in this save."""

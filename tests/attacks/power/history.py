@@ -14,7 +14,7 @@ from pathlib import Path
 from attacks.power.system_calls import Call
 
 MARK = b"/durable/"
-_NOT_MODELLED = {"writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice", "truncate", "sync", "syncfs"}
+_NOT_MODELLED = {"pwritev", "pwritev2", "sendfile", "copy_file_range", "splice", "truncate", "sync", "syncfs"}
 _STARTS = {"fork", "vfork", "clone", "clone3"}
 _AT_DIRECTORIES = {"openat", "mkdirat", "unlinkat", "linkat", "symlinkat", "renameat", "renameat2"}
 
@@ -134,10 +134,12 @@ class History:
             self._opened[result] = opened
         elif name == "lseek":
             opened.at = result
-        elif name in ("write", "pwrite64"):
-            at = opened.at if name == "write" else int(arguments[3])
-            self._write(opened.inode, at, arguments[1][:result])
-            opened.at += result if name == "write" else 0
+        elif name in ("write", "writev"):
+            data = b"".join(arguments[1:-1:2])  # of ``writev``: each piece, and its length
+            self._write(opened.inode, opened.at, data[:result])
+            opened.at += result
+        elif name == "pwrite64":
+            self._write(opened.inode, int(arguments[3]), arguments[1][:result])
         elif name == "ftruncate":
             self._resize(opened.inode, int(arguments[1]))
         elif name == "fallocate":

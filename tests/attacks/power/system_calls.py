@@ -110,7 +110,7 @@ def _split(arguments: bytes) -> list[bytes]:
 
 def _text(argument: bytes) -> bytes:
     """The bytes of a string, which is written in hexadecimal; of anything else what is written."""
-    argument = argument.strip()
+    argument = argument.strip().lstrip(b"[{").removeprefix(b"iov_base=")  # of ``writev``
     if not argument.startswith(b'"'):
         return argument
     assert argument.endswith(b'"'), "a string was cut short"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from checkpointable.storage import direct
+from checkpointable.storage.format import verify
 from checkpointable.storage.staging import rotation, snapshot
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -292,3 +296,18 @@ def test_next_snapshot_uses_the_same_memory() -> None:
         assert now.fill()
         assert loaded(now)["weight"].unique().tolist() == [value]
         assert buffer.reserve(0) == address
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct writes")
+def test_large_tensors_are_written_from_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = {str(size): torch.rand(size) for size in (3, 300_000, 20_000, 1_000_000, 300_001, 5, 3_000_000)}
+    saved = Snapshot(checkpoint, {"epoch": 1}, StagingBuffer())
+    copied: list[int] = []
+    real = direct._copy
+    monkeypatch.setattr(direct, "_copy", lambda source, to: (copied.append(len(source)), real(source, to)))
+    with open(tmp_path / "a.ckpt", "x+b") as file:
+        direct.write(saved, file)
+    assert sum(copied) < 20_000 * 4 + 20 * direct.UNIT
+    assert verify.problem(tmp_path / "a.ckpt") is None
+    read = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert all(torch.equal(read[name], value) for name, value in checkpoint.items())
