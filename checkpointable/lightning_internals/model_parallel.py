@@ -41,6 +41,15 @@ def description(trainer: Trainer) -> str:
     return f"{strategy.device_mesh}, {len(together)} modules, {found}"
 
 
+def trained_apart(trainer: Trainer) -> list[str]:
+    """The trained parameters that nothing keeps equal: the script has not parted them, so each rank steps its own."""
+    strategy: Any = trainer.strategy
+    if not parts_model(trainer) or strategy.device_mesh["data_parallel"].size() == 1:
+        return []
+    weights = trainer.lightning_module.named_parameters()
+    return [name for name, weight in weights if weight.requires_grad and as_parted(weight) is None]
+
+
 def take_shards(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Take out of a checkpoint what lies in shards, under the names by which the strategy reads it."""
     taken = {"state_dict": checkpoint.pop("state_dict")}

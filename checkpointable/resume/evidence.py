@@ -36,8 +36,13 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
     held += ["metrics"] if saved.metrics else []
     if state.left_out:
         yield Verdict("frozen part", Level.EXACT, "its checksums are in the file")
+    apart = model_parallel.trained_apart(trainer)
     for part in held:
-        yield Verdict(part, Level.EXACT, "in the file")
+        if apart and part in ("weights", "optimizers"):
+            why = f"of {_names(apart)} the file has rank 0's, and each rank trains its own: part them by fully_shard"
+            yield Verdict(part, Level.APPROXIMATE, why)
+        else:
+            yield Verdict(part, Level.EXACT, "in the file")
     stateless = find(trainer, "Callback").state_dict
     for callback in trainer_callbacks.callbacks(trainer):
         if _in_part(callback, state.ended):

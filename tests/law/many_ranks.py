@@ -46,6 +46,7 @@ class Case:
         parallel: Arguments of ``ModelParallelStrategy``, which takes its place, and parts the model over all ranks.
         trainer: Further ones of the trainer.
         files: Names of the files to resume from; none: all.
+        unparted: Whether the last layer is left whole on each rank, so that nothing keeps it equal.
         batch_norm: Whether the module has it, so that no batch may have a single sample.
         manual: Whether it steps by itself, so that DDP leaves each rank its own running means of batch norm.
         dies: The last rank kills itself in this batch of all, and the resume is from what is found; 0: it does not.
@@ -61,6 +62,7 @@ class Case:
     trainer: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    unparted: bool = False
     batch_norm: bool = True
     manual: bool = False
     dies: int = 0
@@ -81,7 +83,8 @@ class Recorded(Recording):
 
     def configure_model(self) -> None:
         if self.case.parallel is not None:
-            for part in (self.first, self.last, self.norm, self.one, self.two):
+            parts = (self.first, self.norm, self.one, self.two, *([] if self.case.unparted else [self.last]))
+            for part in parts:
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
 
     def compute_loss(self, batch: Any, batch_idx: int) -> torch.Tensor:

@@ -26,6 +26,13 @@ def test_two_ranks_resumed_from_shards_are_the_uninterrupted_run(tmp_path):
     assert outcomes(tmp_path, **SHARDS, files=[FIRST]) == [(FIRST, "exact", [])]
 
 
+def test_parameter_that_each_rank_trains_by_itself_is_not_called_exact(tmp_path):
+    ((_, verdict, differences),) = outcomes(tmp_path, **SHARDS, unparted=True, files=[FIRST])
+    of_rank_0 = "approximate (of last.weight, last.bias the file has rank 0's, and each rank trains its own"
+    assert verdict.startswith(f"weights: {of_rank_0}")
+    assert any(differences)
+
+
 def test_rank_that_is_killed_leaves_shards_from_which_the_run_goes_on(tmp_path):
     ((file, verdict, differences),) = outcomes(tmp_path, **SHARDS, dies=5)
     assert file in ("epoch_0_batch_2.ckpt", "epoch_0_batch_3.ckpt", "epoch_0_batch_4.ckpt")
