@@ -16,7 +16,7 @@ from nets import Net, files, load, loader, trainer
 
 from checkpointable.saving.saver import Saver
 from checkpointable.saving.session import Session
-from checkpointable.storage.staging import snapshot
+from checkpointable.storage.staging import copies, host_copy
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.writer import Writer
 
@@ -36,7 +36,8 @@ class Gate:
         self._before(patch, Snapshot, "__init__", self.close)
         self._before(patch, Snapshot, "wait_for_staging", self.opened.set)
         self._before(patch, Writer, "take", self.opened.set)
-        patch.setattr(snapshot, "ctypes", types.SimpleNamespace(**{**vars(ctypes), "memmove": self.memmove}))
+        for module in (copies, host_copy):
+            patch.setattr(module, "ctypes", types.SimpleNamespace(**{**vars(ctypes), "memmove": self.memmove}))
 
     def close(self) -> None:
         self.opened.clear()
@@ -135,4 +136,4 @@ def without_the_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_detection(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(snapshot._Copy, "is_unchanged", lambda copy: True)
+    patch.setattr(host_copy.HostCopy, "is_unchanged", lambda copy: True)

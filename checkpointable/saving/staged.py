@@ -23,6 +23,7 @@ from checkpointable.saving.shards import StagedShards
 from checkpointable.saving.steps import changed_only_by_steps
 from checkpointable.storage.direct import UNIT
 from checkpointable.storage.staging.buffer import StagingBuffer
+from checkpointable.storage.staging.rotation import MOST
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import Store
 
@@ -63,7 +64,8 @@ def expected_bytes(trainer: Trainer, options: Options) -> int:
     plain = (it for it in tensors if type(it) in (torch.Tensor, torch.nn.Parameter) and it.layout is torch.strided)
     storages: list[torch.UntypedStorage] = [tensor.untyped_storage() for tensor in plain]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    return sum(sizes.values()) + UNIT * len(sizes) + _SLACK
+    compared = MOST if trainer.strategy.root_device.type == "cuda" else 0
+    return sum(sizes.values()) + UNIT * len(sizes) + compared + _SLACK
 
 
 def staged(

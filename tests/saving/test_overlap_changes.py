@@ -138,7 +138,7 @@ def test_exception_while_the_copy_is_made_leaves_the_file_whole(tmp_path, truth,
 
 def test_copy_that_fails_with_a_bug_ends_the_training_with_that_very_error(tmp_path, monkeypatch):
     def broken(taken: Snapshot) -> bool:
-        taken._filled.set()
+        taken._copies._filled.set()
         raise KeyError("a bug")
 
     monkeypatch.setattr(Snapshot, "fill", broken)

@@ -1,4 +1,4 @@
-"""The pickled form of plain tensors on the CPU: the one that ``torch.save`` gives them, written without its pickler.
+"""The pickled form of plain tensors on the CPU or a CUDA device: what ``torch.save`` says, without its pickler.
 
 Torch's pickler takes most of the time of a save of many small tensors. Here a pickler writes a mark in the place of a
 tensor. Afterwards each mark is replaced by what torch's pickler writes: a call of ``torch._utils._rebuild_tensor_v2``,
@@ -59,16 +59,18 @@ class PlainTensors:
             NotPlainError: If the tensor is of another kind.
         """
         dtype = tensor.dtype
-        if dtype not in self._kinds or tensor.layout is not torch.strided or not tensor.is_cpu or tensor.is_nested:
+        if dtype not in self._kinds or tensor.layout is not torch.strided or tensor.is_nested:
+            raise NotPlainError
+        if not tensor.is_cpu and not tensor.is_cuda:
             raise NotPlainError
         if tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or tensor._backward_hooks:
             raise NotPlainError
         storage = tensor.untyped_storage()
+        offset, where = int(tensor.storage_offset()), "cpu" if tensor.is_cpu else f"cuda:{tensor.get_device()}"
         name = self._names.get((storage._cdata, dtype))
         if name is None:
-            name = self._name(storage, dtype)
-        offset = int(tensor.storage_offset())
-        key = (dtype, storage.nbytes(), offset, tensor.size(), tensor.stride(), tensor.requires_grad)
+            name = self._name(storage, dtype, where)
+        key = (where, dtype, storage.nbytes(), offset, tensor.size(), tensor.stride(), tensor.requires_grad)
         form = self._forms.get(key)
         if form is None:
             form = self._form(*key)
@@ -89,8 +91,10 @@ class PlainTensors:
             raise NotPlainError
         return whole
 
-    def _name(self, storage: torch.UntypedStorage, dtype: torch.dtype) -> bytes:
+    def _name(self, storage: torch.UntypedStorage, dtype: torch.dtype, where: str) -> bytes:
         """Name a storage that was not seen before with this type."""
+        if where != "cpu" and torch.serialization.location_tag(storage) != where:  # by a package of the user
+            raise NotPlainError
         address = storage.data_ptr()
         if address and self._dtypes.setdefault(address, dtype) is not dtype:  # torch refuses it
             raise NotPlainError
@@ -101,6 +105,7 @@ class PlainTensors:
 
     def _form(
         self,
+        where: str,
         dtype: torch.dtype,
         storage_bytes: int,
         offset: int,
@@ -111,7 +116,7 @@ class PlainTensors:
         """What is pickled before and after the name of the storage."""
         kind = self._in_memo(f"ctorch\n{self._kinds[dtype].__name__}\n".encode())
         before = self._in_memo(_REBUILD) + b"((" + self._in_memo(_pickled_text("storage")) + kind
-        of_storage = self._in_memo(_pickled_text("cpu")) + _pickled_number(storage_bytes // dtype.itemsize) + b"tQ"
+        of_storage = self._in_memo(_pickled_text(where)) + _pickled_number(storage_bytes // dtype.itemsize) + b"tQ"
         place = _pickled_number(offset) + _pickled_numbers(size) + _pickled_numbers(stride)
         hooks = self._in_memo(_NO_HOOKS) + b")R"
         return before, of_storage + place + (b"\x88" if requires_grad else b"\x89") + hooks + b"tR"

@@ -2,7 +2,7 @@
 
 Everything that is not a tensor is pickled, so it no longer changes. The bytes of tensors stay in their storages.
 
-Plain tensors on the CPU are pickled as in ``plain_tensors.py``; a checkpoint with any other tensor is left to torch.
+Plain tensors are pickled as in ``plain_tensors.py``; a checkpoint with any other tensor is left to torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Record: TypeAlias = tuple[str, bytes | torch.UntypedStorage]
 def records(checkpoint: Mapping[str, Any]) -> list[Record]:
     """The records of a checkpoint in the order of the archive, without those that torch's writer appends.
 
-    Storages on other devices are copied to the CPU, as by ``torch.save``.
+    Storages of plain tensors stay on their devices. Where torch pickles, those on devices are copied to the CPU.
     """
     try:
         pickled, storages = _pickled(checkpoint)

@@ -7,8 +7,15 @@ import ctypes
 import mmap
 import sys
 import threading
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
+
+from checkpointable._errors import CheckpointableWarning
+from checkpointable.storage.staging.device_copy import Transfer
 from checkpointable.storage.staging.rotation import Rotation
 
 _POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
@@ -20,29 +27,34 @@ class StagingBuffer:
 
     Attributes:
         rotation: Which part of the tensors that are copied late is compared bit by bit in the next snapshot.
+        transfers: What devices copy into it. It is not used anew or freed before that is done, also after a failure.
     """
 
     rotation: Rotation = field(default_factory=Rotation)
+    transfers: Sequence[Transfer] = ()
     _memory: mmap.mmap | None = None
     _is_fresh: bool = False
+    _is_pinned: bool = False
     _preparing: threading.Thread | None = None
 
-    def prepare(self, size: int) -> None:
+    def prepare(self, size: int, *, pinned: bool = False) -> None:
         """Make room for ``size`` bytes in the background, so that the first copy does not wait for it.
 
-        Memory that is there stays: a save may be reading it.
+        Memory that is there stays: a save may be reading it. ``pinned``: for copies from a CUDA device.
         """
         if self._memory is not None:
             return
-        thread = threading.Thread(target=self._prepare, args=(size,), name="checkpointable-memory", daemon=True)
+        thread = threading.Thread(target=self._prepare, args=(size, pinned), name="checkpointable-memory", daemon=True)
         with contextlib.suppress(RuntimeError):  # no more threads: the first copy gets the memory
             thread.start()
             self._preparing = thread
 
-    def _prepare(self, size: int) -> None:
+    def _prepare(self, size: int, pinned: bool) -> None:
         with contextlib.suppress(MemoryError, OverflowError):  # the first copy asks again
             self._grow_to(size)
             self.populate()
+            if pinned:
+                self.pin()
 
     def reserve(self, size: int) -> int:
         """Make room for ``size`` bytes, and return their address, which is aligned to a page.
@@ -56,10 +68,13 @@ class StagingBuffer:
         if self._preparing is not None:
             self._preparing.join()
             self._preparing = None
+        for transfer in self.transfers:
+            transfer.wait()
+        self.transfers = ()
 
     def _grow_to(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
-            self._memory = None  # first, so that there are never two blocks
+            self._drop()  # first, so that there are never two blocks
             try:
                 self._memory = mmap.mmap(-1, max(size, 1))
             except OSError as error:
@@ -78,13 +93,35 @@ class StagingBuffer:
             libc = ctypes.CDLL(None)
             libc.madvise(ctypes.c_void_p(_address(self._memory)), ctypes.c_size_t(len(self._memory)), _POPULATE_WRITE)
 
+    def pin(self) -> None:
+        """Lock the pages, so that a CUDA device copies into them by itself. Without that, each copy is waited for."""
+        if self._memory is not None and not self._is_pinned:
+            self._is_pinned = True
+            code = _cuda().cudaHostRegister(_address(self._memory), len(self._memory), 0)
+            if int(code) != 0:
+                warnings.warn(
+                    f"{len(self._memory):,} bytes of memory for copies could not be pinned ({code}), so training waits"
+                    " for each copy from the GPU. Leave more memory free, or raise the limit (ulimit -l).",
+                    CheckpointableWarning,
+                    stacklevel=2,
+                )
+
+    def _drop(self) -> None:
+        if self._memory is not None and self._is_pinned:
+            _cuda().cudaHostUnregister(_address(self._memory))
+        self._memory, self._is_pinned = None, False
+
     def release(self) -> None:
         """Free the memory."""
         self._wait()
-        self._memory = None
+        self._drop()
 
     def __reduce__(self) -> tuple[type[StagingBuffer], tuple[()]]:
         return (StagingBuffer, ())
+
+
+def _cuda() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 def _address(memory: mmap.mmap) -> int:

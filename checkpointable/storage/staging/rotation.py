@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _SAVES = 64  # in which all bytes have their turn, if a part is not larger than the following
-_LEAST, _MOST = 1 << 16, 1 << 22  # bytes in a part: it is copied while training waits
+_LEAST, MOST = 1 << 16, 1 << 22  # bytes in a part: it is copied while training waits
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class Rotation:
             return
         total = sum(sizes)
         first = self._at if self._at < total else 0
-        last = min(first + min(max(-(-total // _SAVES), _LEAST), _MOST), total)
+        last = min(first + min(max(-(-total // _SAVES), _LEAST), MOST), total)
         self._at = last
         begin = 0
         for size in sizes:

@@ -27,12 +27,12 @@ def test_every_byte_is_compared_once_before_one_is_compared_again(seed: int) -> 
         assert parts[0][0] == 0
         assert parts[-1][1] == size
         assert all(one[1] == other[0] for one, other in pairwise(parts))
-    assert saves <= max(rotation._SAVES, -(-sum(sizes) // rotation._MOST))
+    assert saves <= max(rotation._SAVES, -(-sum(sizes) // rotation.MOST))
 
 
 def test_part_is_small_and_begins_anew_where_the_state_has_shrunk() -> None:
     taken = Rotation()
-    assert list(taken.next_part([1 << 30, 1 << 20])) == [(0, rotation._MOST), (0, 0)]
+    assert list(taken.next_part([1 << 30, 1 << 20])) == [(0, rotation.MOST), (0, 0)]
     assert list(taken.next_part([100_000])) == [(0, rotation._LEAST)]
     assert list(taken.next_part([10, 20])) == [(0, 10), (0, 20)]
 

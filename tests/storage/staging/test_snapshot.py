@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import torch
 
 from checkpointable.storage import direct
 from checkpointable.storage.format import verify
-from checkpointable.storage.staging import rotation, snapshot
+from checkpointable.storage.staging import rotation
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.snapshot import Snapshot
 
@@ -28,7 +29,7 @@ class Copying:
         self.sizes: list[int] = []
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
-        self._copy = snapshot.ctypes.memmove
+        self._copy = ctypes.memmove
 
     def __call__(self, target: int, source: int, size: int) -> None:
         self.before()
@@ -40,7 +41,7 @@ class Copying:
 @pytest.fixture
 def copying(monkeypatch: pytest.MonkeyPatch) -> Copying:
     counting = Copying()
-    monkeypatch.setattr(snapshot.ctypes, "memmove", counting)
+    monkeypatch.setattr(ctypes, "memmove", counting)
     return counting
 
 

@@ -1,0 +1,130 @@
+"""Copies of what lies on a CUDA device into host memory. The device makes them, on a stream of their own.
+
+That stream begins with what was queued before, so each copy is of the present state. Neither the host nor training
+waits: only what may change a tensor next is held back on the device until its copy is made, a step until those of the
+parameters are (as in torchtitan's ``maybe_wait_for_staging``; DataStates-LLM, HPDC'24). There is no copy on the device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from checkpointable.storage.staging.host_copy import differ, view
+
+SAMPLE = 1 << 6  # bytes
+_COMPARED = 1 << 24  # bytes that are brought back to the device at once
+
+
+class Piece(NamedTuple):
+    """Bytes of a storage on a device, and the address in host memory that they are copied to."""
+
+    storage: torch.UntypedStorage
+    begin: int
+    end: int
+    target: int
+
+
+class Transfer(Protocol):
+    """Copies that a device makes. The caller keeps the storages until they are made."""
+
+    def hold_back(self) -> None:
+        """Let what is queued from now on, on the current stream, begin when they are made. The host goes on."""
+
+    def wait(self) -> None:
+        """Wait until they are made, on any thread."""
+
+
+@dataclass(eq=False)
+class DeviceCopy:
+    """The copy of a large tensor on a device that only optimizer steps change."""
+
+    storage: torch.UntypedStorage
+    target: int
+    size: int
+    tensor: torch.Tensor  # one of those in the storage
+
+    def __post_init__(self) -> None:
+        self._version = self.tensor._version  # torch's count of its changes when the snapshot was taken
+        self._was_unchanged: bool | None = None  # when its changes were held back
+        self._early: list[Piece] = []
+
+    @property
+    def whole(self) -> Piece:
+        """All of it."""
+        return Piece(self.storage, 0, self.size, self.target)
+
+    def copied_early(self, begin: int, end: int, target: int) -> list[Piece]:
+        """A part and a few bytes of the middle, to be copied at once as well, to ``target``: they are compared."""
+        middle = self.size // 2
+        self._early = [
+            Piece(self.storage, middle, middle + SAMPLE, target),
+            Piece(self.storage, begin, end, target + SAMPLE),
+        ]
+        return self._early
+
+    def note_changes(self) -> None:
+        """Just before its changes are held back: what torch counts after that no longer matters."""
+        if self._was_unchanged is None:
+            self._was_unchanged = self.tensor._version == self._version
+
+    def is_unchanged(self) -> bool:
+        """Whether it was unchanged until it was copied, as far as torch's count and what was copied early show it."""
+        is_unchanged = self.tensor._version == self._version  # before the next line: a step may come in between
+        counted = is_unchanged if self._was_unchanged is None else self._was_unchanged
+        return counted and not any(differ(it.target, self.target + it.begin, it.end - it.begin) for it in self._early)
+
+    def has_changed(self) -> bool:
+        """Whether the tensor and its copy differ in any bit. The copy is made, and the host waits."""
+        source = _bytes_of(self.storage)
+        for begin in range(0, self.size, _COMPARED):
+            end = min(begin + _COMPARED, self.size)
+            if not torch.equal(source[begin:end], _bytes_at(self.target + begin, end - begin).to(source.device)):
+                return True
+        return False
+
+
+def lies_on_device(storage: torch.UntypedStorage) -> bool:
+    """Whether a storage does not lie in host memory."""
+    return storage.device.type == "cuda"
+
+
+def begin(pieces: Sequence[Piece]) -> list[Transfer]:
+    """Have each device begin to copy what lies on it."""
+    pieces = [piece for piece in pieces if piece.begin < piece.end]
+    devices = dict.fromkeys(piece.storage.device for piece in pieces)
+    return [_Cuda(device, [piece for piece in pieces if piece.storage.device == device]) for device in devices]
+
+
+class _Cuda:
+    def __init__(self, device: torch.device, pieces: Sequence[Piece]) -> None:
+        self._device, own = device, _stream(device)
+        own.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(own):
+            for storage, begin, end, target in pieces:
+                _bytes_at(target, end - begin).copy_(_bytes_of(storage)[begin:end], non_blocking=True)
+        self._made = own.record_event()
+
+    def hold_back(self) -> None:
+        torch.cuda.current_stream(self._device).wait_event(self._made)
+
+    def wait(self) -> None:
+        self._made.synchronize()
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _bytes_at(address: int, size: int) -> torch.Tensor:
+    """Host memory as a tensor. The caller keeps it alive."""
+    return torch.frombuffer(view(address, size), dtype=torch.uint8)
