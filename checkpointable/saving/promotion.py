@@ -25,7 +25,7 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
 from checkpointable.saving.kept_files import KeptFiles
-from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask
+from checkpointable.saving.save_task import SaveRequest, SaveResult, SaveTask, is_own
 from checkpointable.storage import files
 from checkpointable.storage.format import verify
 from checkpointable.storage.local import store_at
@@ -135,9 +135,11 @@ class Promotion:
     def _in_use(self) -> set[str]:
         return {copy.path for copy in (*self._must, self._current) if copy is not None}
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, request: SaveRequest) -> None:
+        """Delete a file of the fast directory, if this run wrote what is there now."""
         with contextlib.suppress(OSError):  # the next save tries again
-            self._fast.remove(path)
+            if path != self._resumed_from and is_own(path, self._fast, request):
+                self._fast.remove(path)
 
     def offer(self, result: SaveResult) -> None:
         """A file is in the fast directory: copy it now, later, or not at all."""
@@ -155,7 +157,7 @@ class Promotion:
                 self._newest = copy
             free = result.kept.outdated - self._in_use()
         for path in free:  # since the save asked what it must not delete, its copy has ended or become needless
-            self._remove(path)
+            self._remove(path, result.request)
         self._start()
 
     def take_messages(self) -> list[str]:
@@ -205,7 +207,7 @@ class Promotion:
                 elif result is not None:
                     self._note_failure(copy, result)
             if outdated:  # meanwhile, when it could not be deleted
-                self._remove(copy.path)
+                self._remove(copy.path, copy.request)
             if has_failed:
                 return
 

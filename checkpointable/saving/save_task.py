@@ -258,7 +258,7 @@ class SaveTask:
         later = outdated & self.held()
         for path in sorted(self._deletable(outdated) - later):
             try:
-                if self._is_own(path):
+                if is_own(path, self.store, self.request):
                     self.store.remove(path)
                 elif self.size is not None and path in self._present and metadata_of(path) is None:
                     self.messages.append(f"{path} is outdated, but stays as it is damaged. Delete it by hand.")
@@ -279,19 +279,20 @@ class SaveTask:
 
     def _is_surely_own(self, path: str) -> bool:
         try:
-            return self._is_own(path)
+            return is_own(path, self.store, self.request)
         except OSError:
             return False
 
-    def _is_own(self, path: str) -> bool:
-        """Whether this run wrote the file that is there now; ``OSError`` if that cannot be read."""
-        metadata = metadata_of(path)
-        if metadata is None:
-            return False
-        if metadata.base_name is not None and not names.is_version(path, self.store.path(metadata.base_name)):
-            return False  # a copy, or a file of another directory
-        descends = self.request.lineage.includes(metadata.lineage.attempt, metadata.batches)
-        return descends and metadata.run_id == self.request.run_id and metadata.kind != Reason.MANUAL
+
+def is_own(path: str, store: Store, request: SaveRequest) -> bool:
+    """Whether the run of a request wrote the file that is there now; ``OSError`` if that cannot be read."""
+    metadata = metadata_of(path)
+    if metadata is None:
+        return False
+    if metadata.base_name is not None and not names.is_version(path, store.path(metadata.base_name)):
+        return False  # a copy, or a file of another directory
+    descends = request.lineage.includes(metadata.lineage.attempt, metadata.batches)
+    return descends and metadata.run_id == request.run_id and metadata.kind != Reason.MANUAL
 
 
 _MOST_REFUSED = 100

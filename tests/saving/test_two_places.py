@@ -152,6 +152,30 @@ def test_copy_that_ends_during_a_save_leaves_no_outdated_file(tmp_path, places, 
     assert files(fast) == files(durable) == ["best_score_epoch_1.ckpt"]
 
 
+@pytest.mark.parametrize("ends", ["during the save", "after it"])
+def test_file_of_another_run_under_the_name_of_an_outdated_one_stays(tmp_path, places, both, monkeypatch, ends):
+    other = Scripted(scores=[1.0], save_interval=None, save_last=False, dirpath=tmp_path / "other")
+    trainer(tmp_path, max_epochs=1).fit(other, loader(2), loader(1))
+    fast, _ = both
+    held, real = Held(monkeypatch), Promotion._pinned
+
+    def pinned(promotion, *, waits):
+        asked = real(promotion, waits=waits)
+        if asked and not held.go.is_set():
+            shutil.copy(other.best_model_path, tmp_path / "copy")
+            os.replace(tmp_path / "copy", fast / "best_score_epoch_0.ckpt")
+            held.go.set()
+            if ends == "during the save":
+                promotion._writer.wait()
+        return asked
+
+    monkeypatch.setattr(Promotion, "_pinned", pinned)
+    net = Scripted(scores=[0.9, 0.8], save_interval=None, save_last=False, async_save=False, **places)
+    trainer(tmp_path, max_epochs=2).fit(net, loader(2), loader(1))
+    theirs = Path(other.best_model_path).read_bytes()
+    assert (fast / "best_score_epoch_0.ckpt").read_bytes() == theirs
+
+
 class Killed(Exception):
     """Ends the training like a kill: nothing is saved or copied any more."""
 
