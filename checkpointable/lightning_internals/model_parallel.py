@@ -47,7 +47,13 @@ def trained_apart(trainer: Trainer) -> list[str]:
     if not parts_model(trainer) or strategy.device_mesh["data_parallel"].size() == 1:
         return []
     weights = trainer.lightning_module.named_parameters()
-    return [name for name, weight in weights if weight.requires_grad and as_parted(weight) is None]
+    return [name for name, weight in weights if weight.requires_grad and not _is_parted_by_data(weight)]
+
+
+def _is_parted_by_data(weight: torch.Tensor) -> bool:
+    """Whether its parts lie on the ranks that have different samples. A mesh without names is taken for that."""
+    parted = as_parted(weight)
+    return parted is not None and "data_parallel" in (parted.device_mesh.mesh_dim_names or ("data_parallel",))
 
 
 def take_shards(checkpoint: dict[str, Any]) -> dict[str, Any]:

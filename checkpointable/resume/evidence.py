@@ -39,7 +39,7 @@ def in_file(trainer: Trainer, state: RunState, saved: RankState) -> Iterator[Ver
     apart = model_parallel.trained_apart(trainer)
     for part in held:
         if apart and part in ("weights", "optimizers"):
-            why = f"of {_names(apart)} the file has rank 0's, and each rank trains its own: part them by fully_shard"
+            why = f"each rank trains its own {_names(apart)}, and the file has one of them: part them by fully_shard"
             yield Verdict(part, Level.APPROXIMATE, why)
         else:
             yield Verdict(part, Level.EXACT, "in the file")
