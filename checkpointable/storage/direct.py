@@ -73,6 +73,7 @@ class DirectReader(io.FileIO):
         self._thread = ThreadPoolExecutor(1, "checkpointable-disk")
         super().__init__(path, opener=lambda path, flags: os.open(path, flags | _DIRECT))
         self._block, self._next = _take_two()
+        self._process = os.getpid()
         self._start = self._length = 0
         self._ahead: tuple[int, Future[int]] | None = None  # where the next block begins, and its length
 
@@ -103,7 +104,8 @@ class DirectReader(io.FileIO):
             return
         try:
             self._thread.shutdown()
-            _give_back((self._block, self._next))
+            if self._process == os.getpid():  # in a child, the memory is the parent's
+                _give_back((self._block, self._next))
         finally:
             super().close()
 

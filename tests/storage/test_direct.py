@@ -285,6 +285,22 @@ def test_child_has_no_memory_of_its_parent(tmp_path):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_child_does_not_take_the_memory_of_a_file_that_its_parent_reads(tmp_path):
+    write(tmp_path / "a", NOISE)
+    with direct.open_file(tmp_path / "a") as file:
+        file.read(5)
+        child = os.fork()
+        if child == 0:
+            file.raw._thread = threading.Event()  # there are no threads in a child
+            file.raw._thread.shutdown = lambda: None
+            file.close()
+            os._exit(len(direct._SPARE))
+        assert os.waitpid(child, 0)[1] == 0
+        assert file.read() == NOISE[5:]
+
+
 def test_write_where_no_thread_can_be_started_gives_the_bytes(tmp_path, monkeypatch):
     def refusing(thread):
         raise RuntimeError("can't start new thread")
