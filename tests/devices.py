@@ -28,12 +28,15 @@ class Device:
         for module in (copies.device_copy, snapshot):
             patch.setattr(module, "lies_on_device", lambda storage: True)
         patch.setattr(device_copy, "begin", self.begin)
+        patch.setattr(device_copy, "pin", lambda address, size, device: 0)
+        patch.setattr(device_copy, "unpin", lambda address, device: None)
 
-    def begin(self, pieces: Sequence[Piece]) -> list[Transfer]:
+    def begin(self, pieces: Sequence[Piece], begun: list[device_copy.Transfer]) -> list[device_copy.Transfer]:
         if not pieces:
             return []
         self.transfers.append(Transfer(pieces, self.transfers[-1] if self.transfers else None))
-        return self.transfers[-1:]
+        begun.append(self.transfers[-1])
+        return [self.transfers[-1]]
 
     def let_go(self) -> None:
         """Begin all copies."""

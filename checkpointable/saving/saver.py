@@ -197,8 +197,8 @@ class Saver:
         """Once the optimizers have their state: get the memory for copies, before the first save needs it."""
         self.is_prepared = self.in_progress is None  # else a save may be reading the memory: after the next batch
         if self.is_prepared and options.async_save and self.store is not None and trainer.is_global_zero:
-            pinned = trainer.strategy.root_device.type == "cuda"
-            self._buffer.prepare(expected_bytes(trainer, options), pinned=pinned)
+            device = trainer.strategy.root_device
+            self._buffer.prepare(expected_bytes(trainer, options), device if device.type == "cuda" else None)
 
     def before_step(self) -> None:
         """Before a step, or at the end of a batch: check that only steps change parameters, and wait for the copy."""

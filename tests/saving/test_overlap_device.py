@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 import lightning as L
@@ -12,15 +11,7 @@ from copying import Wide, fit, note_states, torn
 from devices import Device, late_in_training, never_held_back
 from nets import files
 
-from checkpointable.storage.staging import buffer
-
 ALL = [f"epoch_0_batch_{batch}.ckpt" for batch in (1, 2, 3, 4, 5)]
-
-
-@pytest.fixture(autouse=True)
-def pinning(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = types.SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda *_: 0)
-    monkeypatch.setattr(buffer, "_cuda", lambda: done)
 
 
 @pytest.fixture

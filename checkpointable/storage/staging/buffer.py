@@ -8,16 +8,16 @@ import mmap
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.storage.staging import device_copy
 from checkpointable.storage.staging.device_copy import Transfer
 from checkpointable.storage.staging.rotation import Rotation
 
+_STEP = 1 << 21  # bytes: a state that grows a little needs no new memory
 _POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
 
 
@@ -31,30 +31,31 @@ class StagingBuffer:
     """
 
     rotation: Rotation = field(default_factory=Rotation)
-    transfers: Sequence[Transfer] = ()
+    transfers: list[Transfer] = field(default_factory=list)
     _memory: mmap.mmap | None = None
     _is_fresh: bool = False
-    _is_pinned: bool = False
+    _pinned_by: torch.device | None = None
+    _is_pin_tried: bool = False
     _preparing: threading.Thread | None = None
 
-    def prepare(self, size: int, *, pinned: bool = False) -> None:
+    def prepare(self, size: int, device: torch.device | None = None) -> None:
         """Make room for ``size`` bytes in the background, so that the first copy does not wait for it.
 
-        Memory that is there stays: a save may be reading it. ``pinned``: for copies from a CUDA device.
+        Memory that is there stays: a save may be reading it. ``device``: a CUDA device that copies into it.
         """
         if self._memory is not None:
             return
-        thread = threading.Thread(target=self._prepare, args=(size, pinned), name="checkpointable-memory", daemon=True)
+        thread = threading.Thread(target=self._prepare, args=(size, device), name="checkpointable-memory", daemon=True)
         with contextlib.suppress(RuntimeError):  # no more threads: the first copy gets the memory
             thread.start()
             self._preparing = thread
 
-    def _prepare(self, size: int, pinned: bool) -> None:
+    def _prepare(self, size: int, device: torch.device | None) -> None:
         with contextlib.suppress(MemoryError, OverflowError):  # the first copy asks again
             self._grow_to(size)
             self.populate()
-            if pinned:
-                self.pin()
+            if device is not None:
+                self.pin(device)
 
     def reserve(self, size: int) -> int:
         """Make room for ``size`` bytes, and return their address, which is aligned to a page.
@@ -70,13 +71,13 @@ class StagingBuffer:
             self._preparing = None
         for transfer in self.transfers:
             transfer.wait()
-        self.transfers = ()
+        self.transfers.clear()
 
     def _grow_to(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
             self._drop()  # first, so that there are never two blocks
             try:
-                self._memory = mmap.mmap(-1, max(size, 1))
+                self._memory = mmap.mmap(-1, -(-max(size, 1) // _STEP) * _STEP)
             except OSError as error:
                 raise MemoryError(f"not enough memory for a copy of {size:,} bytes") from error
             self._is_fresh = True
@@ -93,23 +94,26 @@ class StagingBuffer:
             libc = ctypes.CDLL(None)
             libc.madvise(ctypes.c_void_p(_address(self._memory)), ctypes.c_size_t(len(self._memory)), _POPULATE_WRITE)
 
-    def pin(self) -> None:
+    def pin(self, device: torch.device) -> None:
         """Lock the pages, so that a CUDA device copies into them by itself. Without that, each copy is waited for."""
-        if self._memory is not None and not self._is_pinned:
-            self._is_pinned = True
-            code = _cuda().cudaHostRegister(_address(self._memory), len(self._memory), 0)
-            if int(code) != 0:
-                warnings.warn(
-                    f"{len(self._memory):,} bytes of memory for copies could not be pinned ({code}), so training waits"
-                    " for each copy from the GPU. Leave more memory free, or raise the limit (ulimit -l).",
-                    CheckpointableWarning,
-                    stacklevel=2,
-                )
+        if self._memory is None or self._is_pin_tried:
+            return
+        self._is_pin_tried = True
+        code = device_copy.pin(_address(self._memory), len(self._memory), device)
+        if code == 0:
+            self._pinned_by = device
+        else:
+            warnings.warn(
+                f"{len(self._memory):,} bytes of memory for copies could not be pinned ({code}), so training waits"
+                " for each copy from the GPU. Leave more memory free, or raise the limit (ulimit -l).",
+                CheckpointableWarning,
+                stacklevel=2,
+            )
 
     def _drop(self) -> None:
-        if self._memory is not None and self._is_pinned:
-            _cuda().cudaHostUnregister(_address(self._memory))
-        self._memory, self._is_pinned = None, False
+        if self._memory is not None and self._pinned_by is not None:
+            device_copy.unpin(_address(self._memory), self._pinned_by)
+        self._memory, self._pinned_by, self._is_pin_tried = None, None, False
 
     def release(self) -> None:
         """Free the memory."""
@@ -118,10 +122,6 @@ class StagingBuffer:
 
     def __reduce__(self) -> tuple[type[StagingBuffer], tuple[()]]:
         return (StagingBuffer, ())
-
-
-def _cuda() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 def _address(memory: mmap.mmap) -> int:

@@ -64,9 +64,10 @@ class Copies:
         }
         offsets, end = _offsets(found, places)
         uses_device = any(map(device_copy.lies_on_device, self._kept))
-        begin = buffer.reserve(end + (MOST + device_copy.SAMPLE * len(large) if uses_device else 0))
+        compared = MOST + device_copy.SAMPLES * sum(place.size >= _LARGE for place in places) if uses_device else 0
+        begin = buffer.reserve(end + compared)
         if uses_device:
-            buffer.pin()
+            buffer.pin(next(it.device for it in self._kept if device_copy.lies_on_device(it)))
         elif watched or not large:
             buffer.populate()
         memory = view(begin, end)
@@ -87,8 +88,8 @@ class Copies:
             elif tensor is None or watched:
                 ctypes.memmove(target, source, size)
             self.data.append(memory[offset : offset + size])
-        at_once += self._copy_parts(begin + end)
-        self._begin_on_devices(at_once)
+        target = self._copy_parts(begin + end, at_once)
+        self._begin_on_devices(at_once, target)
         self._is_host_late = any(isinstance(copy, HostCopy) for copy in self._later)
         if not self._later and not self._transfers:
             self._filled.set()
@@ -117,6 +118,7 @@ class Copies:
                     copy.copy_rest()
             for transfer in self._transfers:
                 transfer.wait()
+            self._buffer.transfers.clear()
             return all(copy.is_unchanged() for copy in self._later)
         finally:
             self._later = []
@@ -134,24 +136,29 @@ class Copies:
                 transfer.wait()
         return any(copy.has_changed() for copy in watched) if watched else None
 
-    def _copy_parts(self, early: int) -> list[Piece]:
-        """Copy the parts that are compared; return those on devices, which are to be copied to ``early`` and behind."""
-        pieces: list[Piece] = []
+    def _copy_parts(self, target: int, at_once: list[Piece]) -> int:
+        """Copy the parts that are compared, or have devices copy them to ``target``; returns where those end."""
         parts = self._buffer.rotation.next_part([copy.size for copy in self._later])
         for copy, (start, stop) in zip(self._later, parts, strict=False):
-            if isinstance(copy, DeviceCopy):
-                pieces += copy.copied_early(start, stop, early)
-                early += device_copy.SAMPLE + stop - start
-            else:
+            if isinstance(copy, HostCopy):
                 copy.copy_part(start, stop)
-        return pieces
+            else:
+                at_once += copy.compared_before(start, stop, target)
+                target += sum(piece.end - piece.begin for piece in at_once[-2:])
+        return target
 
-    def _begin_on_devices(self, at_once: Sequence[Piece]) -> None:
-        self._transfers = self._buffer.transfers = device_copy.begin(at_once)
+    def _begin_on_devices(self, at_once: Sequence[Piece], target: int) -> None:
+        begun = self._buffer.transfers
+        self._transfers = device_copy.begin(at_once, begun)
         for transfer in self._transfers:
             transfer.hold_back()
-        self._held_back = device_copy.begin([copy.whole for copy in self._later if isinstance(copy, DeviceCopy)])
-        self._transfers = self._buffer.transfers = [*self._transfers, *self._held_back]
+        late = [copy for copy in self._later if isinstance(copy, DeviceCopy)]
+        after: list[Piece] = []
+        for copy in late:
+            after += copy.compared_after(target)
+            target += sum(piece.end - piece.begin for piece in after[-3:])
+        self._held_back = device_copy.begin([*(copy.whole for copy in late), *after], begun)
+        self._transfers = [*self._transfers, *self._held_back]
 
 
 def _offsets(found: Sequence[torch_records.Record], places: Sequence[Place]) -> tuple[list[int], int]:

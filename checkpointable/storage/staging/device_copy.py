@@ -7,6 +7,7 @@ parameters are (as in torchtitan's ``maybe_wait_for_staging``; DataStates-LLM, H
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from checkpointable.storage.staging.host_copy import differ, view
 
 SAMPLE = 1 << 6  # bytes
+SAMPLES = 4 * SAMPLE  # of each tensor that is copied late
 _COMPARED = 1 << 24  # bytes that are brought back to the device at once
 
 
@@ -51,21 +53,28 @@ class DeviceCopy:
     def __post_init__(self) -> None:
         self._version = self.tensor._version  # torch's count of its changes when the snapshot was taken
         self._was_unchanged: bool | None = None  # when its changes were held back
-        self._early: list[Piece] = []
+        self._compared: list[Piece] = []
 
     @property
     def whole(self) -> Piece:
         """All of it."""
         return Piece(self.storage, 0, self.size, self.target)
 
-    def copied_early(self, begin: int, end: int, target: int) -> list[Piece]:
-        """A part and a few bytes of the middle, to be copied at once as well, to ``target``: they are compared."""
-        middle = self.size // 2
-        self._early = [
-            Piece(self.storage, middle, middle + SAMPLE, target),
-            Piece(self.storage, begin, end, target + SAMPLE),
-        ]
-        return self._early
+    def compared_before(self, begin: int, end: int, target: int) -> list[Piece]:
+        """A few bytes of the middle, and a part: copied to ``target``, before all of it is."""
+        return self._compare([(self.size // 2, self.size // 2 + SAMPLE), (begin, end)], target)
+
+    def compared_after(self, target: int) -> list[Piece]:
+        """A few bytes of the begin, the middle and the end: copied to ``target``, after all of it is."""
+        return self._compare([(at, at + SAMPLE) for at in (0, self.size // 2, self.size - SAMPLE)], target)
+
+    def _compare(self, ranges: Sequence[tuple[int, int]], target: int) -> list[Piece]:
+        pieces = []
+        for begin, end in ranges:
+            pieces.append(Piece(self.storage, begin, end, target))
+            target += end - begin
+        self._compared += pieces
+        return pieces
 
     def note_changes(self) -> None:
         """Just before its changes are held back: what torch counts after that no longer matters."""
@@ -73,10 +82,12 @@ class DeviceCopy:
             self._was_unchanged = self.tensor._version == self._version
 
     def is_unchanged(self) -> bool:
-        """Whether it was unchanged until it was copied, as far as torch's count and what was copied early show it."""
+        """Whether it was unchanged until it was copied, as far as torch's count and what is compared show it."""
         is_unchanged = self.tensor._version == self._version  # before the next line: a step may come in between
         counted = is_unchanged if self._was_unchanged is None else self._was_unchanged
-        return counted and not any(differ(it.target, self.target + it.begin, it.end - it.begin) for it in self._early)
+        return counted and not any(
+            differ(it.target, self.target + it.begin, it.end - it.begin) for it in self._compared
+        )
 
     def has_changed(self) -> bool:
         """Whether the tensor and its copy differ in any bit. The copy is made, and the host waits."""
@@ -93,27 +104,51 @@ def lies_on_device(storage: torch.UntypedStorage) -> bool:
     return storage.device.type == "cuda"
 
 
-def begin(pieces: Sequence[Piece]) -> list[Transfer]:
-    """Have each device begin to copy what lies on it."""
+def begin(pieces: Sequence[Piece], begun: list[Transfer]) -> list[Transfer]:
+    """Have each device begin to copy what lies on it. Each transfer is also noted in ``begun``, before the next one."""
     pieces = [piece for piece in pieces if piece.begin < piece.end]
-    devices = dict.fromkeys(piece.storage.device for piece in pieces)
-    return [_Cuda(device, [piece for piece in pieces if piece.storage.device == device]) for device in devices]
+    transfers: list[Transfer] = []
+    for device in dict.fromkeys(piece.storage.device for piece in pieces):
+        transfers.append(_Cuda(device, [piece for piece in pieces if piece.storage.device == device]))
+        begun.append(transfers[-1])
+    return transfers
+
+
+def pin(address: int, size: int, device: torch.device) -> int:
+    """Lock pages in host memory, so that a device copies into them by itself. Returns CUDA's error code, 0 for none."""
+    with torch.cuda.device(device):  # else a thread that has none makes a context on the first one
+        code = int(torch.cuda.cudart().cudaHostRegister(address, size, 0))  # type: ignore[no-untyped-call]
+        if code:
+            with contextlib.suppress(RuntimeError):  # CUDA would tell it to the next launch: have it told to this one
+                torch.ones(1, device=device).add_(1)
+        return code
+
+
+def unpin(address: int, device: torch.device) -> None:
+    """Undo ``pin``."""
+    with torch.cuda.device(device):
+        torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
 
 
 class _Cuda:
     def __init__(self, device: torch.device, pieces: Sequence[Piece]) -> None:
         self._device, own = device, _stream(device)
         own.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(own):
-            for storage, begin, end, target in pieces:
-                _bytes_at(target, end - begin).copy_(_bytes_of(storage)[begin:end], non_blocking=True)
-        self._made = own.record_event()
+        try:
+            with torch.cuda.stream(own):
+                for storage, begin, end, target in pieces:
+                    _bytes_at(target, end - begin).copy_(_bytes_of(storage)[begin:end], non_blocking=True)
+            self._made = own.record_event()
+        except BaseException:
+            own.synchronize()
+            raise
 
     def hold_back(self) -> None:
         torch.cuda.current_stream(self._device).wait_event(self._made)
 
     def wait(self) -> None:
-        self._made.synchronize()
+        with torch.cuda.device(self._device):  # as in ``pin``
+            self._made.synchronize()
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 from typing import Any
 
@@ -10,40 +11,41 @@ import torch
 from devices import Device, large, never_held_back
 
 from checkpointable import CheckpointableWarning
-from checkpointable.storage.staging import buffer as staging
+from checkpointable.storage.staging import device_copy
 from checkpointable.storage.staging.buffer import StagingBuffer
-from checkpointable.storage.staging.device_copy import SAMPLE
+from checkpointable.storage.staging.device_copy import SAMPLES
 from checkpointable.storage.staging.rotation import MOST, Rotation
 from checkpointable.storage.staging.snapshot import Snapshot
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch, cudart: Cudart) -> Device:
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     return Device(monkeypatch)
 
 
-class Cudart:
+class Pinned:
     """Notes which memory is pinned, and refuses if told to."""
 
     def __init__(self) -> None:
-        self.pinned: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
         self.code = 0
 
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
-        assert (address % 4096, flags, address in self.pinned) == (0, 0, False)
+    def pin(self, address: int, size: int, device: torch.device) -> int:
+        assert address % 4096 == 0
+        assert address not in self.sizes
         if not self.code:
-            self.pinned[address] = size
+            self.sizes[address] = size
         return self.code
 
-    def cudaHostUnregister(self, address: int) -> int:
-        self.pinned.pop(address, None)
-        return 0
+    def unpin(self, address: int, device: torch.device) -> None:
+        del self.sizes[address]
 
 
 @pytest.fixture
-def cudart(monkeypatch: pytest.MonkeyPatch) -> Cudart:
-    made = Cudart()
-    monkeypatch.setattr(staging, "_cuda", lambda: made)
+def pinned(monkeypatch: pytest.MonkeyPatch) -> Pinned:
+    made = Pinned()
+    monkeypatch.setattr(device_copy, "pin", made.pin)
+    monkeypatch.setattr(device_copy, "unpin", made.unpin)
     return made
 
 
@@ -61,7 +63,7 @@ def test_what_anything_may_change_is_held_back_at_once_and_the_rest_before_a_ste
     taken = snapshot([*tensors, small], StagingBuffer(), tensors[:2])
     at_once, late = device.transfers
     assert (at_once.is_held_back, late.is_held_back) == (True, False)
-    assert sorted(len(range(it.begin, it.end)) for it in late.pieces) == [400_000, 400_004]
+    assert sorted(it.end - it.begin for it in late.pieces) == [*6 * [64], 400_000, 400_004]
     small.zero_(), tensors[2].zero_()
     assert not taken.is_filled
     taken.wait_for_staging()
@@ -108,6 +110,21 @@ def test_change_before_the_copy_is_found(device: Device, how: str) -> None:
     assert not taken.fill()
 
 
+@pytest.mark.parametrize("places", [(0, 100_000), (50_000, 100_000), (99_990, 100_000)])
+def test_change_while_it_is_copied_is_found(device: Device, monkeypatch: pytest.MonkeyPatch, places: Any) -> None:
+    """What is compared before the copy was copied before the change."""
+    tensors = large(1.0)
+    taken = snapshot(tensors, StagingBuffer(), tensors)
+    late = device.transfers[-1]
+    whole, samples = late.pieces[:3], late.pieces[3:]
+    late.pieces = whole[:2]
+    late.wait()
+    tensors[0].data[slice(*places)] += 1.0
+    for storage, begin, end, target in [*whole[2:], *samples]:
+        ctypes.memmove(target, storage.data_ptr() + begin, end - begin)
+    assert not taken.fill()
+
+
 def test_change_of_one_element_is_not_found_where_no_part_is_compared(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,29 +157,29 @@ def test_watched_tensors_are_compared_bit_by_bit(device: Device, changes: bool) 
     assert values(taken) == [[1.0]] * 4
 
 
-def test_memory_is_pinned_once_until_it_grows_or_is_freed(device: Device, cudart: Cudart) -> None:
+def test_memory_is_pinned_once_until_it_grows_or_is_freed(device: Device, pinned: Pinned) -> None:
     buffer, tensors = StagingBuffer(), large(1.0)
     for _ in range(3):
         assert snapshot(tensors, buffer, tensors).fill()
-        ((first, size),) = cudart.pinned.items()
-        assert size >= 1_200_000 + MOST + 3 * SAMPLE
+        ((first, size),) = pinned.sizes.items()
+        assert size >= 1_200_000 + MOST + 3 * SAMPLES
     assert snapshot(large(1.0, 30), buffer, []).fill()
-    ((second, size),) = cudart.pinned.items()
+    ((second, size),) = pinned.sizes.items()
     assert size >= 12_000_000
     buffer.release()
-    assert cudart.pinned == {}
+    assert pinned.sizes == {}
     assert first or second
 
 
-def test_memory_that_is_prepared_is_pinned_in_the_background(cudart: Cudart) -> None:
+def test_memory_that_is_prepared_is_pinned_in_the_background(pinned: Pinned) -> None:
     buffer = StagingBuffer()
-    buffer.prepare(1 << 22, pinned=True)
+    buffer.prepare(1 << 22, torch.device("cpu"))
     address = buffer.reserve(1 << 22)
-    assert cudart.pinned == {address: 1 << 22}
+    assert pinned.sizes == {address: 1 << 22}
 
 
-def test_memory_that_cannot_be_pinned_is_told_once_and_used(device: Device, cudart: Cudart) -> None:
-    cudart.code = 2
+def test_memory_that_cannot_be_pinned_is_told_once_and_used(device: Device, pinned: Pinned) -> None:
+    pinned.code = 2
     buffer, tensors = StagingBuffer(), large(1.0)
     with pytest.warns(CheckpointableWarning, match=r"could not be pinned \(2\), so training waits for each copy"):
         assert snapshot(tensors, buffer, tensors).fill()
