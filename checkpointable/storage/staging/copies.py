@@ -77,17 +77,16 @@ class Copies:
             if isinstance(data, bytes):
                 self.data.append(data)
                 continue
-            source, target, size = data.data_ptr(), begin + offset, place.size
-            tensor = large.get(source) if size >= _LARGE else None
             is_on_device = uses_device and device_copy.lies_on_device(data)
+            tensor = large.get(data.data_ptr()) if place.size >= _LARGE else None
             if tensor is not None:
-                copy = DeviceCopy(data, target, size, tensor) if is_on_device else HostCopy(data, target, size, tensor)
-                (self._watched if watched else self._later).append(copy)
+                kind = DeviceCopy if is_on_device else HostCopy
+                (self._watched if watched else self._later).append(kind(data, begin + offset, place.size, tensor))
             if (tensor is None or watched) and is_on_device:
-                at_once.append(Piece(data, 0, size, target))
+                at_once.append(Piece(data, 0, place.size, begin + offset))
             elif tensor is None or watched:
-                ctypes.memmove(target, source, size)
-            self.data.append(memory[offset : offset + size])
+                ctypes.memmove(begin + offset, data.data_ptr(), place.size)
+            self.data.append(memory[offset : offset + place.size])
         target = self._copy_parts(begin + end, at_once)
         self._begin_on_devices(at_once, target)
         self._is_host_late = any(isinstance(copy, HostCopy) for copy in self._later)
