@@ -21,7 +21,7 @@ from checkpointable.saving import users_io
 from checkpointable.saving.save_task import SaveRequest
 from checkpointable.saving.shards import StagedShards
 from checkpointable.saving.steps import changed_only_by_steps
-from checkpointable.storage.direct import UNIT
+from checkpointable.storage.direct import UNIT, keep_no_blocks
 from checkpointable.storage.staging.buffer import StagingBuffer
 from checkpointable.storage.staging.rotation import MOST
 from checkpointable.storage.staging.snapshot import Snapshot
@@ -110,6 +110,7 @@ def _snapshot(
     try:
         return Snapshot.of(checkpoint, buffer, later, watched=watched)
     except MemoryError as error:
+        keep_no_blocks()
         warnings.warn(
             f"{error}, so training waits for this save. Set async_save=False, or leave more memory free.",
             CheckpointableWarning,

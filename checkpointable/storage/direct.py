@@ -12,6 +12,7 @@ import io
 import itertools
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +31,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SPARE: list[memoryview] = []  # blocks that no file uses
 _MOST_SPARE = 2
+_IS_SHORT_OF_MEMORY = threading.Event()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_SPARE.clear)  # the memory is the parent's, too
 
@@ -235,7 +237,13 @@ def _take() -> memoryview:
 def _give_back(blocks: Iterable[memoryview]) -> None:
     """Keep the blocks for the next file, when nothing uses them any more."""
     _SPARE.extend(blocks)
-    del _SPARE[_MOST_SPARE:]
+    del _SPARE[0 if _IS_SHORT_OF_MEMORY.is_set() else _MOST_SPARE :]
+
+
+def keep_no_blocks() -> None:
+    """From now on, leave the memory to the training: this process has too little."""
+    _IS_SHORT_OF_MEMORY.set()
+    _SPARE.clear()
 
 
 def _copy(source: memoryview, target: memoryview) -> None:

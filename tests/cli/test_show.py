@@ -25,7 +25,7 @@ def test_killed_run_is_shown_with_its_curve_sessions_files_and_the_next_line(com
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0] == "run run1: no end noted"
-    assert lines[1].startswith("epoch 6, batch 0, step 60; 2 checkpoints, 89.4 kB; saved ")
+    assert lines[1].startswith("epoch 6, batch 0, step 60; 2 checkpoints, 89.3 kB; saved ")
     assert "val_loss: 6 values, lowest 0.9 at epoch 5, batch 0, step 50" in lines
     curve = next(line for line in lines if "█" in line)
     assert curve.startswith("2 ")

@@ -18,9 +18,9 @@ def asked(monkeypatch):
     calls: list[tuple[str, int, bool]] = []
     prepare, reserve = StagingBuffer.prepare, StagingBuffer.reserve
 
-    def preparing(self: Any, size: int) -> None:
+    def preparing(self: Any, size: int, device: Any) -> None:
         calls.append(("prepared", size, True))
-        prepare(self, size)
+        prepare(self, size, device)
 
     def reserving(self: Any, size: int) -> int:
         self._wait()
@@ -58,6 +58,7 @@ def test_memory_for_all_copies_is_prepared_after_the_first_step(tmp_path, asked,
 def test_without_it_the_first_save_gets_the_memory(tmp_path, asked, monkeypatch):
     """The twin."""
     monkeypatch.setattr("checkpointable.saving.saver.expected_bytes", lambda trainer, options: 1)
+    monkeypatch.setattr("checkpointable.storage.staging.buffer._STEP", 1 << 12)
     trainer(tmp_path, max_epochs=1).fit(Wide(dirpath=tmp_path, save_interval=3), loader(6))
     assert next(grew for what, _, grew in asked if what == "copied")
 

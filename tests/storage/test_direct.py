@@ -274,6 +274,17 @@ def test_blocks_of_memory_are_used_again_and_by_one_file_at_a_time(tmp_path):
     assert len({id(block) for block in direct._SPARE}) == 2, "none is given back twice"
 
 
+def test_process_that_is_short_of_memory_keeps_no_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(direct, "_IS_SHORT_OF_MEMORY", threading.Event())
+    write(tmp_path / "a", NOISE)
+    assert direct._SPARE
+    direct.keep_no_blocks()
+    assert direct._SPARE == []
+    write(tmp_path / "b", NOISE)
+    assert direct._SPARE == []
+    assert (tmp_path / "b").read_bytes() == NOISE
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_child_has_no_memory_of_its_parent(tmp_path):
