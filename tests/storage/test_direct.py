@@ -25,6 +25,12 @@ SIZES = [0, 1, UNIT - 1, UNIT, UNIT + 1, SMALL - 1, SMALL, SMALL + 1, BLOCK - 1,
 SIZES += [2 * BLOCK + UNIT + 77]
 
 
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests before these were refused in this process."""
+    monkeypatch.setattr(direct, "_IS_SHORT_OF_MEMORY", threading.Event())
+
+
 class Bytes:
     """Content, in pieces of every length."""
 
@@ -274,8 +280,7 @@ def test_blocks_of_memory_are_used_again_and_by_one_file_at_a_time(tmp_path):
     assert len({id(block) for block in direct._SPARE}) == 2, "none is given back twice"
 
 
-def test_process_that_is_short_of_memory_keeps_no_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(direct, "_IS_SHORT_OF_MEMORY", threading.Event())
+def test_process_that_is_short_of_memory_keeps_no_blocks(tmp_path):
     write(tmp_path / "a", NOISE)
     assert direct._SPARE
     direct.keep_no_blocks()
