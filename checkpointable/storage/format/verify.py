@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from checkpointable._errors import RemoteError
@@ -38,15 +38,18 @@ def problem(path: str | os.PathLike[str]) -> str | None:
         return f"cannot be opened: {error}"
 
 
-def problem_in(file: BinaryIO) -> str | None:
-    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it."""
+def problem_in(file: BinaryIO, read: Mapping[bytes, int] | None = None) -> str | None:
+    """What is wrong with the bytes of an open checkpoint file, or ``None``. Reads all of it.
+
+    ``read``: the checksums of members that were read already, in a file of ours.
+    """
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return "an empty file"
     try:
         directory = zip_directory.read(file)
         if archive.is_sealed(directory):
-            return next(_of_ours(file, directory), None)
+            return next(_of_ours(file, directory, read or {}), None)
         names = [entry.name for entry in directory.entries()]
         if any(name.endswith(archive.MEMBER.encode()) for name in names):
             return f"the checksum of its directory does not match: {_CHANGED}"
@@ -96,25 +99,7 @@ def difference(file: BinaryIO, written: Iterable[Written]) -> str | None:
         return f"cannot be read to its end: {type(error).__name__}: {error}"
 
 
-def has_intact_objects(file: BinaryIO) -> bool:
-    """Whether an open file is of ours, and its directory and its pickled objects are as they were written.
-
-    Then torch finds in it what was saved, but for the bytes of tensors, so that these can be verified meanwhile.
-    """
-    try:
-        directory = zip_directory.read(file)
-        objects = directory.last_named(_ROOT + b"data.pkl")
-        if objects is None or not archive.has_intact_seal(directory):
-            return False
-        file.seek(objects.start)
-        _, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
-        file.seek(name_size + extra_size, os.SEEK_CUR)
-        return _checksum(file, objects.size, memoryview(bytearray(_BLOCK))) == objects.checksum
-    except archive.DAMAGE:
-        return False
-
-
-def _of_ours(file: BinaryIO, directory: Directory) -> Iterator[str]:
+def _of_ours(file: BinaryIO, directory: Directory, read: Mapping[bytes, int]) -> Iterator[str]:
     """What is wrong with a file of ours, of which every byte is known but for the data. It is read from end to end."""
     if not archive.has_intact_seal(directory):
         yield f"the checksum of its directory does not match: {_CHANGED}"
@@ -136,7 +121,11 @@ def _of_ours(file: BinaryIO, directory: Directory) -> Iterator[str]:
         place = zip_layout.Place(entry.name, entry.size, at, at + _HEADER.size + name_size + extra_size)
         if header + file.read(name_size + extra_size) != place.header or entry.raw != place.entry(entry.checksum):
             yield f"the header of its member {name} is not that of its directory: {_CHANGED}"
-        checksum = _checksum(file, place.size, block)
+        checksum = read.get(entry.name)
+        if checksum is None:
+            checksum = _checksum(file, place.size, block)
+        else:
+            file.seek(place.size, os.SEEK_CUR)
         descriptor = place.descriptor(checksum)
         if checksum != entry.checksum or file.read(len(descriptor)) != descriptor:
             yield f"the checksum of its member {name} does not match: {_CHANGED}"

@@ -23,6 +23,7 @@ _LONGEST = (1 << 16) + _END.size + _LOCATOR.size + _END64.size
 _LIMIT = 0xFFFFFFFF
 UTF_8, DESCRIBED = 0x800, 0x8  # flags: the name is UTF-8, and a descriptor follows the data
 _ZIP64 = 1
+_LENGTHS_AT = 26  # in the header of a member: those of its name and its extra field
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,13 @@ def read(file: BinaryIO) -> Directory:
     if len(raw) != length:
         raise zipfile.BadZipFile("its directory is cut")
     return Directory(start=start, raw=raw, end=tail[end : at + _END.size], comment=tail[at + _END.size :])
+
+
+def data_start(file: BinaryIO, entry: Entry) -> int:
+    """Where the data of a member begins, behind a header of its own."""
+    file.seek(entry.start + _LENGTHS_AT)
+    name_size, extra_size = struct.unpack("<2H", file.read(4))
+    return entry.start + _LENGTHS_AT + 4 + int(name_size) + int(extra_size)
 
 
 def _ends(tail: bytes) -> Iterator[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-import sys
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from dataclasses import dataclass, field
 import torch
 
 from checkpointable._errors import CheckpointableWarning
+from checkpointable.storage import memory
 from checkpointable.storage.staging import device_copy
 from checkpointable.storage.staging.device_copy import Transfer
 from checkpointable.storage.staging.rotation import Rotation
 
 _STEP = 1 << 21  # bytes: a state that grows a little needs no new memory
-_POPULATE_WRITE = 23  # since Linux 5.14; missing in Python's mmap module
 
 
 @dataclass(eq=False)
@@ -87,12 +86,10 @@ class StagingBuffer:
         return self._memory
 
     def populate(self) -> None:
-        """Have the system provide all pages at once, in a fifth of the time that a page fault for each takes."""
-        if self._memory is not None and self._is_fresh and sys.platform == "linux":
+        """Have the system provide all pages at once."""
+        if self._memory is not None and self._is_fresh:
             self._is_fresh = False
-            # ctypes releases the GIL; a kernel that lacks this advice refuses, and the pages come by faults
-            libc = ctypes.CDLL(None)
-            libc.madvise(ctypes.c_void_p(_address(self._memory)), ctypes.c_size_t(len(self._memory)), _POPULATE_WRITE)
+            memory.populate(_address(self._memory), len(self._memory))
 
     def pin(self, device: torch.device) -> None:
         """Lock the pages, so that a CUDA device copies into them by itself. Without that, each copy is waited for."""
