@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
 
+_NONE: Mapping[str, int] = {}
 _SHOWN = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
 
 
@@ -90,9 +91,10 @@ def names_of_epoch(trainer: Trainer) -> set[str]:
     return {name for result in valid for name in results._forked_name(result, on_step=False)}
 
 
-def updates(trainer: Trainer) -> dict[str, int]:
+def updates(trainer: Trainer) -> Mapping[str, int]:
     """How often the training has logged each of its values."""
-    return {key: result._update_count for key, result in trainer.fit_loop.epoch_loop._results.items()}
+    results = trainer.fit_loop.epoch_loop._results
+    return {key: result._update_count for key, result in results.items()} if results else _NONE
 
 
 def names_updated(trainer: Trainer, before: Mapping[str, int], after: Mapping[str, int]) -> set[str]:

@@ -26,12 +26,15 @@ class Monitor:
     """Reads the monitored quantity where it is logged. Rank 0's value counts for all ranks.
 
     Its errors are raised at the next safe point, not at once: there the state is consistent, and can be saved.
+
+    Attributes:
+        problem: What is raised there: the monitored quantity was not logged, or is not a scalar.
     """
 
     logged_names: set[str] = field(default_factory=set)
+    problem: MonitorError | None = None
     _validated_at: int | None = None
     _validated: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    _problem: MonitorError | None = None
     _templates_checked: bool = False
     _mode_checked: bool = False
 
@@ -60,9 +63,9 @@ class Monitor:
         return self._score(trainer, options, logged, expected=all_logged)
 
     def raise_problem(self) -> None:
-        """Raise a ``MonitorError`` if the monitored quantity was not logged, or is not a scalar."""
-        if self._problem is not None:
-            problem, self._problem = self._problem, None
+        """Raise the ``problem``, once."""
+        if self.problem is not None:
+            problem, self.problem = self.problem, None
             raise problem
 
     def check_templates(self, trainer: Trainer, options: Options) -> None:
@@ -95,7 +98,7 @@ class Monitor:
         if value is None and expected and monitor not in self.logged_names:
             self._note_missing(options, monitor)
         if value is not None and value.numel() != 1:
-            self._problem = self._problem or MonitorError(
+            self.problem = self.problem or MonitorError(
                 f"monitor={monitor!r} is not a scalar: it was logged with shape {tuple(value.shape)}."
                 " Log its mean, or monitor another quantity."
             )
@@ -129,7 +132,7 @@ class Monitor:
                 f" Logged: {logged}."
             )
             return
-        self._problem = MonitorError(
+        self.problem = MonitorError(
             f"monitor={monitor!r} was never logged. Logged: {logged}."
             f" Log it with self.log({monitor!r}, ...), or monitor one of these."
         )

@@ -180,7 +180,8 @@ class Session(Listener):
             self.due.reasons.add(Reason.EXCEPTION)
         if self.saver.in_progress is not None:
             self.collect(trainer, wait=False)
-        self.monitor.raise_problem()
+        if self.monitor.problem is not None:
+            self.monitor.raise_problem()
         if not self.due.reasons or terminating or trainer.fit_loop.epoch_loop.done:
             return
         if not progress.in_window or Reason.BEST in self.due.reasons or stops:
