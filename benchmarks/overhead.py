@@ -1,11 +1,15 @@
 """What the mixin adds to every batch when no save is due, in microseconds, beside what Lightning itself takes.
 
-Three modules that differ only in their checkpointing take turns in one process: Lightning, Lightning without its
-default ``ModelCheckpoint``, and the mixin. They have one parameter and no real work, so that the difference shows. A
-batch lasts from one ``training_step`` to the next, and the time of a fit is the median of its batches. So the set-up of
-a fit is not in it, and other work of the machine hardly is.
+Modules that differ only in their checkpointing take turns in one process: Lightning, Lightning without its default
+``ModelCheckpoint``, and the mixin. They have one parameter and no real work, so that the difference shows. A batch
+lasts from one ``training_step`` to the next, and the time of a fit is the median of its batches. So the set-up of a fit
+is not in it, and other work of the machine hardly is.
+
+Every kind of loader is measured by itself, since what has to be kept of it differs: a sampler of the user may draw from
+the global generators at any batch, and of a loader without a length Lightning fetches one batch ahead.
 """
 
+import argparse
 import itertools
 import logging
 import statistics
@@ -15,11 +19,11 @@ import warnings
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 from checkpointable import CheckpointingMixin
 
-ROUNDS, BATCHES = 45, 150
+BATCHES = 150
 NOTHING_DUE = {"save_interval": 10**9, "save_top_k": 0, "monitor": None, "save_last": False}
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")
@@ -44,14 +48,49 @@ class Mixed(CheckpointingMixin, Bare):
         super().__init__(**NOTHING_DUE)
 
 
-CONTENDERS = {
-    "Lightning, default callback": (Bare, True),
-    "Lightning, enable_checkpointing=False": (Bare, False),
-    "CheckpointingMixin, nothing due": (Mixed, True),
+PEER, CONTROL, OURS = (
+    "Lightning, default callback",
+    "Lightning, enable_checkpointing=False",
+    "CheckpointingMixin, nothing due",
+)
+CONTENDERS = {PEER: (Bare, True), CONTROL: (Bare, False), OURS: (Mixed, True)}
+
+
+class Own(Sampler):
+    """A sampler as users write them: one number drawn for each sample."""
+
+    def __iter__(self):
+        return (int(torch.randint(BATCHES, ())) for _ in range(BATCHES))
+
+    def __len__(self):
+        return BATCHES
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.zeros(BATCHES, 1))
+
+
+def rows():
+    return TensorDataset(torch.zeros(BATCHES, 1))
+
+
+def stateful():
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(rows(), batch_size=1)
+
+
+LOADERS = {  # how each is made, and the most that the mixin should add to the default callback
+    "default": (lambda: DataLoader(rows(), batch_size=1), 5),
+    "own sampler": (lambda: DataLoader(rows(), batch_size=1, sampler=Own()), 10),
+    "iterable": (lambda: DataLoader(Stream(), batch_size=1), 10),
+    "two workers": (lambda: DataLoader(rows(), batch_size=1, num_workers=2), 10),
+    "stateful": (stateful, 10),
 }
 
 
-def microseconds_per_batch(module_class, enable_checkpointing):
+def microseconds_per_batch(module_class, enable_checkpointing, make_loader=LOADERS["default"][0]):
     module = module_class()
     with tempfile.TemporaryDirectory() as directory:
         trainer = L.Trainer(
@@ -63,32 +102,47 @@ def microseconds_per_batch(module_class, enable_checkpointing):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, DataLoader(TensorDataset(torch.zeros(BATCHES, 1)), batch_size=1))
+        trainer.fit(module, make_loader())
     return statistics.median(later - earlier for earlier, later in itertools.pairwise(module.times)) * 1e6
 
 
-def main():
-    torch.set_num_threads(1)
+def compare(make_loader, rounds):
+    """Microseconds of each contender in each round."""
     names = list(CONTENDERS)
     taken = {name: [] for name in names}
-    for round_number in range(ROUNDS + 1):  # the first warms up
+    for round_number in range(rounds + 1):  # the first warms up
         for name in names[round_number % 3 :] + names[: round_number % 3]:
-            microseconds = microseconds_per_batch(*CONTENDERS[name])
+            microseconds = microseconds_per_batch(*CONTENDERS[name], make_loader)
             if round_number > 0:
                 taken[name].append(microseconds)
+    return taken
 
-    print(f"{ROUNDS} rounds of {BATCHES} batches each; torch {torch.__version__}, lightning {L.__version__}\n")
-    print(f"{'us per batch':38}  median  interquartile range")
-    for name, values in taken.items():
-        first, median, third = statistics.quantiles(values, n=4)
-        print(f"{name:38}  {median:6.1f}  {first:.1f} to {third:.1f}")
 
-    print()
-    for other in names[:2]:
-        pairs = zip(taken[names[2]], taken[other], strict=True)
-        first, median, third = statistics.quantiles([ours - theirs for ours, theirs in pairs], n=4)
-        percent = 100 * median / statistics.median(taken[other])
-        print(f"the mixin adds {median:+.1f} us ({first:+.1f} to {third:+.1f}), {percent:+.1f} %, to: {other}")
+def quartiles(values):
+    first, median, third = statistics.quantiles(values, n=4)
+    return f"{median:,.1f} ({first:,.1f} to {third:,.1f})"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--loaders", nargs="+", choices=LOADERS, default=list(LOADERS))
+    arguments.add_argument("--rounds", type=int, default=45)
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    print(f"{given.rounds} rounds of {BATCHES} batches each; torch {torch.__version__}, lightning {L.__version__}")
+    print("Microseconds per batch: median (interquartile range)\n")
+    print(f"| loader | {PEER} | {CONTROL} | {OURS} | added to the default callback | at most |")
+    print(f"|---|{'---:|' * 5}")
+    for name in given.loaders:
+        make_loader, most = LOADERS[name]
+        try:
+            make_loader()
+        except ImportError:
+            print(f"| {name} | torchdata is not installed ||||| ")
+            continue
+        taken = compare(make_loader, given.rounds)
+        added = [ours - theirs for ours, theirs in zip(taken[OURS], taken[PEER], strict=True)]
+        print(f"| {name} | {' | '.join(map(quartiles, [*taken.values(), added]))} | {most} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _as_list(value):
 
 def of_batches(_):
     """What a batch costs on which nothing is due: ``overhead.py``."""
-    bare, mixed = "Lightning, default callback", "CheckpointingMixin, nothing due"
+    bare, mixed = overhead.PEER, overhead.OURS
     taken = {name: [] for name in (bare, mixed)}
     for round_number, name in _common.turns(taken, 10 * ROUNDS + 1):
         microseconds = overhead.microseconds_per_batch(*overhead.CONTENDERS[name])
