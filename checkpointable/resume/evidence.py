@@ -15,7 +15,7 @@ from checkpointable.lightning_internals.tree import find, is_a
 from checkpointable.policy.names import KEY
 from checkpointable.policy.position import Ended
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume import module_state, rng, shards
+from checkpointable.resume import module_rng, module_state, rng, shards
 from checkpointable.resume.shards import in_shards
 from checkpointable.resume.state import RankState, RunState
 from checkpointable.storage.format.same import same
@@ -90,6 +90,7 @@ def after_restoring(trainer: Trainer, state: RunState, saved: RankState, ended: 
         yield _compared("buffers of the ranks", saved.buffers, buffers)
     with rng.isolated(saved.random):
         yield _compared("randomness", saved.random, rng.capture())
+    yield from module_rng.verdicts(module, saved.generators)
     yield Verdict("loops", Level.EXACT, "the counters of Lightning and those of checkpointable agree")
 
 

@@ -19,6 +19,14 @@ def kinds() -> tuple[type, ...]:
     return found
 
 
+def is_global(generator: Any) -> bool:
+    """Whether a generator is the one that a library draws from where it is given none."""
+    of_libraries = [getattr(random.getstate, "__self__", None), torch.default_generator]
+    if "numpy" in sys.modules:
+        of_libraries.append(getattr(sys.modules["numpy"].random.get_state, "__self__", None))
+    return any(generator is it for it in of_libraries)
+
+
 def state_of(generator: Any) -> Any:
     """The state of a generator, as its library gives it."""
     if isinstance(generator, torch.Generator):

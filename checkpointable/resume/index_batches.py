@@ -13,11 +13,14 @@ from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
 from checkpointable.resume import rng
-from checkpointable.resume.owned_rng import Owners
+from checkpointable.resume.generator_states import state_of
+from checkpointable.resume.owned_rng import Owners, of_samplers
 from checkpointable.resume.sampler_state import Held
-from checkpointable.resume.state import OrderRng
+from checkpointable.resume.state import LoaderState, OrderRng
 from checkpointable.resume.worker_seeds import SeededIndices
+from checkpointable.storage.format.same import same
 
+_TORCHDATA = "torchdata.stateful_dataloader.sampler"
 _DRAW_AT_ONCE = {
     *(BatchSampler, DistributedSampler, samplers.RandomSampler, samplers.SequentialSampler),
     *(samplers.SubsetRandomSampler, samplers.WeightedRandomSampler),
@@ -33,15 +36,38 @@ class Order:
         self.held = Held(loader)
         self.rng: OrderRng | None = None
         self.worker_seed = 0
+        self.shared: set[str] = set()  # generators of a sampler that something else draws from in between, too
+        self._drawn_from: dict[str, Any] = {}
+        self._after: dict[str, Any] = {}  # their states after the latest draw of the order
 
     def begin(self) -> None:
         """A pass begins, whose order is not drawn yet."""
-        self.rng = None
+        self.rng, self.shared, self._after = None, set(), {}
         self.worker_seed = _next_worker_seed(getattr(self.loader, "generator", None))
+
+    def resume(self, state: LoaderState) -> None:
+        """A pass begins where this one stood. Its order is drawn again."""
+        self.rng, self.shared, self.worker_seed = state.order_rng, set(state.shared), state.worker_seed
+        self.owners.restore(state.pass_start_rng)
 
     def note(self) -> None:
         """The order is about to be drawn."""
         self.rng = OrderRng(global_rng=rng.capture(), own_rng=self.owners.capture(), held=self.held.capture())
+
+    def watch(self) -> None:
+        """The order is drawn bit by bit from now on: find the generators of its samplers."""
+        self._drawn_from, self._after = of_samplers(self.loader), {}
+
+    def note_other_draws(self) -> set[str]:
+        """Before the next bit is drawn: note and return the generators that something else has drawn from since."""
+        for at, state in self._after.items():
+            if not same(state, state_of(self._drawn_from[at])):
+                self.shared.add(at)
+        return self.shared
+
+    def note_draw(self) -> None:
+        """After a bit of the order is drawn."""
+        self._after = {at: state_of(generator) for at, generator in self._drawn_from.items()}
 
     def restore(self) -> None:
         """Restore the states before the draw, if it was noted: making the iterator has drawn a seed since."""
@@ -62,6 +88,7 @@ class IndexBatches:
         source: The sampler that it replaces.
         skip: How many batches to skip in the next pass, whose order is drawn again; ``None``: its order is a new one.
         is_read: Whether the latest iterator reads it: none does if a subclass's ``__iter__`` is a generator.
+        draws_at_once: Whether the latest order is drawn when it begins; see the function of that name.
         number: How many batches of indices the latest iterator has drawn, with those that it skipped.
     """
 
@@ -73,7 +100,8 @@ class IndexBatches:
         self.skip: int | None = None
         self.is_read = True
         self._indices: Iterator[Any] | None = None
-        self._draws_at_once = True
+        self.draws_at_once = True
+        self._seeds_workers = False
         self.number = 0
         self._own: rng.State | None = None
 
@@ -89,7 +117,7 @@ class IndexBatches:
         if self._indices is None:
             self.start()
         indices = self._draw()
-        if self._order.loader.num_workers > 0:
+        if self._seeds_workers:
             return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self.number - 1))
         return indices
 
@@ -102,7 +130,9 @@ class IndexBatches:
             self._order.note()
         else:
             self._order.restore()
-        self._draws_at_once = isinstance(self._order.loader.dataset, IterableDataset) or draws_at_once(self.source)
+        self._seeds_workers = self._order.loader.num_workers > 0
+        self.draws_at_once = isinstance(self._order.loader.dataset, IterableDataset) or draws_at_once(self.source)
+        self._order.watch()
         self._indices = iter(self.source)  # may draw the whole order at once
         with contextlib.suppress(StopIteration):
             for _ in range(skipped or 0):
@@ -115,20 +145,29 @@ class IndexBatches:
         draw. So the draws of the training in between do not change the order when it is drawn again.
         """
         assert self._indices is not None
-        if self._draws_at_once:
+        if self.draws_at_once:
             indices = next(self._indices)
         else:
+            self._order.note_other_draws()
             with contextlib.nullcontext() if self._own is None else rng.isolated(self._own):
                 indices = next(self._indices)
                 self._own = rng.capture()
+            self._order.note_draw()
         self.number += 1
         return indices
 
 
 def draws_at_once(source: Any) -> bool:
-    """Whether a sampler draws from the global generators only when its order begins."""
+    """Whether a sampler draws from generators only when its order begins.
+
+    With a generator that it is given, torch's ``RandomSampler`` draws some samples at a time if they may come twice.
+    """
     inner = getattr(source, "sampler", source)
-    return type(source) in _DRAW_AT_ONCE and type(inner) in _DRAW_AT_ONCE
+    if not all(type(it) in _DRAW_AT_ONCE or type(it).__module__ == _TORCHDATA for it in (source, inner)):
+        return False
+    if type(inner).__name__ != "RandomSampler" or inner.generator is None:
+        return True
+    return not inner.replacement and inner.num_samples <= len(inner.data_source)
 
 
 def _next_worker_seed(generator: torch.Generator | None) -> int:

@@ -85,6 +85,7 @@ class LoaderPosition:
             dealt=dealing.of_loader(self.loader, dealing.number_of_ranks()) if self.rest is None else self.rest.dealt,
             first_draws=self.first_draws,
             has_late_generators=self._collate is not None and self._collate.has_late_generators,
+            shared=sorted(self.order.note_other_draws()),
         )
 
     def look_ahead(self, fetch_rng: rng.State) -> None:
@@ -155,11 +156,12 @@ class LoaderPosition:
     def restore_generators(self, state: LoaderState, *, include_samplers: bool) -> None:
         """Restore the loader's own generators to their states when the checkpoint was saved.
 
-        Those of its samplers, which draw the order, are left inside a pass: it has been drawn again.
+        Those of its samplers are left inside a pass whose order they go on to draw: so far it has been drawn again.
         """
         if include_samplers:
             self.order.held.restore(state.held)
-        generators = {at: own for at, own in state.own_rng.items() if include_samplers or at.startswith(IN_DATA)}
+        drawn = include_samplers or (self.rest is None and self.indices is not None and self.indices.draws_at_once)
+        generators = {at: own for at, own in state.own_rng.items() if drawn or at.startswith(IN_DATA)}
         self.order.owners.restore(generators)
 
     def __len__(self) -> int:
@@ -195,10 +197,9 @@ class LoaderPosition:
         self.passes, self.starts, self.exhausted = state.passes, state.starts, state.exhausted
         self.delivered = self.consumed = state.delivered
         self.pass_start_rng, self.iterator_rng = state.pass_start_rng, state.iterator_rng
-        self.order.worker_seed, self.order.rng = state.worker_seed, state.order_rng
         self.first_draws = state.first_draws
         self.length.resume(state.delivered)
-        self.order.owners.restore(state.pass_start_rng)
+        self.order.resume(state)
         set_sampler_epoch(self.loader, epoch)
         if state.iterator_rng is not None:
             rng.restore(state.iterator_rng)
@@ -241,8 +242,7 @@ class LoaderPosition:
         attributes = self.loader.__dict__
         name = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
         source, collate_fn = attributes[name], attributes["collate_fn"]
-        self._indices.source = source if self.rest is None else self.rest.batches
-        self._indices.is_read = False
+        self._indices.source, self._indices.is_read = source if self.rest is None else self.rest.batches, False
         attributes[name] = self._indices  # DataLoader.__setattr__ forbids this assignment
         if self.loader.num_workers:
             if self._collate is None or self._collate.source is not collate_fn:

@@ -126,6 +126,8 @@ def _of_kind(position: LoaderPosition, state: LoaderState, *, inside: bool) -> I
         yield f"the search for random generators stopped after {MOST} objects"
     for unknown in state.held_unknown:
         yield f"{unknown}, which cannot be saved"
+    for at in state.shared if inside else ():
+        yield f"{at}, a random generator, is drawn from elsewhere, too, so that the order cannot be drawn again"
 
 
 def _read_again(condition: str, *, inside: bool) -> str:

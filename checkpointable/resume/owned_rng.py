@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from checkpointable.lightning_internals.tree import is_a
-from checkpointable.resume.generator_states import kinds, made_from, set_state, state_of
+from checkpointable.resume.generator_states import is_global, kinds, made_from, set_state, state_of
 
 _DEEPEST, _LONGEST, MOST = 12, 64, 5000  # limits of the search: longer lists hold samples, not transforms
 IN_DATA = ("dataset.", "collate_fn.")  # where generators draw at every batch, and not only the order
@@ -109,6 +109,15 @@ def samplers(loader: Any) -> dict[str, Any]:
     """A loader's own samplers, also while ``IndexBatches`` replaces one."""
     found = {name: _source(getattr(loader, name, None)) for name in ("sampler", "batch_sampler")}
     return {**found, "inner": getattr(found["batch_sampler"], "sampler", None)}
+
+
+def of_samplers(loader: Any) -> dict[str, Any]:
+    """The generators that a loader's samplers own, by where each is found, but not those of its data set."""
+    found: dict[Path, Any] = {}
+    seen = {id(loader), id(getattr(loader, "dataset", None))}
+    for owner, sampler in samplers(loader).items():
+        search((owner,), sampler, found, seen)
+    return {_name(path): generator for path, generator in found.items() if not is_global(generator)}
 
 
 def search(path: Path, thing: Any, found: dict[Path, Any], seen: set[int], depth: int = _DEEPEST) -> bool:

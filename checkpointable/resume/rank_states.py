@@ -54,7 +54,7 @@ def _of_new_rank(first: RankState, rank: int) -> RankState:
         for loaders in (first.training, first.validation)
     )
     random = rng.seeded(rng.derive_seed(base, rank), like=first.random)
-    return replace(first, random=random, training=training, validation=validation, metrics={})
+    return replace(first, random=random, training=training, validation=validation, metrics={}, generators={})
 
 
 def _digest(state: Mapping[str, Any]) -> int:

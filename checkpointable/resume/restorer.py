@@ -24,6 +24,7 @@ from checkpointable.resume import (
     from_script,
     gradient_sums,
     loader_verdict,
+    module_rng,
     module_state,
     parameter_groups,
     parameter_names,
@@ -129,8 +130,7 @@ class Restorer(Restoring):
             self._between_passes = True  # saved by another callback after a pass's last batch
         if self._saved is not None and Part.RANDOMNESS not in self._parts:
             internals.set_global_seed(self._saved.seed)
-        if state.stopped_early:
-            trainer.should_stop = True
+        trainer.should_stop = trainer.should_stop or state.stopped_early
         if loaded is None:
             return made, {}
         if not in_shards(loaded):
@@ -257,8 +257,7 @@ class Restorer(Restoring):
             return False
         self._rng_pending = False
         internals.set_reloaded_epochs(trainer, state.reloaded_epochs)
-        training = positions_of(internals.training_loader(trainer))
-        for position, saved in zip(training, self._here.training, strict=False):
+        for position, saved in zip(positions_of(internals.training_loader(trainer)), self._here.training, strict=False):
             position.restore_generators(saved, include_samplers=ended == Ended.EPOCH)
         validation = internals.validation_loader(trainer)
         if validation is not None:
@@ -267,6 +266,8 @@ class Restorer(Restoring):
         if ended == Ended.BATCH:
             module_state.restore_accumulation(trainer)
         rng.restore(self._script_rng or self._here.random)
+        if self._script_rng is None:
+            module_rng.restore(trainer.lightning_module, self._here.generators)
         return True
 
     @property

@@ -79,6 +79,7 @@ class LoaderState:
         in_step: Whether its iterator drew one batch of indices for each batch; ``None`` if it draws none of ours.
         first_draws: Whether its first batch drew from the global generators, where the order may be drawn with it.
         has_late_generators: Whether workers made random generators only at their first batch.
+        shared: The generators of samplers that something else has drawn from in this pass, between two batches.
     """
 
     passes: int
@@ -106,6 +107,7 @@ class LoaderState:
     in_step: bool | None
     first_draws: bool | None
     has_late_generators: bool
+    shared: Sequence[str]
 
     @property
     def has_ended(self) -> bool:
@@ -123,6 +125,7 @@ class RankState:
         logged: Lightning's running means of logged values, and the values that loggers and callbacks see.
         metrics: The states of the ``torchmetrics`` metrics in the module, by name.
         buffers: Of the module, where each rank has its own; see ``rank_buffers``.
+        generators: The states of the random generators in the module; see ``module_rng``.
     """
 
     random: Mapping[str, Any]
@@ -132,6 +135,7 @@ class RankState:
     logged: Mapping[str, Any]
     metrics: Mapping[str, Any]
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    generators: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,4 +238,5 @@ def _with_states(rank: RankState, change: Callable[[Any], Any]) -> RankState:
         return replace(loader, **states)
 
     training, validation = (tuple(map(changed, loaders)) for loaders in (rank.training, rank.validation))
-    return replace(rank, random=change(rank.random), training=training, validation=validation)
+    own = {"random": change(rank.random), "generators": change(rank.generators)}
+    return replace(rank, **own, training=training, validation=validation)
