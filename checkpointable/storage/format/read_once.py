@@ -6,6 +6,7 @@ the order in which the pickled objects name them first. In this order torch's wr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -131,11 +132,15 @@ def _fill(storages: list[torch.UntypedStorage], descriptor: int, stored: list[_D
             at += count
         return checksum
 
-    with ThreadPoolExecutor(_THREADS, "checkpointable-read") as pool:
+    checksums: list[int] = []
+    with contextlib.suppress(RuntimeError), ThreadPoolExecutor(_THREADS, "checkpointable-read") as pool:
         try:
             checksums = list(pool.map(read, storages, stored))
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if len(checksums) < len(stored):  # there are no more threads
+        stop.clear()
+        checksums = list(map(read, storages, stored))
     return {data.name: checksum for data, checksum in zip(stored, checksums, strict=True)}

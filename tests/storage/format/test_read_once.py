@@ -235,6 +235,27 @@ def test_interrupt_ends_the_reading(tmp_path, monkeypatch):
     assert not [it for it in threading.enumerate() if it.name.startswith("checkpointable-read")]
 
 
+@pytest.mark.parametrize("started", [0, 1])
+def test_file_is_read_where_there_are_no_more_threads(tmp_path, monkeypatch, started):
+    path, start, left = (
+        saved(tmp_path / "a.ckpt", {f"w{at}": LARGE + at for at in range(8)}),
+        threading.Thread.start,
+        [],
+    )
+
+    def refusing(thread: threading.Thread) -> None:
+        left.append(thread)
+        if len(left) > started:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    loaded = read(path)
+    assert loaded.problem is None
+    assert same(loaded.content, torch.load(path, weights_only=True))
+    assert len(left) == started + 1
+
+
 def test_load_leaves_torch_as_it_was(tmp_path):
     path = saved(tmp_path / "a.ckpt", {"weight": LARGE})
     read(path)

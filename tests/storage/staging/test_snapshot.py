@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,22 @@ def test_large_tensors_are_written_from_the_copy(tmp_path: Path, monkeypatch: py
     assert verify.problem(tmp_path / "a.ckpt") is None
     read = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert all(torch.equal(read[name], value) for name, value in checkpoint.items())
+
+
+@pytest.mark.parametrize("started", [2, 1, 0], ids=["two threads", "one", "none"])
+def test_many_bytes_are_copied_at_once_by_as_many_threads_as_there_are(monkeypatch, copying, started):
+    state = {f"w{at}": torch.full((3_000_000,), float(at)) for at in range(6)}  # 72 MB
+    copied_by, start, left = set(), threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        left.append(thread)
+        if len(left) > started:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    copying.before = lambda: copied_by.add(threading.current_thread().name)
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    snapshot = taken(state)
+    assert all(torch.equal(loaded(snapshot)[name], value) for name, value in state.items())
+    assert any(name.startswith("checkpointable-copy") for name in copied_by) is (started > 0)
+    assert not [it for it in threading.enumerate() if it.name.startswith("checkpointable-copy")]
