@@ -6,6 +6,7 @@ Looked at are attributes, and what is inside of those that are no modules: lists
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,36 +16,24 @@ from checkpointable.resume.generator_states import kinds, set_state, state_of
 from checkpointable.resume.owned_rng import Path, search
 
 _DEEPEST = 3
-_PLAIN = (type(None), bool, int, float, str)
+_PLAIN = {type(None), bool, int, float, str}
 
 
-class ModuleGenerators:
-    """The generators of the module that one fit trains.
-
-    They are searched for at the first capture. Later only the attributes are looked at in which they were found.
-    """
-
-    def __init__(self) -> None:
-        self._owners: list[tuple[str, str]] | None = None
-
-    def capture(self, module: torch.nn.Module) -> dict[str, Any]:
-        """Their states, by where each is found."""
-        if self._owners is None:
-            found = {path[:2] for path in _generators(module, _attributes(module))}
-            self._owners = sorted((str(part), str(attribute)) for part, attribute in found)
-        return {_name(path): state_of(it) for path, it in _generators(module, self._owners).items()}
+def capture(module: torch.nn.Module) -> dict[str, Any]:
+    """Their states, by where each is found. They are searched for each time: a module may make one at any step."""
+    return {at: state_of(generator) for at, generator in _generators(module).items()}
 
 
 def restore(module: torch.nn.Module, saved: Mapping[str, Any]) -> None:
     """Set the generators of a module to these states. Those that do not exist are left out."""
-    for path, generator in _generators(module, _attributes(module)).items() if saved else ():
-        if _name(path) in saved:
-            set_state(generator, saved[_name(path)])
+    for at, generator in _generators(module).items() if saved else ():
+        if at in saved:
+            set_state(generator, saved[at])
 
 
 def verdicts(module: torch.nn.Module, saved: Mapping[str, Any]) -> Iterator[Verdict]:
     """How exactly the generators of a module resume from these states."""
-    now = {_name(path) for path in _generators(module, _attributes(module))}
+    now = _generators(module).keys()
     for at in sorted(now ^ saved.keys()):
         why = "it was not there when saved" if at in now else "it does not exist here"
         yield Verdict(f"random generator {at!r}", Level.APPROXIMATE, why)
@@ -52,25 +41,19 @@ def verdicts(module: torch.nn.Module, saved: Mapping[str, Any]) -> Iterator[Verd
         yield Verdict("generators of the module", Level.EXACT, "set to their states in the file")
 
 
-def _attributes(module: torch.nn.Module) -> list[tuple[str, str]]:
-    """Attributes by the name of the part of the module. Private ones are those of torch, Lightning and ours, mostly."""
-    return [
-        (name, attribute)
-        for name, part in module.named_modules()
-        for attribute, value in vars(part).items()
-        if type(value) not in _PLAIN and (not attribute.startswith("_") or isinstance(value, kinds()))
-    ]
-
-
-def _generators(module: torch.nn.Module, owners: list[tuple[str, str]]) -> dict[Path, Any]:
+def _generators(module: torch.nn.Module) -> dict[str, Any]:
+    """In private attributes, which are mostly of torch and Lightning, only those that are their values."""
     found: dict[Path, Any] = {}
-    parts = dict(module.named_modules()) if owners else {}
-    seen = {id(part) for part in parts.values()}
-    for name, attribute in owners:
-        if name in parts and attribute in vars(parts[name]):
-            search((name, attribute), vars(parts[name])[attribute], found, seen, _DEEPEST)
-    return found
+    seen: set[int] = set()
+    for name, part in module.named_modules():
+        seen.add(id(part))
+        for attribute, value in vars(part).items():
+            kind: Any = type(value)
+            if kind not in _PLAIN and (attribute[0] != "_" or _is_generator(kind)):
+                search((name, attribute), value, found, seen, _DEEPEST)
+    return {".".join(str(step) for step in path if step != ""): generator for path, generator in found.items()}
 
 
-def _name(path: Path) -> str:
-    return ".".join(str(step) for step in path if step != "")
+@lru_cache(maxsize=1024)
+def _is_generator(kind: Any) -> bool:
+    return issubclass(kind, kinds())

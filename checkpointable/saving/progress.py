@@ -22,9 +22,17 @@ from checkpointable.policy.options import Options
 from checkpointable.policy.position import Ended, Position
 from checkpointable.policy.reasons import Reason, kind_of
 from checkpointable.policy.verdict import exactness
-from checkpointable.resume import gradient_sums, loaders, module_state, parameter_names, rank_buffers, report, rng
+from checkpointable.resume import (
+    gradient_sums,
+    loaders,
+    module_rng,
+    module_state,
+    parameter_names,
+    rank_buffers,
+    report,
+    rng,
+)
 from checkpointable.resume.frozen_part import FrozenPart, combined_checksum
-from checkpointable.resume.module_rng import ModuleGenerators
 from checkpointable.resume.settings import settings_of
 from checkpointable.resume.state import RankState, RunState, packed
 from checkpointable.saving.monitor import scalars
@@ -59,7 +67,7 @@ class Progress:
         self.unused: Mapping[str, Any] = {}
         self.in_window = self.is_consistent = self.is_fetching = False
         self.counted: Position | None = None
-        self.steps, self.frozen_part, self._generators = Steps(), FrozenPart(), ModuleGenerators()
+        self.steps, self.frozen_part = Steps(), FrozenPart()
 
     def count(self, trainer: Trainer) -> Position:
         """The position after the batch that is trained now. It is counted once, also if a validation follows."""
@@ -116,29 +124,8 @@ class Progress:
             found=finders.found(trainer),
             loggers=loggers.states(trainer) if trainer.is_global_zero else (),
             sums=gradient_sums.capture(trainer, at_safe_point=at_safe_point) if for_resuming else None,
-            ranks=packed(self._gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
+            ranks=packed(_gather(trainer, consumed_only=at_safe_point)) if for_resuming else (),
         )
-
-    def _gather(self, trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
-        """The states of all ranks on rank 0, elsewhere the own one.
-
-        ``consumed_only``: the data are of the safe point.
-        """
-        mine = RankState(
-            random=rng.capture(),
-            seed=internals.global_seed(),
-            training=loaders.states(internals.training_loader(trainer), consumed_only=consumed_only),
-            validation=loaders.states(internals.validation_loader(trainer), consumed_only=False),
-            logged=logged.capture(trainer),
-            metrics=logged.capture_metrics(trainer.lightning_module),
-            buffers=rank_buffers.capture(trainer),
-            generators=self._generators.capture(trainer.lightning_module),
-        )
-        if trainer.world_size == 1:
-            return [mine]
-        of_all: list[Any] = [None] * trainer.world_size
-        torch.distributed.gather_object(mine, of_all if trainer.is_global_zero else None)
-        return of_all if trainer.is_global_zero else [mine]
 
     def request(
         self, trainer: Trainer, reasons: frozenset[Reason], score: float | None, options: Options
@@ -210,3 +197,22 @@ def describe(
             "python": platform.python_version(),
         },
     )
+
+
+def _gather(trainer: Trainer, *, consumed_only: bool) -> list[RankState]:
+    """The states of all ranks on rank 0, elsewhere the own one. ``consumed_only``: the data are of the safe point."""
+    mine = RankState(
+        random=rng.capture(),
+        seed=internals.global_seed(),
+        training=loaders.states(internals.training_loader(trainer), consumed_only=consumed_only),
+        validation=loaders.states(internals.validation_loader(trainer), consumed_only=False),
+        logged=logged.capture(trainer),
+        metrics=logged.capture_metrics(trainer.lightning_module),
+        buffers=rank_buffers.capture(trainer),
+        generators=module_rng.capture(trainer.lightning_module),
+    )
+    if trainer.world_size == 1:
+        return [mine]
+    of_all: list[Any] = [None] * trainer.world_size
+    torch.distributed.gather_object(mine, of_all if trainer.is_global_zero else None)
+    return of_all if trainer.is_global_zero else [mine]
