@@ -21,7 +21,7 @@ import torch
 State = dict[str, Any]
 _MT19937_BYTES = 2500  # of its state in memory: 624 words and a position
 _last_of_python: tuple[tuple[bytes, float | None], tuple[Any, ...]] | None = None
-_last_of_numpy: tuple[bytes, dict[str, Any]] | None = None
+_last_of_numpy: tuple[tuple[bytes, bytes], dict[str, Any]] | None = None
 
 
 def capture() -> State:
@@ -36,7 +36,6 @@ def capture() -> State:
 
 def restore(state: Mapping[str, Any]) -> None:
     """Set the generators to these states."""
-    global _last_of_numpy
     if _python_state() is not state["python"]:
         random.setstate(state["python"])
     torch.default_generator.set_state(state["torch"])
@@ -45,7 +44,6 @@ def restore(state: Mapping[str, Any]) -> None:
 
         if _numpy_state(numpy) is not state["numpy"]:
             numpy.random.set_state(state["numpy"])
-            _last_of_numpy = None  # the second of two normal numbers may have changed alone
     if "cuda" in state and torch.cuda.device_count() >= len(state["cuda"]):
         torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
 
@@ -61,39 +59,38 @@ def _python_state() -> tuple[Any, ...]:
     return state
 
 
-def _python_memory() -> tuple[bytes, float | None] | None:
-    """All that the state of CPython's generator consists of: the part of the object that is C's, and a normal number.
-
-    That is the second of two, which is drawn together with the first and kept.
-    """
-    generator = getattr(random.getstate, "__self__", None)
-    if sys.implementation.name != "cpython" or type(generator) is not random.Random:
-        return None
-    head = object.__basicsize__
-    words = ctypes.string_at(id(generator) + head, _random.Random.__basicsize__ - head)
-    return words, vars(generator)["gauss_next"]
-
-
 def _numpy_state(numpy: Any) -> dict[str, Any]:
-    """The state of NumPy's generator; the same object as before if nothing was drawn since.
-
-    What its memory does not show is the second of two normal numbers: a state that has one is always asked for.
-    """
+    """The state of NumPy's generator; the same object as before if nothing was drawn since."""
     global _last_of_numpy
-    words = _numpy_words(numpy)
-    if _last_of_numpy is not None and words == _last_of_numpy[0]:
+    memory = _numpy_memory(numpy)
+    if memory is not None and _last_of_numpy is not None and memory == _last_of_numpy[0]:
         return _last_of_numpy[1]
     state: dict[str, Any] = numpy.random.get_state(legacy=False)
-    _last_of_numpy = None if words is None or state.get("has_gauss") != 0 else (words, state)
+    _last_of_numpy = None if memory is None else (memory, state)
     return state
 
 
-def _numpy_words(numpy: Any) -> bytes | None:
-    """The memory of NumPy's generator, if it is the usual one."""
-    generator: Any = numpy.random.get_bit_generator() if hasattr(numpy.random, "get_bit_generator") else None
-    if type(generator).__name__ != "MT19937":
+def _python_memory() -> tuple[bytes, float | None] | None:
+    """All that the state of Python's generator consists of; ``None`` if user code has put another one in its place."""
+    generator = getattr(random.getstate, "__self__", None)
+    if sys.implementation.name != "cpython" or type(generator) is not random.Random:
         return None
-    return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
+    return _memory_of(generator, _random.Random), vars(generator)["gauss_next"]
+
+
+def _numpy_memory(numpy: Any) -> tuple[bytes, bytes] | None:
+    """The same of NumPy's."""
+    owner, find = getattr(numpy.random.get_state, "__self__", None), getattr(numpy.random, "get_bit_generator", None)
+    generator: Any = find and find()
+    if type(owner) is not numpy.random.RandomState or type(generator).__name__ != "MT19937":
+        return None
+    return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES), _memory_of(owner, type(owner))
+
+
+def _memory_of(thing: object, kind: type) -> bytes:
+    """What C keeps in an object of this class, such as the second of two normal numbers, which waits to be drawn."""
+    head = object.__basicsize__
+    return ctypes.string_at(id(thing) + head, kind.__basicsize__ - head)
 
 
 def differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -20,6 +20,8 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "a seed": lambda: random.seed(4),
     "NumPy's": np.random.rand,
     "one of two of NumPy's": np.random.randn,
+    "NumPy's seed and one of two": lambda: (np.random.seed(0), np.random.randn(1)),
+    "NumPy's seed and both": lambda: (np.random.seed(0), np.random.randn(2)),
     "torch's": lambda: torch.rand(()),
 }
 
