@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from checkpointable.policy.names import KEY
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.storage.format.same import same
+from checkpointable.storage.format.same import bytes_of, same
 
 _COPIES = ("state_dict", "current_model_state")  # a callback that averages weights saves them twice
 _SAMPLED = 1024  # elements of a tensor that are compared to see whether it has changed
@@ -171,8 +171,7 @@ def seen(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return flat.numpy().data
+    return bytes_of(tensor.detach().cpu()).numpy().data
 
 
 def _has_checksum(tensor: Any, dtype: str, digest: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,7 @@ from torch.utils.data import sampler as samplers
 from torch.utils.data.distributed import DistributedSampler
 
 from checkpointable.resume import rng
-from checkpointable.resume.generator_states import state_of
-from checkpointable.resume.owned_rng import Owners, of_samplers
+from checkpointable.resume.owned_rng import Owners
 from checkpointable.resume.sampler_state import Held
 from checkpointable.resume.state import LoaderState, OrderRng
 from checkpointable.resume.worker_seeds import SeededIndices
@@ -36,13 +35,14 @@ class Order:
         self.held = Held(loader)
         self.rng: OrderRng | None = None
         self.worker_seed = 0
-        self.shared: set[str] = set()  # generators of a sampler that something else draws from in between, too
-        self._drawn_from: dict[str, Any] = {}
-        self._after: dict[str, Any] = {}  # their states after the latest draw of the order
+        self.shared: set[str] = set()  # generators of the order that something else draws from in between, too
+        self._drawn_from: set[str] = set()
+        self._before: dict[str, Any] = {}  # the states of all generators at the latest draw of the order
+        self._after: dict[str, Any] = {}
 
     def begin(self) -> None:
         """A pass begins, whose order is not drawn yet."""
-        self.rng, self.shared, self._after = None, set(), {}
+        self.rng, self.shared = None, set()
         self.worker_seed = _next_worker_seed(getattr(self.loader, "generator", None))
 
     def resume(self, state: LoaderState) -> None:
@@ -55,19 +55,19 @@ class Order:
         self.rng = OrderRng(global_rng=rng.capture(), own_rng=self.owners.capture(), held=self.held.capture())
 
     def watch(self) -> None:
-        """The order is drawn bit by bit from now on: find the generators of its samplers."""
-        self._drawn_from, self._after = of_samplers(self.loader), {}
+        """The order is drawn from now on, perhaps bit by bit."""
+        self._drawn_from, self._after = set(), {}
 
     def note_other_draws(self) -> set[str]:
         """Before the next bit is drawn: note and return the generators that something else has drawn from since."""
-        for at, state in self._after.items():
-            if not same(state, state_of(self._drawn_from[at])):
-                self.shared.add(at)
+        self._before = self.owners.states()
+        self.shared |= self._drawn_from & _changed(self._after, self._before)
         return self.shared
 
     def note_draw(self) -> None:
         """After a bit of the order is drawn."""
-        self._after = {at: state_of(generator) for at, generator in self._drawn_from.items()}
+        self._after = self.owners.states()
+        self._drawn_from |= _changed(self._before, self._after)
 
     def restore(self) -> None:
         """Restore the states before the draw, if it was noted: making the iterator has drawn a seed since."""
@@ -121,6 +121,12 @@ class IndexBatches:
             return SeededIndices(indices, rng.derive_seed(self._order.worker_seed, self.number - 1))
         return indices
 
+    @property
+    def may_draw(self) -> bool:
+        """Whether the next batch may be drawn. From a generator of its own, torch's sampler draws again at its end."""
+        inner = getattr(self.source, "sampler", self.source)
+        return not draws_at_once(self.source) or getattr(inner, "generator", None) is not None
+
     def start(self) -> None:
         """Draw the order, and skip the batches that were delivered before. Later calls in this pass do nothing."""
         if self._indices is not None:
@@ -155,6 +161,10 @@ class IndexBatches:
             self._order.note_draw()
         self.number += 1
         return indices
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    return {at for at, state in after.items() if at in before and not same(before[at], state)}
 
 
 def draws_at_once(source: Any) -> bool:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from checkpointable.lightning_internals.tree import set_sampler_epoch
 from checkpointable.resume import dealing, rng
 from checkpointable.resume.dealing import Rest
-from checkpointable.resume.index_batches import IndexBatches, Order, draws_at_once
+from checkpointable.resume.index_batches import IndexBatches, Order
 from checkpointable.resume.loader_identity import identity, length_of
 from checkpointable.resume.own_state import OwnState
 from checkpointable.resume.owned_rng import IN_DATA
@@ -98,7 +98,7 @@ class LoaderPosition:
         indices = self.indices
         if indices is None or not self.is_indexed or not self.loader.num_workers:
             return True
-        return self.delivered != self.consumed or not draws_at_once(indices.source)
+        return self.delivered != self.consumed or indices.may_draw
 
     def mark_consumed(self) -> None:
         """Note at a safe point that all delivered batches have been trained."""

@@ -1,21 +1,23 @@
 """The random generators in a module and its parts: found, captured and restored.
 
 Looked at are attributes, and what is inside of those that are no modules: lists, dictionaries and objects of the user.
+The limits are those of ``owned_rng``, and one on the depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from checkpointable.policy.verdict import Level, Verdict
-from checkpointable.resume.generator_states import kinds, set_state, state_of
+from checkpointable.resume.generator_states import set_state, state_of
 from checkpointable.resume.owned_rng import Path, search
 
-_DEEPEST = 3
+_DEEPEST = 6
+_OURS = "_checkpointing"
+_OF_TORCH = frozenset(vars(torch.nn.Module()))
 _PLAIN = {type(None), bool, int, float, str}
 
 
@@ -42,18 +44,18 @@ def verdicts(module: torch.nn.Module, saved: Mapping[str, Any]) -> Iterator[Verd
 
 
 def _generators(module: torch.nn.Module) -> dict[str, Any]:
-    """In private attributes, which are mostly of torch and Lightning, only those that are their values."""
+    """The generators, by where each is found."""
     found: dict[Path, Any] = {}
     seen: set[int] = set()
     for name, part in module.named_modules():
         seen.add(id(part))
         for attribute, value in vars(part).items():
-            kind: Any = type(value)
-            if kind not in _PLAIN and (attribute[0] != "_" or _is_generator(kind)):
+            if type(value) not in _PLAIN and attribute not in _OF_TORCH and not attribute.startswith(_OURS):
                 search((name, attribute), value, found, seen, _DEEPEST)
-    return {".".join(str(step) for step in path if step != ""): generator for path, generator in found.items()}
+    return {_name(path): generator for path, generator in found.items()}
 
 
-@lru_cache(maxsize=1024)
-def _is_generator(kind: Any) -> bool:
-    return issubclass(kind, kinds())
+def _name(path: Path) -> str:
+    """Two places are never called the same, also where a key of a dictionary has a dot."""
+    inside = (f".{step}" if str(step).isidentifier() else f"[{step!r}]" for step in path[2:])
+    return ".".join(filter(None, path[:2])) + "".join(inside)

@@ -53,6 +53,10 @@ class Owners:
         """The states of the generators, and those that still wait for one."""
         return {**self.waiting, **{at: state_of(generator) for at, generator in self._now().items()}}
 
+    def states(self) -> dict[str, Any]:
+        """The states of those that are not the global ones."""
+        return {at: state_of(generator) for at, generator in self._now().items() if not is_global(generator)}
+
     def restore(self, states: Mapping[str, Any]) -> None:
         """Set the generators to these states; states of generators that don't exist wait for them."""
         now = self._now()
@@ -111,15 +115,6 @@ def samplers(loader: Any) -> dict[str, Any]:
     return {**found, "inner": getattr(found["batch_sampler"], "sampler", None)}
 
 
-def of_samplers(loader: Any) -> dict[str, Any]:
-    """The generators that a loader's samplers own, by where each is found, but not those of its data set."""
-    found: dict[Path, Any] = {}
-    seen = {id(loader), id(getattr(loader, "dataset", None))}
-    for owner, sampler in samplers(loader).items():
-        search((owner,), sampler, found, seen)
-    return {_name(path): generator for path, generator in found.items() if not is_global(generator)}
-
-
 def search(path: Path, thing: Any, found: dict[Path, Any], seen: set[int], depth: int = _DEEPEST) -> bool:
     """Add the generators in an object's attributes and in those of its parts (data sets in data sets, transforms).
 
@@ -165,6 +160,14 @@ def _name(path: Path) -> str:
 
 
 def _parts(thing: Any) -> dict[Any, Any]:
+    """What is inside of a thing; nothing if its own code raises when it is asked."""
+    try:
+        return _found_in(thing)
+    except Exception:  # noqa: BLE001  # the user's code may raise anything
+        return {}
+
+
+def _found_in(thing: Any) -> dict[Any, Any]:
     if isinstance(thing, Mapping):
         return dict(thing) if len(thing) <= _LONGEST else {}
     if isinstance(thing, (list, tuple)):

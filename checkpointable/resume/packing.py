@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from checkpointable.storage.format.same import bytes_of
+
 _KEY = "packed"
 _FEW = 16  # shorter sequences of numbers stay as they are
 _SEQUENCES = {"tuple": tuple, "list": list}
@@ -40,7 +42,7 @@ class Packer:
         return value
 
     def _packed(self, kind: str, value: Any, dtype: str, shape: list[int]) -> dict[str, Any]:
-        content = (value.reshape(-1).view(torch.uint8).numpy() if kind == "tensor" else value).tobytes()
+        content = (bytes_of(value).numpy() if kind == "tensor" else value).tobytes()
         if content not in self._made:
             self._made[content] = self._compressed(content)
         return {_KEY: kind, "content": self._made[content], "dtype": dtype, "shape": shape}

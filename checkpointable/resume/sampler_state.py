@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from checkpointable.resume.generator_states import kinds
 from checkpointable.resume.owned_rng import samplers
+from checkpointable.storage.format.same import bytes_of
 
 _SAVED = (type(None), bool, int, float, str, list, tuple, dict, set, torch.Tensor)
 _STATIC = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
@@ -90,7 +91,7 @@ def _values(at: str, thing: Any, seen: set[int], depth: int) -> Iterator[tuple[s
     if _is_of_torch(thing):
         items = {name: value for name, value in items.items() if name in _INSIDE and hasattr(value, "__iter__")}
     for name, value in items.items():
-        if id(value) in seen or isinstance(value, (*_STATIC, *kinds())) or _is_data(value):
+        if id(value) in seen or isinstance(value, (*_STATIC, *kinds())) or _is_kept_elsewhere(value):
             continue
         if _has_parts(value):
             yield from _values(f"{at}.{name}", value, seen, depth - 1)
@@ -102,8 +103,9 @@ def _is_saved(value: Any) -> bool:
     return isinstance(value, _SAVED) or hasattr(value, "dtype")
 
 
-def _is_data(value: Any) -> bool:
-    return isinstance(value, Dataset) and not _is_of_torch(value)
+def _is_kept_elsewhere(value: Any) -> bool:
+    """Whether it is a data set of the user's, or a module, which a checkpoint holds."""
+    return isinstance(value, torch.nn.Module) or (isinstance(value, Dataset) and not _is_of_torch(value))
 
 
 def _is_of_torch(thing: Any) -> bool:
@@ -145,7 +147,7 @@ def digest_of(value: Any) -> str:
     if hasattr(value, "__next__"):
         return ""
     if isinstance(value, torch.Tensor):
-        content: bytes = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        content: bytes = bytes_of(value.detach().cpu()).numpy().tobytes()
     elif hasattr(value, "dtype") and getattr(value.dtype, "hasobject", True) is False:
         content = value.tobytes()
     else:

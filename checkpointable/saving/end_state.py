@@ -16,6 +16,7 @@ import torch
 
 from checkpointable.lightning_internals import trainer as internals
 from checkpointable.resume.state import RunState
+from checkpointable.storage.format.same import bytes_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -81,7 +82,7 @@ def digest(tensor: torch.Tensor) -> tuple[Any, ...]:
     """A sum over a tensor's bytes, weighted by their places, on its device; equal on every device."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         return (repr(tensor),)
-    flat = tensor.detach().reshape(-1).view(torch.uint8)
+    flat = bytes_of(tensor.detach())
     total = 0
     for number, chunk in enumerate(torch.split(flat, _CHUNK_BYTES), start=1):
         padded = torch.nn.functional.pad(chunk, (0, -chunk.numel() % 8)).view(torch.int64)

@@ -7,7 +7,7 @@ one, unless the order had been drawn at once. So these cases are exact, or the l
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from nets import load
-from owned import Drawing, Seen, digits, plain
+from owned import SIZE, Augmented, Drawing, Draws, Seen, digits, plain
 from test_owned import NO_FILES, SOME_FILES, Case, misses, run
-from torch.utils.data import DataLoader, RandomSampler, Sampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset, TensorDataset
 
 from checkpointable.resume import index_batches, module_rng, owned_rng
 
@@ -136,7 +136,7 @@ def verdicts(case: Case, where: Path) -> Iterator[tuple[dict[str, Any], list[str
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        (lambda: drawn(often=True), "sampler.generator"),
+        (lambda: drawn(often=True), "batch_sampler.sampler.generator"),
         (lambda: plain(batch_sampler=Drawing()), "batch_sampler.generator"),
     ],
     ids=["torch's sampler", "the user's sampler"],
@@ -171,3 +171,136 @@ def test_generator_that_the_module_makes_late_or_has_no_more_is_named(tmp_path):
         found[state["metadata"]["epoch"]] = said
     assert found[0] == []
     assert found[2] == ["random generator 'late': it does not exist here"]
+
+
+class Chunks(Sampler):
+    """Draws some indices at a time, from a generator of the data set that each sample draws from, too."""
+
+    def __init__(self, samples: Augmented) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return SIZE
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(3):
+            yield from torch.randint(
+                SIZE, (SIZE // 3,), generator=self.samples.transforms["train"][0].generator
+            ).tolist()
+
+
+class Based(Sampler):
+    """Keeps a data set whose samples draw, and draws its own order from another generator."""
+
+    def __init__(self, base: Augmented) -> None:
+        self.base, self.generator = base, torch.Generator().manual_seed(2)
+
+    def __len__(self) -> int:
+        return SIZE
+
+    def __iter__(self) -> Iterator[int]:
+        return (int(torch.randint(SIZE, (), generator=self.generator)) for _ in range(SIZE))
+
+
+def augmented() -> Augmented:
+    return Augmented(
+        digits(), Draws(torch.Generator().manual_seed(3), lambda own: float(torch.rand((), generator=own)))
+    )
+
+
+def test_order_drawn_from_the_generator_of_its_data_set_is_named(tmp_path):
+    def data() -> DataLoader:
+        samples = augmented()
+        return plain(samples, sampler=Chunks(samples))
+
+    for state, said in verdicts(Case(data=data), tmp_path):
+        assert [it.split(", which")[0].split(",")[0] for it in said] == [
+            "train loader: dataset.transforms.train.0.generator"
+        ] * (state["ended"] == "batch")
+
+
+def test_generator_of_a_data_set_that_a_sampler_keeps_is_not_named(tmp_path):
+    def data() -> DataLoader:
+        base = augmented()
+        return plain(Subset(base, range(SIZE)), sampler=Based(base))
+
+    assert list(misses(Case(data=data), tmp_path)) == []
+    assert all(said == [] for _, said in verdicts(Case(data=data), tmp_path / "again"))
+
+
+class Raising(Mapping):
+    """Raises what a configuration raises that has no value for a key."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise ValueError(f"missing value: {key}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["width"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Odd(Owning):
+    """Keeps generators in private containers, beside a configuration that raises."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.configuration = Raising()
+        self._noise = {"a.b": random.Random(1), "a": {"b": random.Random(2)}}
+
+    def draw(self) -> float:
+        return self._noise["a.b"].random() - self._noise["a"]["b"].random()
+
+
+def test_generators_in_private_containers_resume_and_keep_their_places(tmp_path):
+    assert list(misses(Case(module=Odd), tmp_path)) == []
+    assert all(said == [] for _, said in verdicts(Case(module=Odd), tmp_path / "again"))
+
+
+class Model(Sampler):
+    """Keeps the module that is trained."""
+
+    module: Any = None
+
+    def __len__(self) -> int:
+        return SIZE
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(SIZE))
+
+
+def test_sampler_that_keeps_the_module_is_no_reason_to_end_the_training(tmp_path):
+    class Kept(Seen):
+        def on_fit_start(self) -> None:
+            self.trainer.fit_loop._data_source.instance.sampler.module = self
+
+    assert list(misses(Case(module=Kept, data=lambda: plain(sampler=Model())), tmp_path)) == []
+
+
+@pytest.mark.parametrize("raised_at", range(1, 5))
+def test_sampler_that_ends_while_a_worker_raises_is_exact_or_named(tmp_path, raised_at):
+    class Failing(TensorDataset):
+        fails = True
+
+        def __getitem__(self, index: int) -> Any:
+            if self.fails and index == at:
+                raise ValueError("broken")
+            return super().__getitem__(index)
+
+    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(3)).tolist()
+    at = order[raised_at * 3]
+
+    def data(*, fails: bool) -> DataLoader:
+        samples = Failing(*digits().tensors)
+        samples.fails = fails
+        sampler = RandomSampler(samples, generator=torch.Generator().manual_seed(3))
+        return plain(samples, sampler=sampler, num_workers=2)
+
+    straight = run(Case(data=lambda: data(fails=False)), tmp_path / "straight", seed=1, **NO_FILES)
+    with pytest.raises(ValueError, match="broken"):
+        run(Case(data=lambda: data(fails=True)), tmp_path / "failed", seed=1, **NO_FILES)
+    (path,) = (tmp_path / "failed").glob("epoch_0_batch_*.ckpt")
+    resumed = run(Case(data=lambda: data(fails=False)), tmp_path / "resumed", seed=2, ckpt_path=str(path), **NO_FILES)
+    is_exact = load(path)["checkpointable"]["metadata"]["exactness"] == "exact"
+    assert not is_exact or resumed.final["weights"] == straight.final["weights"]

@@ -55,8 +55,8 @@ def load(file: BinaryIO, path: str, *, weights_only: bool | None) -> Loaded | No
         weights_only: ``None`` or ``True``, as for ``torch.load``.
 
     Returns:
-        ``None`` if it is no file of ours, or has what torch cannot make without its data, or its directory or its
-        pickled objects are damaged.
+        ``None`` if it is no file of ours, or has what cannot be made without its data, or its directory or its pickled
+        objects are damaged.
 
     Raises:
         pickle.UnpicklingError: If it holds what no checkpoint holds.
@@ -73,8 +73,11 @@ def load(file: BinaryIO, path: str, *, weights_only: bool | None) -> Loaded | No
         return storage
 
     file.seek(0)
-    with serialization.skip_data():
-        content = safe_load.load(file, path, stay, weights_only=weights_only)
+    try:
+        with serialization.skip_data():
+            content = safe_load.load(file, path, stay, weights_only=weights_only, with_placeholders=False)
+    except safe_load.UnknownObjectsError:
+        return None
     storages = made[len(made) - len(stored) :]  # the first of two unpicklers may have made some
     if [storage.nbytes() for storage in storages] != [data.size for data in stored]:
         return None

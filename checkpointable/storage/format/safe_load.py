@@ -52,7 +52,19 @@ _MALFORMED = (
 )
 
 
-def load(file: BinaryIO, path: str, map_location: Any, *, weights_only: bool | None, mapped: bool = False) -> Any:
+class UnknownObjectsError(Exception):
+    """A file has objects for which placeholders have to stand."""
+
+
+def load(
+    file: BinaryIO,
+    path: str,
+    map_location: Any,
+    *,
+    weights_only: bool | None,
+    mapped: bool = False,
+    with_placeholders: bool = True,
+) -> Any:
     """What a file that ``torch.save`` wrote as an archive holds. Unknown objects become placeholders.
 
     Args:
@@ -61,12 +73,16 @@ def load(file: BinaryIO, path: str, map_location: Any, *, weights_only: bool | N
         map_location: As for ``torch.load``.
         weights_only: ``None`` or ``True``, as for ``torch.load``: an environment variable of torch may decide.
         mapped: Whether the tensors lie in the file, which is local, and are read when they are used.
+        with_placeholders: Refuse a file that needs some. They are compared where they are keys of a mapping.
 
     Raises:
+        UnknownObjectsError: If that is so.
         pickle.UnpicklingError: If it holds what no checkpoint holds.
     """
     loading, source = Loading(path), path if mapped else file
     stand_ins = [(Placeholder(name, loading), name) for name in _unknown(file) if name != _SELF]
+    if not with_placeholders and (stand_ins or _SELF in _unknown(file)):
+        raise UnknownObjectsError
     try:
         with serialization.safe_globals([(Placeholder, _SELF), *stand_ins]):
             try:

@@ -62,16 +62,19 @@ def _same_tensors(one: torch.Tensor, other: torch.Tensor, _: set[tuple[int, int]
         one, other = one.to_dense(), other.to_dense()
     if one.is_quantized:
         return torch.equal(one, other)
-    one, other = _bytes(one), _bytes(other)
+    one, other = bytes_of(one), bytes_of(other)
     for word in (torch.int64, torch.int32):  # compared in a fifth of the time
         if all(it.numel() % word.itemsize == it.storage_offset() % word.itemsize == 0 for it in (one, other)):
             return torch.equal(one.view(word), other.view(word))
     return torch.equal(one, other)
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """Its bytes, so that NaN is compared like any other value."""
-    return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor's elements, one after another. NaN is compared by them like any other value."""
+    flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.numel() == 1:  # is contiguous with any stride
+        flat = flat.as_strided((1,), (1,))
+    return flat.view(torch.uint8)
 
 
 _CONTAINERS: tuple[tuple[Any, Any], ...] = (

@@ -132,10 +132,15 @@ def test_what_torch_cannot_make_without_its_data_is_verified_first(tmp_path, kin
 
 def test_object_that_the_user_has_called_safe_gets_its_data(tmp_path):
     path = saved(tmp_path / "a.ckpt", {"scaled": Scaled(torch.ones(3)), "large": LARGE})
-    assert read(path).problem is None  # it is a placeholder, for which nothing of its class runs
     with torch.serialization.safe_globals([Scaled]):
         assert read(path) is None
         assert torch.equal(durable_io().load_checkpoint(path)["scaled"].weight, torch.full((3,), 2.0))
+
+
+def test_objects_that_are_keys_are_compared_with_their_data(tmp_path):
+    path = saved(tmp_path / "a.ckpt", {"scaled": {Scaled(torch.full((3,), float(at))) for at in range(3)}})
+    assert read(path) is None
+    assert len(durable_io().load_checkpoint(path)["scaled"]) == 3
 
 
 @pytest.mark.parametrize("damaged", ["of another byte order", "of another library", "its objects", "its directory"])

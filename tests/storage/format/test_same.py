@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy
+import pytest
 import torch
 
 from checkpointable.storage.format.same import same
@@ -29,3 +30,22 @@ def test_values_that_contain_themselves_are_compared():
 
     assert same(endless(1), endless(1))
     assert not same(endless(1), endless(2))
+
+
+def test_one_element_with_any_stride_is_compared():
+    one = torch.linspace(0, 1, 2)[::2]
+    assert one.stride() == (2,)
+    assert same(one, torch.zeros(1))
+    assert not same(one, torch.ones(1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 1001])
+@pytest.mark.parametrize("start", [0, 1, 2, 4])
+def test_every_byte_of_any_size_at_any_place_is_compared(size, start):
+    whole = torch.arange(2000, dtype=torch.int64).to(torch.uint8)
+    part, other = whole[start : start + size], whole[start : start + size].clone()
+    assert same(part, other)
+    for at in {0, size // 2, size - 1}:
+        other[at] += 1
+        assert not same(part, other)
+        other[at] -= 1
