@@ -79,7 +79,7 @@ class LoaderState:
         in_step: Whether its iterator drew one batch of indices for each batch; ``None`` if it draws none of ours.
         first_draws: Whether its first batch drew from the global generators, where the order may be drawn with it.
         has_late_generators: Whether workers made random generators only at their first batch.
-        shared: The generators of samplers that something else has drawn from in this pass, between two batches.
+        shared: The generators of its order that something else has drawn from in this pass, between two batches.
     """
 
     passes: int

@@ -60,11 +60,7 @@ class Copies:
         self._transfers: list[Transfer] = []  # all that devices make
         self._held_back: list[Transfer] = []  # of those, what a step has to wait for
         self._filled = threading.Event()
-        large = {
-            tensor.untyped_storage().data_ptr(): tensor
-            for tensor in changed_only_by_steps
-            if tensor.layout is torch.strided and tensor.nbytes >= _LARGE
-        }
+        large = _large(changed_only_by_steps)
         offsets, end = _offsets(found, places)
         uses_device = any(map(device_copy.lies_on_device, self._kept))
         compared = MOST + device_copy.SAMPLES * sum(place.size >= _LARGE for place in places) if uses_device else 0
@@ -163,6 +159,12 @@ class Copies:
             target += sum(piece.end - piece.begin for piece in after[-3:])
         self._held_back = device_copy.begin([*(copy.whole for copy in late), *after], begun)
         self._transfers = [*self._transfers, *self._held_back]
+
+
+def _large(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
+    """The large ones, by the addresses of their storages."""
+    large = (it for it in tensors if it.layout is torch.strided and it.nbytes >= _LARGE)
+    return {tensor.untyped_storage().data_ptr(): tensor for tensor in large}
 
 
 def _copy(pieces: Sequence[tuple[int, int, int]]) -> None:
