@@ -7,7 +7,6 @@ of fake tensors). So alignment, padding and the limits from which zip uses 64 bi
 
 from __future__ import annotations
 
-import functools
 import json
 import struct
 import zlib
@@ -22,16 +21,16 @@ from checkpointable.storage.format.checksum import crc32
 ROOT = "archive"  # as torch names an archive that it writes to a buffer
 ID = ".data/serialization_id"  # the member that is computed from the checksums of those before it
 ID_SIZE = 40
+_ID_NAME = f"{ROOT}/{ID}".encode()
 _PIECE = 1 << 23
 _SMALL = 1 << 16  # data below this is joined
 _JOINED = 1 << 17  # larger pieces would be new memory each time, with a page fault for every 4 KB
-_CHANGING = 2  # members at the end whose sizes change
 _LIMIT = 0xFFFFFFFF  # numbers from here on take 64 bits
 _PADDING = b"FB"  # how torch marks the extra field that moves data to its alignment
 _ZIP64 = 1
 _HEADER, _ENTRY = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
 _ENTRY_CRC = 16  # where the checksum lies in an entry
-_DESCRIPTOR, _DESCRIPTOR64 = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
+_LATEST: dict[int, tuple[tuple[tuple[str, int], ...], list[Place]]] = {}  # by alignment: what was laid out last
 
 
 @dataclass(eq=False)
@@ -46,9 +45,7 @@ class Place:
     @property
     def end(self) -> int:
         """Offset behind its descriptor."""
-        if not self.size:
-            return self.data
-        return self.data + self.size + (_DESCRIPTOR64 if max(self.size, self.start) >= _LIMIT else _DESCRIPTOR).size
+        return self.data + self.size + (8 + len(self._sizes) if self.size else 0)
 
     @cached_property
     def header(self) -> bytes:
@@ -61,15 +58,21 @@ class Place:
 
     def descriptor(self, crc: int) -> bytes:
         """The bytes between the data and ``end``: checksum and sizes."""
-        if not self.size:
-            return b""
-        kind = _DESCRIPTOR64 if max(self.size, self.start) >= _LIMIT else _DESCRIPTOR
-        return kind.pack(b"PK\7\10", crc, self.size, self.size)
+        return b"PK\7\10" + crc.to_bytes(4, "little") + self._sizes if self.size else b""
+
+    @cached_property
+    def _sizes(self) -> bytes:
+        return struct.pack("<QQ" if max(self.size, self.start) >= _LIMIT else "<II", self.size, self.size)
 
     def entry(self, crc: int) -> bytes:
         """Its entry in the directory of the archive."""
         before, after = self._entry
         return before + crc.to_bytes(4, "little") + after
+
+    @cached_property
+    def entry_size(self) -> int:
+        """Bytes of its entry."""
+        return _ENTRY.size + len(self.name) + len(_large(self.size, self.start))
 
     @cached_property
     def _entry(self) -> tuple[bytes, bytes]:
@@ -92,16 +95,15 @@ class Span(NamedTuple):
 def lay_out(members: Iterable[tuple[str, int]], *, alignment: int) -> list[Place]:
     """Place the members, given by names without the root and sizes. Data starts at multiples of ``alignment``.
 
-    From save to save, the sizes of the last members alone change: the metadata and the history.
+    The first members that are the same as in the latest archive are not placed again: from save to save nearly all are.
     """
     members = tuple(members)
-    same = _laid_out(members[:-_CHANGING], alignment)
-    return [*same, *_placed(members[-_CHANGING:], same[-1].end if same else 0, alignment)]
-
-
-@functools.lru_cache(maxsize=2)
-def _laid_out(members: tuple[tuple[str, int], ...], alignment: int) -> list[Place]:
-    return list(_placed(members, 0, alignment))
+    latest, places = _LATEST.get(alignment, ((), []))
+    pairs = enumerate(zip(members, latest, strict=False))
+    same = next((at for at, (member, other) in pairs if member != other), min(len(members), len(latest)))
+    places = [*places[:same], *_placed(members[same:], places[same - 1].end if same else 0, alignment)]
+    _LATEST[alignment] = members, places
+    return places
 
 
 def _placed(members: Iterable[tuple[str, int]], start: int, alignment: int) -> Iterator[Place]:
@@ -131,14 +133,13 @@ def spans(places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed
     crcs: list[int] = []
     for place, content in zip(places, data, strict=True):
         joined += place.header
-        crc = 0
         if place.size < _SMALL:
-            joined += _identity(places, crcs) if place.name.endswith(ID.encode()) else content
-            if place.size:
-                crc = crc32(joined[-place.size :])
+            content = _identity(places, crcs) if place.name == _ID_NAME else content
+            joined += content
+            crc = crc32(content) if place.size else 0
         else:
             yield _whole(joined)
-            joined = bytearray()
+            joined, crc = bytearray(), 0
             for start in range(0, place.size, _PIECE):
                 piece, before = memoryview(content)[start : start + _PIECE], crc
                 crc = crc32(piece, before)
@@ -187,7 +188,7 @@ def end(count: int, size: int, start: int, *, comment_size: int) -> bytes:
 
 def directory_size(places: Sequence[Place]) -> int:
     """Bytes of the directory, without the comment."""
-    return sum(46 + len(place.name) + len(_large(place.size, place.start)) for place in places) + 56 + 20 + 22
+    return sum([place.entry_size for place in places]) + 56 + 20 + 22
 
 
 def _large(size: int, start: int, *, packed: int | None = None) -> bytes:

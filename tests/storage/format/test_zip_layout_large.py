@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 import zipfile
 from pathlib import Path
 
@@ -92,3 +93,25 @@ def test_places_follow_one_another_without_a_gap() -> None:
     assert all(place.data % 64 == 0 and len(place.header) == place.data - place.start for place in places)
     assert all(len(place.descriptor(7)) == place.end - place.data - place.size for place in places)
     assert all(place.name.startswith(b"archive/data/") for place in places)
+
+
+def test_archives_that_begin_as_the_one_before_are_laid_out_as_if_there_had_been_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = random.Random(1)
+    members = [(f"data/{number}", draw.choice((0, 1, 60, 5 * GB))) for number in range(20)]
+    for _ in range(300):
+        at = draw.randrange(len(members))
+        changed = (draw.choice(("data/7", "version")), draw.choice((0, 2, 61, 64, 4 * GB)))
+        members[at : at + draw.choice((0, 1, 2))] = [changed] * draw.choice((0, 1, 1, 2))
+        alignment = draw.choice((64, 64, 128))
+        places = zip_layout.lay_out(members, alignment=alignment)
+        with monkeypatch.context() as without:
+            without.setattr(zip_layout, "_LATEST", {})
+            alone = zip_layout.lay_out(members, alignment=alignment)
+        assert [_bytes(it) for it in places] == [_bytes(it) for it in alone]
+        assert zip_layout.directory_size(places) == len(zip_layout.directory(places, [0] * len(places), comment_size=0))
+
+
+def _bytes(place: zip_layout.Place) -> tuple[object, ...]:
+    return place.start, place.data, place.end, place.header, place.descriptor(5), place.entry(5)
