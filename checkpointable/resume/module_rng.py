@@ -47,12 +47,20 @@ def _generators(module: torch.nn.Module) -> dict[str, Any]:
     """The generators, by where each is found."""
     found: dict[Path, Any] = {}
     seen: set[int] = set()
-    for name, part in module.named_modules():
-        seen.add(id(part))
-        for attribute, value in vars(part).items():
-            if type(value) not in _PLAIN and attribute not in _OF_TORCH and not attribute.startswith(_OURS):
+    parts = dict(module.named_modules())
+    seen.update(map(id, parts.values()))
+    for name, part in parts.items():
+        attributes = vars(part)
+        for attribute in [it for it in attributes if it not in _OF_TORCH]:
+            value = attributes[attribute]
+            if not _is_plain(value) and not attribute.startswith(_OURS):
                 search((name, attribute), value, found, seen, _DEEPEST)
     return {_name(path): generator for path, generator in found.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is no generator in it: the attributes of most modules are numbers, or tuples of them."""
+    return type(value) in _PLAIN or (type(value) is tuple and _PLAIN.issuperset(map(type, value)))
 
 
 def _name(path: Path) -> str:
