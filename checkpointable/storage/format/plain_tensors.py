@@ -38,7 +38,7 @@ class PlainTensors:
 
     def __init__(self) -> None:
         self.storages: dict[str, torch.UntypedStorage] = {}
-        self._keys: dict[int, str] = {}  # by the address of torch's object of the storage
+        self._keys: dict[int, int] = {}  # by the address of torch's object of the storage
         self._names: dict[tuple[int, torch.dtype], bytes] = {}  # the same as it is pickled
         self._dtypes: dict[int, torch.dtype] = {}
         self._kinds = storage_kinds()
@@ -61,16 +61,18 @@ class PlainTensors:
         dtype = tensor.dtype
         if dtype not in self._kinds or tensor.layout is not torch.strided or tensor.is_nested:
             raise NotPlainError
-        if not tensor.is_cpu and not tensor.is_cuda:
+        is_on_cpu = tensor.is_cpu
+        if not is_on_cpu and not tensor.is_cuda:
             raise NotPlainError
         if tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or tensor._backward_hooks:
             raise NotPlainError
         storage = tensor.untyped_storage()
-        offset, where = int(tensor.storage_offset()), "cpu" if tensor.is_cpu else f"cuda:{tensor.get_device()}"
+        where = "cpu" if is_on_cpu else f"cuda:{tensor.get_device()}"
         name = self._names.get((storage._cdata, dtype))
         if name is None:
             name = self._name(storage, dtype, where)
-        key = (where, dtype, storage.nbytes(), offset, tensor.size(), tensor.stride(), tensor.requires_grad)
+        key: tuple[Any, ...] = (where, dtype, storage.nbytes(), tensor.storage_offset(), tensor.size())
+        key += (tensor.stride(), tensor.requires_grad)
         form = self._forms.get(key)
         if form is None:
             form = self._form(*key)
@@ -98,10 +100,10 @@ class PlainTensors:
         address = storage.data_ptr()
         if address and self._dtypes.setdefault(address, dtype) is not dtype:  # torch refuses it
             raise NotPlainError
-        key = self._keys.setdefault(storage._cdata, str(len(self._keys)))
+        key, pickled = _key(self._keys.setdefault(storage._cdata, len(self._keys)))
         self.storages[key] = storage
-        name = self._names[storage._cdata, dtype] = _pickled_text(key)
-        return name
+        self._names[storage._cdata, dtype] = pickled
+        return pickled
 
     def _form(
         self,
@@ -155,6 +157,12 @@ def _marks() -> re.Pattern[bytes]:
     """A mark as the pickler writes it: a call, the place of its result in the memo, and the number as its state."""
     begin, end = b"h%c)R" % _STAND_IN_AT, pickle.dumps(_NONCE, PROTOCOL)[2:-1] + b"b"
     return re.compile(re.escape(begin) + b"(q.|r.{4})" + re.escape(end), re.DOTALL)
+
+
+@functools.cache
+def _key(number: int) -> tuple[str, bytes]:
+    """The name that torch gives a storage, and how it is pickled."""
+    return str(number), _pickled_text(str(number))
 
 
 def _pickled_text(text: str) -> bytes:

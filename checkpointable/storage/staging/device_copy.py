@@ -20,6 +20,7 @@ from checkpointable.storage.staging.host_copy import differ, view
 SAMPLE = 1 << 6  # bytes
 SAMPLES = 4 * SAMPLE  # of each tensor that is copied late
 _COMPARED = 1 << 24  # bytes that are brought back to the device at once
+_HOST = torch.device("cpu")
 
 
 class Piece(NamedTuple):
@@ -101,7 +102,7 @@ class DeviceCopy:
 
 def lies_on_device(storage: torch.UntypedStorage) -> bool:
     """Whether a storage does not lie in host memory."""
-    return storage.device.type == "cuda"
+    return storage.device != _HOST
 
 
 def begin(pieces: Sequence[Piece], begun: list[Transfer]) -> list[Transfer]:
