@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from checkpointable.policy.position import Position
@@ -103,6 +103,12 @@ class Retention:
     best: KeepBest
     newest: KeepNewest
     others: tuple[Rule, ...] = (KeepForever(), KeepLast())
+
+    @property
+    def temporary(self) -> Retention:
+        """Without the rules that keep a file for ever: what only they keep will never be deleted."""
+        newest = KeepNewest(0) if self.newest.count == -1 else self.newest
+        return replace(self, newest=newest, others=tuple(it for it in self.others if not isinstance(it, KeepForever)))
 
     def kept(self, files: Sequence[SavedFile]) -> Sequence[SavedFile]:
         """Those that any rule keeps, oldest first."""

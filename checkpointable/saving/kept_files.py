@@ -11,7 +11,7 @@ from checkpointable.catalog.info import CheckpointInfo
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import PERIODIC, Reason
-from checkpointable.policy.retention import KeepForever, Retention, SavedFile, newest_to_resume
+from checkpointable.policy.retention import Retention, SavedFile, newest_to_resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +104,11 @@ class KeptFiles:
         return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
     def without_outdated(self, *, but: Set[str] = frozenset()) -> KeptFiles:
-        """Without the files that no rule keeps, and without those that need no rule because they stay for ever.
+        """Without the files that no rule keeps, and without those that stay for ever: a run can have thousands of them.
 
         ``but`` are outdated files that stay in the list, as they are still to be deleted.
         """
-        others = tuple(rule for rule in self.retention.others if not isinstance(rule, KeepForever))
-        rules = replace(self.retention, others=others)
-        stay = {file.path for file in rules.kept(self.files)} | but
+        stay = {file.path for file in self.retention.temporary.kept(self.files)} | but
         return replace(self, files=tuple(file for file in self.files if file.path in stay))
 
     def replaced_by(self, file: SavedFile) -> set[str]:

@@ -98,6 +98,21 @@ def test_newest_file_that_is_kept_for_ever_stays_in_the_list():
     assert now.last_path == "a"
 
 
+def test_files_of_a_run_that_keeps_all_need_room_in_the_list_only_while_they_are_best_or_last():
+    now = keep(save_last_k=-1, save_top_k=1)
+    for batch, score in enumerate((0.5, None, 0.4, None, None)):
+        now = now.add(file(f"{batch}", batch, "interval", *["best"] * (score is not None), score=score))
+        assert now.outdated == set()
+        now = now.without_outdated()
+    assert [it.path for it in now.files] == ["2", "4"]
+    assert (now.best_path, now.last_path) == ("2", "4")
+
+
+def test_file_that_is_best_alone_is_outdated_also_in_a_run_that_keeps_all_others():
+    now = keep(file("a", 1), file("b", 2, "best", score=0.5), save_last_k=-1, save_top_k=1).without_outdated()
+    assert now.add(file("c", 3, "best", score=0.4)).outdated == {"b"}
+
+
 def test_without_forgets_a_file_everywhere():
     now = keep(file("a", 1, score=0.5), file("b", 2), save_last_k=2, save_top_k=1)
     less = now.without(["b", "other"])
