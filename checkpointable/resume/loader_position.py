@@ -48,7 +48,7 @@ class LoaderPosition:
         self.ahead = False
         self.passes = self.starts = 0
         self.delivered = self.consumed = 0
-        self.exhausted = self.is_fetching = False
+        self.exhausted = self.is_fetching = self._idles = False
         self.length = PassLength()
         self.first_draws: bool | None = None
         self.iterator_rng: Mapping[str, Any] | None = None
@@ -60,7 +60,6 @@ class LoaderPosition:
         self._collate: SeededCollate | None = None
         self._place: tuple[LoaderState, int, bool, Rest | None] | None = None
         self.rest: Rest | None = None
-        self._idles = False
         self._workers_rng: Mapping[str, Any] | None = None
         self._before: dict[str, Any] | None = None
         self._before_consumed: dict[str, Any] | None = None
@@ -224,7 +223,8 @@ class LoaderPosition:
     def _go_forward(self, delivered: int) -> Iterator[Any]:
         """An iterator after this many batches: their indices are skipped, or they are read again and dropped."""
         if self._indices is not None:
-            self._indices.skip = delivered if self.is_indexed else 0
+            ended = self.exhausted and self.rest is None  # torch's sampler has drawn once more after its last index
+            self._indices.skip = delivered + ended if self.is_indexed else 0
         iterator = self._iterate()
         indices = self.indices
         if indices is None:

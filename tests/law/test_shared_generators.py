@@ -7,19 +7,22 @@ one, unless the order had been drawn at once. So these cases are exact, or the l
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from nets import load
 from owned import SIZE, Augmented, Drawing, Draws, Seen, digits, plain
 from test_owned import NO_FILES, SOME_FILES, Case, misses, run
 from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from checkpointable.resume import index_batches, module_rng, owned_rng
+from checkpointable.resume.loader_position import LoaderPosition
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -92,11 +95,44 @@ def of_default() -> DataLoader:
     return drawn(often=True, generator=torch.default_generator)
 
 
+class Both(Seen):
+    """Trains on the batches of two loaders."""
+
+    def compute_loss(self, batch: Any) -> torch.Tensor:
+        parts = batch.values() if isinstance(batch, dict) else [batch]
+        return sum(super(Both, self).compute_loss(part) for part in parts if part is not None)
+
+
+def short_and_long(kind: type[DataLoader] = DataLoader, **options: Any) -> CombinedLoader:
+    """A loader that ends before the other does. After its last index, its sampler draws once more."""
+    sampler = RandomSampler(digits(6), generator=torch.Generator().manual_seed(4))
+    short = kind(digits(6), sampler=sampler, batch_size=3, **options)
+    return CombinedLoader({"long": drawn(often=False), "short": short}, "max_size")
+
+
+def ended(data: Callable[[], CombinedLoader], **saving: Any) -> Case:
+    options = {"max_epochs": 2, "limit_train_batches": 4}
+    return Case(Both, data, options=options, saving={**SOME_FILES, "save_interval": 1, **saving}, every=1)
+
+
+def _go_forward_before_the_end(position: LoaderPosition, delivered: int) -> Any:
+    was, position.exhausted = position.exhausted, False
+    iterator = GO_FORWARD(position, delivered)
+    position.exhausted = was
+    return iterator
+
+
+GO_FORWARD = LoaderPosition._go_forward
+
 EXACT: dict[str, tuple[Case, tuple[Any, str, Any]]] = {
     "of the module": (Case(module=Owning), (module_rng, "restore", lambda *_: None)),
     "of an order drawn at once": (
         Case(module=Sharing, data=lambda: drawn(often=False)),
         (owned_rng.Owners, "restore", lambda *_: None),
+    ),
+    "of an order that has ended": (
+        ended(short_and_long),
+        (LoaderPosition, "_go_forward", _go_forward_before_the_end),
     ),
     "torch's own, by an order drawn bit by bit": (
         Case(data=of_default, saving={**SOME_FILES, "save_interval": 5}),
@@ -115,6 +151,16 @@ def test_generator_that_training_draws_from_differs_without_its_mechanism(tmp_pa
     case, mechanism = EXACT[name]
     monkeypatch.setattr(*mechanism)
     assert next(misses(case, tmp_path), None) is not None
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_that_ended_earlier_than_another_resumes_as_in_the_uninterrupted_run(tmp_path, kind, workers, drop_last):
+    def loader() -> CombinedLoader:
+        return short_and_long(kind, num_workers=workers, drop_last=drop_last)
+
+    assert list(misses(ended(loader), tmp_path)) == []
 
 
 def verdicts(case: Case, where: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
