@@ -19,6 +19,7 @@ from nets import Net, loader, trainer
 from saving.test_save_task import RUN, Refusing, Saving
 
 from checkpointable.policy.names import KEY
+from checkpointable.saving import repository
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.save_task import SaveResult, SaveTask
 from checkpointable.storage import commit
@@ -29,6 +30,7 @@ def run(where: str, program: str, twin: str | None = None, **options: Any) -> No
     """Run a program below a directory that is there, recorded. The process ends at once, as its own end takes long."""
     warnings.simplefilter("ignore")
     _mark_what_is_durable()
+    repository.of_script = repository.Repository  # git would be another process in the record; it writes nothing
     if twin is not None:
         _TWINS[twin]()
     wait_until_recorded()
