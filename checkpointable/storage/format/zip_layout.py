@@ -134,9 +134,8 @@ def spans(places: Sequence[Place], data: Sequence[bytes | memoryview], *, sealed
     for place, content in zip(places, data, strict=True):
         joined += place.header
         if place.size < _SMALL:
-            content = _identity(places, crcs) if place.name == _ID_NAME else content
-            joined += content
-            crc = crc32(content) if place.size else 0
+            joined += _identity(places, crcs) if place.name == _ID_NAME else content
+            crc = crc32(memoryview(joined)[-place.size :]) if place.size else 0  # of the copy: nothing changes that
         else:
             yield _whole(joined)
             joined, crc = bytearray(), 0

@@ -115,3 +115,20 @@ def test_archives_that_begin_as_the_one_before_are_laid_out_as_if_there_had_been
 
 def _bytes(place: zip_layout.Place) -> tuple[object, ...]:
     return place.start, place.data, place.end, place.header, place.descriptor(5), place.entry(5)
+
+
+def test_checksum_of_small_data_is_that_of_the_bytes_in_the_file_though_another_thread_changes_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = bytearray(b"0" * 100)
+    real = zip_layout.crc32
+
+    def late(data: bytes, start: int = 0) -> int:
+        source[:] = b"1" * 100
+        return real(data, start)
+
+    monkeypatch.setattr(zip_layout, "crc32", late)
+    places = zip_layout.lay_out([("data/0", 100), ("version", 2)], alignment=64)
+    file = io.BytesIO(b"".join(zip_layout.pieces(places, [memoryview(source), b"3\n"], sealed=False)))
+    with zipfile.ZipFile(file) as opened:
+        assert opened.read("archive/data/0") == b"0" * 100
