@@ -187,7 +187,7 @@ def _is_real(value: Any) -> bool:
 _Limit = tuple[Callable[[Any], bool], str]
 _FLAG: _Limit = (lambda value: isinstance(value, bool), "must be True or False")
 _EVERY: _Limit = (lambda value: _is_whole(value, 0), "must be a whole number of at least 1; 0 or None for never")
-_KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number: 0 keeps none, -1 keeps all")
+_KEPT: _Limit = (lambda value: _is_whole(value, -1), "must be a whole number of -1 or more: 0 keeps none, -1 keeps all")
 _LIMITS: dict[str, _Limit] = {
     **dict.fromkeys(("save_on_exception", "save_last", "save_trainable_only"), _FLAG),
     **dict.fromkeys(("auto_insert_metric_name", "async_save", "strict_resume", "log_save_cost"), _FLAG),

@@ -35,8 +35,8 @@ BAD = {
         [-0.1, -1, math.nan, math.inf, -math.inf, "0.1", None, True, [0.1]],
         "must be a number that is not negative",
     ),
-    "save_top_k": ([-2, None, *NOT_WHOLE], "must be a whole number: 0 keeps none, -1 keeps all"),
-    "save_last_k": ([-2, None, *NOT_WHOLE], "must be a whole number: 0 keeps none, -1 keeps all"),
+    "save_top_k": ([-2, None, *NOT_WHOLE], "must be a whole number of -1 or more: 0 keeps none, -1 keeps all"),
+    "save_last_k": ([-2, None, *NOT_WHOLE], "must be a whole number of -1 or more: 0 keeps none, -1 keeps all"),
     "save_on_train_epoch_end": (
         [0, 1, "True", 1.0, []],
         "must be True (end of the training epoch), False (after validation) or None (wherever it is logged)",
