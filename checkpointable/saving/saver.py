@@ -19,7 +19,7 @@ from checkpointable.policy.lineage import Lineage
 from checkpointable.policy.options import Options
 from checkpointable.policy.position import Position
 from checkpointable.policy.reasons import Reason
-from checkpointable.saving import deadline, directory
+from checkpointable.saving import deadline, directory, garbage_collector
 from checkpointable.saving.kept_files import KeptFiles
 from checkpointable.saving.loadable import unsafe_types_not_named
 from checkpointable.saving.on_rank_zero import on_rank_zero
@@ -94,6 +94,7 @@ class Saver:
             self.kept = self._on_disk = KeptFiles.found(options, place.own(options, run_id, lineage), position)
         return max((info.generation + 1 for info in found if info.run_id == run_id), default=0)
 
+    @garbage_collector.paused()
     def save(self, trainer: Trainer, request: SaveRequest, options: Options) -> None:
         """Capture the state and begin to save it, while no other save is in progress. Collective."""
         began = time.monotonic()
