@@ -3,8 +3,8 @@
 One million parameters are spread over more and more layers. With Adam, a layer has eight tensors: its weight and its
 bias, and of each the two moments and a count of steps. Each contestant trains in its turn, as in ``stall.py``, and of
 each save counted is what it holds the training thread, and the processor time of all threads beside training. The first
-save of a fit is left out. What grows from one row to the next is the cost of a tensor. One of the first saves of a fit
-with many tensors holds a full run of Python's garbage collector, so the median of four is taken.
+save of a fit is left out, and the median of the four others is taken, as Python's garbage collector walks all objects
+in some saves of many tensors. What grows from one row to the next is the cost of a tensor.
 """
 
 import statistics
