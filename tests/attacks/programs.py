@@ -29,6 +29,7 @@ from checkpointable import CheckpointableWarning, latest
 from checkpointable.saving.save_task import SaveTask
 from checkpointable.storage import commit
 from checkpointable.storage.format import verify
+from checkpointable.storage.staging import unowned
 
 _NOBODY = 65534
 _HEAVY = 1 << 23  # rows of three numbers of four bytes: 96 MB
@@ -69,6 +70,7 @@ class Calls:
         for name in names:
             setattr(os, name, self._counted(name, getattr(os, name)))
         ctypes.memmove = self._counted("memmove", ctypes.memmove)
+        unowned.copy = self._counted("memmove", unowned.copy)
 
     def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:

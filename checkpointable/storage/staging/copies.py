@@ -78,13 +78,13 @@ class Copies:
                 self.data.append(data)
                 continue
             is_on_device = uses_device and device_copy.lies_on_device(data)
-            tensor = large.get(data.data_ptr()) if place.size >= _LARGE else None
-            if tensor is not None:
+            tensors = large.get(data.data_ptr()) if place.size >= _LARGE else None
+            if tensors is not None:
                 kind = DeviceCopy if is_on_device else HostCopy
-                (self._watched if watched else self._later).append(kind(data, begin + offset, place.size, tensor))
-            if (tensor is None or watched) and is_on_device:
+                (self._watched if watched else self._later).append(kind(data, begin + offset, place.size, tensors))
+            if (tensors is None or watched) and is_on_device:
                 at_once.append(Piece(data, 0, place.size, begin + offset))
-            elif tensor is None or watched:
+            elif tensors is None or watched:
                 whole.append((begin + offset, data.data_ptr(), place.size))
             self.data.append(memory[offset : offset + place.size])
         _copy(whole)
@@ -161,10 +161,18 @@ class Copies:
         self._transfers = [*self._transfers, *self._held_back]
 
 
-def _large(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
-    """The large ones, by the addresses of their storages."""
-    large = (it for it in tensors if it.layout is torch.strided and it.nbytes >= _LARGE)
-    return {tensor.untyped_storage().data_ptr(): tensor for tensor in large}
+def _large(tensors: Iterable[torch.Tensor]) -> dict[int, list[torch.Tensor]]:
+    """The large ones that fill their storages, by the addresses of these.
+
+    What else lies in a storage may change at any time. Of tensors made for inference, torch counts no changes.
+    """
+    large: dict[int, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        if tensor.layout is torch.strided and tensor.nbytes >= _LARGE and not tensor.is_inference():
+            storage = tensor.untyped_storage()
+            if storage.nbytes() == tensor.nbytes:
+                large.setdefault(storage.data_ptr(), []).append(tensor)
+    return large
 
 
 def _copy(pieces: Sequence[tuple[int, int, int]]) -> None:

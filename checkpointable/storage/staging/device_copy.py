@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from checkpointable.storage.staging.host_copy import differ, view
+from checkpointable.storage.staging.host_copy import differ, versions, view
 
 SAMPLE = 1 << 6  # bytes
 SAMPLES = 4 * SAMPLE  # of each tensor that is copied late
@@ -49,10 +49,11 @@ class DeviceCopy:
     storage: torch.UntypedStorage
     target: int
     size: int
-    tensor: torch.Tensor  # one of those in the storage
+    tensors: Sequence[torch.Tensor]  # those in the storage: joined by ``.data``, each has a count of its own
 
     def __post_init__(self) -> None:
-        self._version = self.tensor._version  # torch's count of its changes when the snapshot was taken
+        self._versions = versions(self.tensors)
+        self._source = self.storage.data_ptr()
         self._was_unchanged: bool | None = None  # when its changes were held back
         self._compared: list[Piece] = []
 
@@ -80,18 +81,24 @@ class DeviceCopy:
     def note_changes(self) -> None:
         """Just before its changes are held back: what torch counts after that no longer matters."""
         if self._was_unchanged is None:
-            self._was_unchanged = self.tensor._version == self._version
+            self._was_unchanged = self._is_as_before()
 
     def is_unchanged(self) -> bool:
         """Whether it was unchanged until it was copied, as far as torch's count and what is compared show it."""
-        is_unchanged = self.tensor._version == self._version  # before the next line: a step may come in between
+        is_unchanged = self._is_as_before()  # before the next line: a step may come in between
         counted = is_unchanged if self._was_unchanged is None else self._was_unchanged
         return counted and not any(
             differ(it.target, self.target + it.begin, it.end - it.begin) for it in self._compared
         )
 
+    def _is_as_before(self) -> bool:
+        """Whether torch has counted no change, and the memory is where it was."""
+        return versions(self.tensors) == self._versions and self.storage.data_ptr() == self._source
+
     def has_changed(self) -> bool:
         """Whether the tensor and its copy differ in any bit. The copy is made, and the host waits."""
+        if self.storage.nbytes() != self.size:
+            return True
         source = _bytes_of(self.storage)
         for begin in range(0, self.size, _COMPARED):
             end = min(begin + _COMPARED, self.size)

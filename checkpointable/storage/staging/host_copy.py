@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from checkpointable.storage.staging import unowned
 
 _SAMPLE = 1 << 10
 _SAMPLES = 16
@@ -27,12 +29,13 @@ class HostCopy:
     storage: torch.UntypedStorage
     target: int
     size: int
-    tensor: torch.Tensor  # one of those in the storage
+    tensors: Sequence[torch.Tensor]  # those in the storage: joined by ``.data``, each has a count of its own
 
     def __post_init__(self) -> None:
         self._source = self.storage.data_ptr()
+        self._is_whole = True  # so far as it is made
         self._begin = self._end = 0  # of the part that is copied at once, and compared
-        self._version = self.tensor._version  # torch's count of its changes when the snapshot was taken
+        self._versions = versions(self.tensors)
         self._fingerprint = _fingerprint(self._source, self.size)
 
     def copy_part(self, begin: int, end: int) -> None:
@@ -42,10 +45,12 @@ class HostCopy:
             ctypes.memmove(self.target + begin, self._source + begin, end - begin)
 
     def copy_rest(self) -> None:
-        """Copy the bytes before and after that part."""
-        for start, stop in ((0, self._begin), (self._end, self.size)):
-            if start < stop:
-                ctypes.memmove(self.target + start, self._source + start, stop - start)
+        """Copy the bytes before and after that part, as far as they are still there."""
+        self._is_whole = all(
+            unowned.copy(self.target + start, self._source + start, stop - start)
+            for start, stop in ((0, self._begin), (self._end, self.size))
+            if start < stop
+        )
 
     def is_unchanged(self) -> bool:
         """Whether the tensor is unchanged since the snapshot was taken, as far as can be seen after the copy.
@@ -55,18 +60,25 @@ class HostCopy:
         when the snapshot was taken, and shows any change.
         """
         return (
-            self.tensor._version == self._version
+            self._is_whole
+            and (self.storage.data_ptr(), self.storage.nbytes()) == (self._source, self.size)
+            and versions(self.tensors) == self._versions
             and _fingerprint(self.target, self.size) == self._fingerprint
             and all(
-                ctypes.string_at(self._source + at, _SAMPLE) == ctypes.string_at(self.target + at, _SAMPLE)
+                unowned.is_same(self._source + at, self.target + at, _SAMPLE)
                 for at in range(0, self.size - _SAMPLE + 1, max((self.size - _SAMPLE) // (_SAMPLES - 1), 1))
             )
-            and not differ(self._source + self._begin, self.target + self._begin, self._end - self._begin)
+            and unowned.is_same(self._source + self._begin, self.target + self._begin, self._end - self._begin)
         )
 
     def has_changed(self) -> bool:
-        """Whether the tensor and its copy differ in any bit."""
-        return differ(self.target, self._source, self.size)
+        """Whether the tensor and its copy differ in any bit, wherever torch has moved it."""
+        return self.storage.nbytes() != self.size or differ(self.target, self.storage.data_ptr(), self.size)
+
+
+def versions(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Torch's counts of their changes."""
+    return [tensor._version for tensor in tensors]
 
 
 def view(address: int, size: int) -> memoryview:
