@@ -152,7 +152,7 @@ def test_copy_of_memory_that_was_freed_for_a_moment_is_right_or_dropped() -> Non
 
 
 @pytest.mark.parametrize("move", [freed, shared])
-def test_such_a_copy_would_end_the_process(monkeypatch, move) -> None:
+def test_such_a_copy_would_end_the_process(move: Callable[[torch.Tensor], None]) -> None:
     """The twin, in a child: the memory is read as if it were there."""
 
     def read(target: int, source: int, size: int) -> bool:
