@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from checkpointable.storage.staging.host_copy import differ, versions, view
+from checkpointable.storage.staging.host_copy import versions, view
+from checkpointable.storage.staging.unowned import differ
 
 SAMPLE = 1 << 6  # bytes
 SAMPLES = 4 * SAMPLE  # of each tensor that is copied late

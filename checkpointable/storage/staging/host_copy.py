@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from checkpointable.storage.staging import unowned
+from checkpointable.storage.staging.unowned import differ
 
 _SAMPLE = 1 << 10
 _SAMPLES = 16
@@ -86,20 +84,7 @@ def view(address: int, size: int) -> memoryview:
     return _memory_at(address, size, _WRITABLE) if size else memoryview(b"")
 
 
-def differ(address: int, other: int, size: int) -> bool:
-    """Whether two pieces of memory differ."""
-    return size > 0 and bool(_compare()(address, other, size) != 0)
-
-
 def _fingerprint(address: int, size: int) -> tuple[bytes, ...]:
     """A few bytes of a large tensor, from four places."""
     places = (address, address + size // 3, address + 2 * size // 3, address + size - _FINGERPRINT)
     return tuple([ctypes.string_at(place, _FINGERPRINT) for place in places])
-
-
-@functools.cache
-def _compare() -> Any:
-    """C's comparison of two pieces of memory."""
-    compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
-    compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    return compare

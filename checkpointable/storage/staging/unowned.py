@@ -28,7 +28,12 @@ def copy(target: int, source: int, size: int) -> bool:
 def is_same(address: int, own: int, size: int) -> bool:
     """Whether the bytes at an address are still there, and those of a copy."""
     now = ctypes.create_string_buffer(size)
-    return _read(ctypes.addressof(now), address, size) and now.raw == ctypes.string_at(own, size)
+    return _read(ctypes.addressof(now), address, size) and not differ(ctypes.addressof(now), own, size)
+
+
+def differ(address: int, other: int, size: int) -> bool:
+    """Whether two pieces of memory differ."""
+    return size > 0 and bool(_compare()(address, other, size) != 0)
 
 
 def _read(target: int, source: int, size: int) -> bool:
@@ -53,3 +58,11 @@ def _call() -> Any:
         of_ranges = (ctypes.POINTER(_Range), ctypes.c_ulong)
         call.argtypes = (ctypes.c_int, *of_ranges, *of_ranges, ctypes.c_ulong)
     return call
+
+
+@functools.cache
+def _compare() -> Any:
+    """C's comparison of two pieces of memory."""
+    compare = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
+    compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    return compare
